@@ -1,0 +1,334 @@
+"""The finetuning engine: thousands of one-image optimisations, some slots at a time.
+
+Each *slot* holds one image with its own copy of the explainer, its own optimizer state and the
+best masks so far. One jitted, donated function (`advance`) takes every slot a step further; the
+host harvests the slots that are finished and puts the next images in their place, so that
+stopping early saves time instead of leaving lanes idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from ltx_jax.engine import adamw
+from ltx_jax.explainee import Explainee, in_chunks
+from ltx_jax.explainers.explainer import Explainer, Leaves
+from ltx_jax.explainers.masks import upsample
+from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.objectives.ltx import LossTerms, Objective, losses
+
+# The masks that are kept of each image: before finetuning, best by the perturbation score, of the
+# last step, best by the loss.
+MASKS = ("pltx", "selected", "last", "by_loss")
+_PLTX, _SELECTED, _LAST, _BY_LOSS = range(len(MASKS))
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How one image is finetuned (SYSTEMS: stage 2).
+
+    Attributes:
+      objective: what makes a mask good.
+      learning_rates: of each step's update, as long as there are steps (masks).
+      optimize: `pos` (lower is better) or `neg` (higher is better): the perturbation score that
+        selects the mask and stops early.
+      stop_below, stop_above: an image stops once its POS is below, or its NEG above.
+      adamw: hyper-parameters of the optimizer.
+      chunk: most images in one forward of the explainee; None for no limit.
+    """
+
+    objective: Objective
+    learning_rates: tuple[float, ...]
+    optimize: str = "pos"
+    stop_below: float = 6.0
+    stop_above: float = 89.0
+    adamw: adamw.AdamW = field(default_factory=adamw.AdamW)
+    chunk: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Most masks an image gets."""
+        return len(self.learning_rates)
+
+
+class Start(NamedTuple):
+    """Where every image starts: the explainer's leaves and the optimizer's state."""
+
+    trained: Leaves
+    moments: adamw.Moments
+    count: Int[Array, ""]
+
+
+class Task(NamedTuple):
+    """One explanation to make.
+
+    `key` is the caller's; `image` [H,W,3] float32 in [0,1]; `classes` [k], the first of which is
+    explained (the others are scored as well); `logits` [classes] of the unmasked image.
+    """
+
+    key: int
+    image: np.ndarray
+    classes: np.ndarray
+    logits: np.ndarray
+
+
+class Finetuned(NamedTuple):
+    """What became of a task of `steps` masks.
+
+    `masks` [4,g,h] and the steps they are from, `mask_steps` [4], are in the order of `MASKS`;
+    `loss` [steps] is the total loss; `agreement` and `probability` [steps,k] are the areas of the
+    chosen perturbation order for each class.
+    """
+
+    task: Task
+    steps: int
+    masks: np.ndarray
+    mask_steps: np.ndarray
+    loss: np.ndarray
+    agreement: np.ndarray
+    probability: np.ndarray
+
+
+@struct.dataclass
+class Slots:
+    """The state of S slots; the leading axis is S except in `trained` and `moments`."""
+
+    trained: Leaves
+    moments: adamw.Moments
+    images: Float[Array, "S H W 3"]
+    classes: Int[Array, "S k"]
+    logits: Float[Array, "S classes"]
+    steps: Int[Array, " S"]  # masks so far
+    active: Bool[Array, " S"]
+    masks: Float[Array, "S 4 g h"]
+    mask_steps: Int[Array, "S 4"]
+    loss: Float[Array, "S steps"]
+    agreement: Float[Array, "S steps k"]
+    probability: Float[Array, "S steps k"]
+
+
+def start_fresh(explainer: Explainer) -> Start:
+    """Start from an explainer with new optimizer state."""
+    zeros = jax.tree.map(jnp.zeros_like, explainer.trained)
+    return Start(explainer.trained, adamw.Moments(zeros, zeros), jnp.int32(0))
+
+
+def finetune(
+    explainee: Explainee,
+    explainer: Explainer,
+    settings: FinetuneSettings,
+    tasks: Iterable[Task],
+    slots: int,
+    start: Start | None = None,
+) -> Iterator[Finetuned]:
+    """Finetune the explainer on each task by itself; yields them as they finish.
+
+    What comes out for a task depends neither on the number of slots nor on the other tasks.
+
+    Args:
+      explainee: the frozen classifier.
+      explainer: the pretrained explainer each image starts from.
+      settings: see `FinetuneSettings`.
+      tasks: drawn as slots become free.
+      slots: images worked on side by side.
+      start: optimizer state to start from; fresh by default.
+    """
+    start = start or start_fresh(explainer)
+    waiting = iter(tasks)
+    running: dict[int, Task] = {}
+    state: Slots | None = None
+    while True:
+        for slot in range(slots):
+            if slot not in running and (task := next(waiting, None)) is not None:
+                if state is None:
+                    state = empty_slots(explainee, explainer, settings, slots, len(task.classes))
+                state = _refill(state, start, explainer, slot, task.image, task.classes, task.logits)
+                running[slot] = task
+        if state is None or not running:
+            return
+        state = advance(state, explainee, explainer.replace(trained={}), start.count, settings)
+        for slot in np.flatnonzero(~np.asarray(state.active)):
+            if slot in running:
+                yield _harvest(state, int(slot), running.pop(slot))
+
+
+def empty_slots(
+    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int, k: int
+) -> Slots:
+    """The state of slots with nothing in them."""
+    axes = explainer.slot_axes()
+
+    def zeros() -> Leaves:
+        return {
+            path: jnp.zeros((*leaf.shape[: axes[path]], slots, *leaf.shape[axes[path] :]))
+            for path, leaf in explainer.trained.items()
+        }
+
+    steps, grid = settings.steps, explainer.grid()
+    return Slots(
+        trained=zeros(),
+        moments=adamw.Moments(zeros(), zeros()),
+        images=jnp.zeros((slots, *explainee.image_size, 3)),
+        classes=jnp.zeros((slots, k), jnp.int32),
+        logits=jnp.zeros((slots, explainee.num_classes)),
+        steps=jnp.zeros(slots, jnp.int32),
+        active=jnp.zeros(slots, bool),
+        masks=jnp.zeros((slots, len(MASKS), *grid)),
+        mask_steps=jnp.zeros((slots, len(MASKS)), jnp.int32),
+        loss=jnp.zeros((slots, steps)),
+        agreement=jnp.zeros((slots, steps, k)),
+        probability=jnp.zeros((slots, steps, k)),
+    )
+
+
+@partial(jax.jit, donate_argnames="state", static_argnames="settings")
+def advance(
+    state: Slots,
+    explainee: Explainee,
+    explainer: Explainer,
+    first_count: Int[Array, ""],
+    settings: FinetuneSettings,
+) -> Slots:
+    """Draw, score and judge one mask in every slot, then update its explainer.
+
+    Slots without work are carried along; their explainers go on changing, which nobody reads.
+
+    Args:
+      state: the slots; donated.
+      explainee: the classifier.
+      explainer: gives the network and its frozen leaves; its trained leaves are not used.
+      first_count: optimizer steps taken before an image's first.
+      settings: static.
+    """
+    axes = {path: int(axis) for path, axis in _axes(state.trained, explainer).items()}
+    draw = jax.vmap(explainer.masks, in_axes=(axes, 0))
+
+    def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, LossTerms]]:
+        masks = draw(trained, state.images[:, None])[:, 0]
+        terms = in_chunks(
+            lambda item: losses(settings.objective, explainee, *item),
+            (state.images, masks, state.classes[:, 0]),
+            settings.chunk,
+        )
+        return terms.total.sum(), (masks, terms)
+
+    # Slots share no parameter, so the gradient of the summed loss is each slot's own.
+    gradients, (masks, terms) = jax.grad(total_loss, has_aux=True)(state.trained)
+    areas = perturbation_areas(
+        explainee,
+        state.images,
+        upsample(masks, state.images.shape[1:3]),
+        state.classes,
+        state.logits,
+        most_relevant_first=settings.optimize == "pos",
+        chunk=settings.chunk,
+    )
+    state = _judge(state, settings, masks, terms.total, areas.agreement, areas.probability)
+    trained, moments = adamw.update(
+        settings.adamw,
+        state.trained,
+        gradients,
+        state.moments,
+        first_count + jnp.maximum(state.steps, 1),
+        jnp.asarray(settings.learning_rates)[state.steps - 1],
+        axes,
+    )
+    return state.replace(trained=trained, moments=moments)
+
+
+def _axes(trained: Leaves, explainer: Explainer) -> dict[str, int]:
+    return explainer.replace(trained=trained).slot_axes()
+
+
+def _judge(
+    state: Slots,
+    settings: FinetuneSettings,
+    masks: Float[Array, "S g h"],
+    loss: Float[Array, " S"],
+    agreement: Float[Array, "S k"],
+    probability: Float[Array, "S k"],
+) -> Slots:
+    """Record the step, keep the masks that are best so far, and see who is finished."""
+    now = state.steps
+    rows = jnp.arange(now.shape[0])
+
+    def record(trace: Array, value: Array) -> Array:
+        keep = state.active.reshape(-1, *[1] * (value.ndim - 1))
+        return trace.at[rows, now].set(jnp.where(keep, value, trace[rows, now]))
+
+    sign = 1.0 if settings.optimize == "pos" else -1.0
+    score = sign * agreement[:, 0]
+    best_score = sign * state.agreement[rows, state.mask_steps[:, _SELECTED], 0]
+    best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
+    first = now == 0
+    better = jnp.stack(
+        [first, first | (score < best_score), jnp.ones_like(first), first | (loss < best_loss)], 1
+    )
+    better &= state.active[:, None]
+    limit = settings.stop_below if settings.optimize == "pos" else -settings.stop_above
+    steps = jnp.where(state.active, now + 1, now)
+    return state.replace(
+        masks=jnp.where(better[..., None, None], masks[:, None], state.masks),
+        mask_steps=jnp.where(better, now[:, None], state.mask_steps),
+        loss=record(state.loss, loss),
+        agreement=record(state.agreement, agreement),
+        probability=record(state.probability, probability),
+        steps=steps,
+        active=state.active & (score >= limit) & (steps < settings.steps),
+    )
+
+
+@partial(jax.jit, donate_argnames="state")
+def _refill(
+    state: Slots,
+    start: Start,
+    explainer: Explainer,
+    slot: Int[Array, ""],
+    image: Float[Array, "H W 3"],
+    classes: Int[Array, " k"],
+    logits: Float[Array, " classes"],
+) -> Slots:
+    """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
+    axes = explainer.slot_axes()
+
+    def put(leaves: Leaves, values: Leaves) -> Leaves:
+        return {
+            path: jax.lax.dynamic_update_index_in_dim(leaf, values[path], slot, axes[path])
+            for path, leaf in leaves.items()
+        }
+
+    return state.replace(
+        trained=put(state.trained, start.trained),
+        moments=adamw.Moments(
+            put(state.moments.first, start.moments.first),
+            put(state.moments.second, start.moments.second),
+        ),
+        images=state.images.at[slot].set(image),
+        classes=state.classes.at[slot].set(classes),
+        logits=state.logits.at[slot].set(logits),
+        steps=state.steps.at[slot].set(0),
+        active=state.active.at[slot].set(True),
+        mask_steps=state.mask_steps.at[slot].set(0),
+    )
+
+
+def _harvest(state: Slots, slot: int, task: Task) -> Finetuned:
+    steps = int(state.steps[slot])
+    return Finetuned(
+        task=task,
+        steps=steps,
+        masks=np.asarray(state.masks[slot]),
+        mask_steps=np.asarray(state.mask_steps[slot]),
+        loss=np.asarray(state.loss[slot, :steps]),
+        agreement=np.asarray(state.agreement[slot, :steps]),
+        probability=np.asarray(state.probability[slot, :steps]),
+    )

@@ -1,0 +1,130 @@
+"""The network that draws masks: a backbone without its classifier, and a mask head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from ltx_jax.explainers.masks import activate
+
+# Leaves by their path, `params/backbone/blocks/fc1/kernel`: easy to split and to put together.
+Leaves = dict[str, Array]
+# Never trained: the embeddings of a ViT, its frozen blocks, and the statistics of batch norms.
+_FROZEN = (
+    "batch_stats/",
+    "params/backbone/cls_token",
+    "params/backbone/pos_embed",
+    "params/backbone/patch_embed/",
+    "params/backbone/frozen_blocks/",
+)
+_SCANNED = "/blocks/"
+
+
+class MaskNetwork(nn.Module):
+    """Normalised images to token masks.
+
+    Attributes:
+      backbone: a network without classes that gives `features` [n,g,h,c].
+      mask_head: `tokens` (dense with tanh, then dense to one value; the original's for ViTs) or
+        `features` (a 1×1 convolution to one channel; the original's for CNNs).
+      activation: see `masks.activate`.
+      head_bias: initial bias of the last layer; None for the original's (0, or PyTorch's default
+        for a convolution). A positive one starts from a mask that shows most of the image.
+      dtype: compute type of the head.
+    """
+
+    backbone: nn.Module
+    mask_head: str
+    activation: str = "sigmoid"
+    head_bias: float | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n g h"]:
+        _, intermediates = self.backbone(images)
+        grid = intermediates["features"]
+        if self.mask_head == "tokens":
+            normal = nn.initializers.normal(0.02)
+            bias = nn.initializers.constant(self.head_bias or 0.0)
+            pooler = nn.Dense(grid.shape[-1], dtype=self.dtype, kernel_init=normal, name="pooler")
+            grid = nn.tanh(pooler(grid))
+            last = nn.Dense(1, dtype=self.dtype, kernel_init=normal, bias_init=bias, name="mask")
+        else:
+            limit = grid.shape[-1] ** -0.5
+            uniform = _symmetric_uniform(limit)
+            bias = uniform if self.head_bias is None else nn.initializers.constant(self.head_bias)
+            last = nn.Dense(1, dtype=self.dtype, kernel_init=uniform, bias_init=bias, name="mask")
+        return activate(last(grid)[..., 0].astype(jnp.float32), self.activation)
+
+
+def _symmetric_uniform(limit: float) -> nn.initializers.Initializer:
+    """PyTorch's default for a convolution: uniform in ±1/√fan-in, weights and bias alike."""
+
+    def initialise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return initialise
+
+
+@struct.dataclass(eq=False)
+class Explainer:
+    """A mask network with its weights: those that are trained, and those that are not.
+
+    Attributes:
+      module: the network.
+      trained: leaves by path that an optimizer changes.
+      frozen: the other leaves by path.
+      mean, std: of the backbone's normalisation.
+      image_size: (H, W) in pixels.
+      name: of the backbone.
+    """
+
+    module: MaskNetwork = struct.field(pytree_node=False)
+    trained: Leaves
+    frozen: Leaves
+    mean: tuple[float, ...] = struct.field(pytree_node=False)
+    std: tuple[float, ...] = struct.field(pytree_node=False)
+    image_size: tuple[int, int] = struct.field(pytree_node=False)
+    name: str = struct.field(pytree_node=False, default="custom")
+
+    def masks(
+        self, trained: Leaves, images: Float[Array, "n H W 3"]
+    ) -> Float[Array, "n g h"]:
+        """Token masks of images in [0,1], with these trained leaves instead of its own."""
+        normalised = (images - np.float32(self.mean)) / np.float32(self.std)
+        return self.module.apply(join(trained, self.frozen), normalised)
+
+    def slot_axes(self) -> dict[str, int]:
+        """Where each trained leaf has its slot axis when every image has its own copy.
+
+        Scanned blocks are stacked along axis 0 and `scan` slices them there, so their slots come
+        second: any other place would cost a transposition in every step.
+        """
+        return {path: int(_SCANNED in path) for path in self.trained}
+
+    def grid(self) -> tuple[int, int]:
+        """Tokens of its masks along height and width."""
+        image = jax.ShapeDtypeStruct((1, *self.image_size, 3), jnp.float32)
+        masks = jax.eval_shape(self.masks, self.trained, image)
+        return masks.shape[1], masks.shape[2]
+
+
+def split(variables: Mapping[str, Any]) -> tuple[Leaves, Leaves]:
+    """Variables of a `MaskNetwork` as (trained, frozen) leaves by path."""
+    leaves = {"/".join(path): jnp.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
+    frozen = {path: leaf for path, leaf in leaves.items() if path.startswith(_FROZEN)}
+    return {path: leaf for path, leaf in leaves.items() if path not in frozen}, frozen
+
+
+def join(*parts: Leaves) -> dict[str, Any]:
+    """Leaves by path as the nested variables that Flax takes."""
+    merged = {tuple(path.split("/")): leaf for part in parts for path, leaf in part.items()}
+    return unflatten_dict(merged)

@@ -1,0 +1,92 @@
+"""Perturbation scores: POS and NEG (agreement), DEL and INS (probability).
+
+Nine tenths of the pixels are blackened step by step, in the order of the pixel mask; each score
+is the area under what remains of the prediction (the original's `eval_perturbation_test`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ltx_jax.explainee import Explainee, in_chunks
+
+# Shares of pixels blackened after the unperturbed image.
+FRACTIONS = tuple(k / 10 for k in range(1, 10))
+
+
+class Areas(NamedTuple):
+    """Areas in percent (0 to 90) of each image and class, [n,k] each.
+
+    `agreement`: of "arg max equals the class" (POS most relevant first, NEG least relevant first).
+    `probability`: of the class's probability (DEL, INS).
+    """
+
+    agreement: Float[Array, "n k"]
+    probability: Float[Array, "n k"]
+
+
+def removal_ranks(
+    pixel_masks: Float[Array, "n H W"], most_relevant_first: bool
+) -> Int[Array, "n H W"]:
+    """The position of each pixel in the order of removal; ties keep their reading order."""
+    flat = pixel_masks.reshape(pixel_masks.shape[0], -1)
+    order = jnp.argsort(-flat if most_relevant_first else flat, axis=-1)
+    return jnp.argsort(order, axis=-1).reshape(pixel_masks.shape)
+
+
+def perturbation_areas(
+    explainee: Explainee,
+    images: Float[Array, "n H W 3"],
+    pixel_masks: Float[Array, "n H W"],
+    classes: Int[Array, "n k"],
+    logits: Float[Array, "n classes"],
+    most_relevant_first: bool,
+    chunk: int | None = None,
+) -> Areas:
+    """Areas under the perturbation curves of each image.
+
+    Args:
+      explainee: the classifier.
+      images: in [0,1].
+      pixel_masks: relevance of each pixel; only its order matters.
+      classes: k classes to score for each image.
+      logits: of the unperturbed images.
+      most_relevant_first: the order of removal.
+      chunk: most images in one forward of the explainee.
+    """
+    per_forward = chunk and max(1, chunk // len(FRACTIONS))
+    ranks = removal_ranks(pixel_masks, most_relevant_first)
+    perturbed = in_chunks(
+        lambda item: _perturbed_logits(explainee, *item), (images, ranks), per_forward
+    )
+    curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
+    agreement, probability = _read(curve, classes)
+    return Areas(_area(agreement.astype(jnp.float32)), _area(probability))
+
+
+def _perturbed_logits(
+    explainee: Explainee, images: Float[Array, "n H W 3"], ranks: Int[Array, "n H W"]
+) -> Float[Array, "n steps classes"]:
+    n, height, width = ranks.shape
+    removed = jnp.array([int(height * width * fraction) for fraction in FRACTIONS])
+    kept = ranks[:, None] >= removed[:, None, None]
+    perturbed = jnp.where(kept[..., None], images[:, None], 0.0)
+    logits = explainee(perturbed.reshape(-1, *images.shape[1:]))
+    return logits.reshape(n, len(FRACTIONS), -1)
+
+
+def _read(
+    logits: Float[Array, "n steps classes"], classes: Int[Array, "n k"]
+) -> tuple[Bool[Array, "n k steps"], Float[Array, "n k steps"]]:
+    agreement = logits.argmax(-1)[:, None] == classes[..., None]
+    probability = jnp.take_along_axis(jax.nn.softmax(logits), classes[:, None], axis=-1)
+    return agreement, probability.swapaxes(1, 2)
+
+
+def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:
+    """The trapezoid rule over 0, 0.1 … 0.9, in percent."""
+    return 10.0 * (curve.sum(-1) - 0.5 * (curve[..., 0] + curve[..., -1]))

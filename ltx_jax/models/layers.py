@@ -1,0 +1,126 @@
+"""Layers that several families share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+# What a network returns beside its logits: named activations. Those nobody reads cost nothing
+# under `jit`. Every family gives `features` [n,g,h,c], what a mask head is put on.
+Intermediates = dict[str, Array]
+Padding = str | Sequence[tuple[int, int]]
+
+
+class Convolution(nn.Module):
+    """A 2-D convolution, channels last.
+
+    Attributes:
+      features: output channels.
+      kernel_size, strides: (height, width).
+      padding: `"VALID"`, `"SAME"` (TensorFlow's) or ((top, bottom), (left, right)) pixels.
+      groups: feature groups; the number of input channels for a depthwise convolution.
+      use_bias: whether a bias is added.
+      dtype: compute type.
+      as_products: compute as matrix products. Weights that differ from image to image turn an
+        ordinary convolution into a grouped one under `vmap`, ten times slower than products on
+        a CPU (https://github.com/jax-ml/jax/issues/26568); shared weights are better off
+        without.
+    """
+
+    features: int
+    kernel_size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    padding: Padding = "VALID"
+    groups: int = 1
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    as_products: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
+        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        convolve = convolve_as_products if self.as_products else _convolve
+        y = convolve(x.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+def _convolve(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, groups: int
+) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def convolve_as_products(
+    x: Float[Array, "n H W c"],
+    kernel: Float[Array, "kh kw i d"],
+    strides: tuple[int, int],
+    padding: Padding,
+    groups: int,
+) -> Float[Array, "n h w d"]:
+    """A convolution as matrix products, for weights that `vmap` gives each image its own.
+
+    One product over gathered patches (im2col) where the image is small beside its channels, one
+    product per kernel offset otherwise, which needs no copy of the image per offset. A depthwise
+    convolution is a sum of elementwise products.
+
+    Raises:
+      ValueError: for grouped convolutions other than depthwise ones.
+    """
+    height, width = kernel.shape[:2]
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (height, width), strides, padding) if isinstance(
+        padding, str
+    ) else padding
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows = (x.shape[1] - height) // strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] + 1
+
+    def shifted(i: int, j: int) -> Array:
+        last_row, last_column = i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1
+        return x[:, i : last_row : strides[0], j : last_column : strides[1]]
+
+    offsets = [(i, j) for i in range(height) for j in range(width)]
+    if groups > 1:
+        if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
+            raise ValueError("only depthwise convolutions can be grouped here")
+        return sum(shifted(i, j) * kernel[i, j, 0] for i, j in offsets)
+    if rows * columns > x.shape[-1]:
+        return sum(shifted(i, j) @ kernel[i, j] for i, j in offsets)
+    patches = jnp.concatenate([shifted(i, j) for i, j in offsets], axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def max_pool(
+    x: Float[Array, "n H W c"], window: int, stride: int, padding: Padding, ceil_mode: bool = False
+) -> Float[Array, "n h w c"]:
+    """Max pooling as PyTorch does it; `ceil_mode` lets the last window hang over the edge."""
+    pads = [(0, 0), (0, 0)] if isinstance(padding, str) else [tuple(p) for p in padding]
+    if ceil_mode:
+        for axis in (0, 1):
+            low, high = pads[axis]
+            span = x.shape[1 + axis] + low + high - window
+            pads[axis] = (low, high + (-span) % stride)
+    return nn.max_pool(x, (window, window), (stride, stride), pads)
+
+
+def parameter_count(variables: Any) -> int:
+    """Number of values in a pytree of parameters."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables))
+
+
+Activation = Callable[[Array], Array]

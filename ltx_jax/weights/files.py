@@ -1,0 +1,65 @@
+"""Reading weights: from a safetensors file, or from the Hugging Face hub by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ltx_jax.errors import InputError
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors (float32) and metadata of a `.safetensors` file.
+
+    Raises:
+      InputError: where the file is missing, of another kind, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no weights at {path}: give the path of a .safetensors file")
+    if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
+        raise InputError(
+            f"{path} is a PyTorch file: convert it once with "
+            f"`python tools/convert_weights.py {path} {path.with_suffix('.safetensors').name}` "
+            "(tools/convert_ltx_checkpoint.py for an explainer)"
+        )
+    try:
+        with safe_open(path, framework="flax") as file:
+            tensors = {
+                name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()  # noqa: SIM118
+            }
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}): fetch it again") from (
+            error
+        )
+
+
+def hub_file(repository: str, flag: str) -> Path:
+    """Path of a hub repository's `model.safetensors`, downloaded unless it is cached.
+
+    Args:
+      repository: e.g. `timm/resnet50.a1_in1k`.
+      flag: the setting that takes a local path instead, for the error.
+
+    Raises:
+      InputError: offline, or nothing there; says what to download and which flag takes the path.
+    """
+    address = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"fetching {repository} needs `pip install 'ltx_jax[hub]'`: or download {address} and "
+            f"give its path with {flag}"
+        ) from error
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
+        raise InputError(
+            f"the weights of {repository} are not cached and could not be fetched "
+            f"({type(error).__name__}): download {address} and give its path with {flag}"
+        ) from error
