@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ltx_jax.engine import adamw
 from ltx_jax.explainee import Explainee, in_chunks
-from ltx_jax.explainers.explainer import Explainer, Leaves
+from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.objectives.ltx import LossTerms, Objective, losses
@@ -143,6 +143,8 @@ def finetune(
       start: optimizer state to start from; fresh by default.
     """
     start = start or start_fresh(explainer)
+    explainer = explainer.for_slots()
+    network = explainer.replace(trained={})
     waiting = iter(tasks)
     running: dict[int, Task] = {}
     state: Slots | None = None
@@ -151,11 +153,11 @@ def finetune(
             if slot not in running and (task := next(waiting, None)) is not None:
                 if state is None:
                     state = empty_slots(explainee, explainer, settings, slots, len(task.classes))
-                state = _refill(state, start, explainer, slot, task.image, task.classes, task.logits)
+                state = _refill(state, start, slot, task.image, task.classes, task.logits)
                 running[slot] = task
         if state is None or not running:
             return
-        state = advance(state, explainee, explainer.replace(trained={}), start.count, settings)
+        state = advance(state, explainee, network, start.count, settings)
         for slot in np.flatnonzero(~np.asarray(state.active)):
             if slot in running:
                 yield _harvest(state, int(slot), running.pop(slot))
@@ -165,7 +167,7 @@ def empty_slots(
     explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int, k: int
 ) -> Slots:
     """The state of slots with nothing in them."""
-    axes = explainer.slot_axes()
+    axes = slot_axes(explainer.trained)
 
     def zeros() -> Leaves:
         return {
@@ -209,7 +211,7 @@ def advance(
       first_count: optimizer steps taken before an image's first.
       settings: static.
     """
-    axes = {path: int(axis) for path, axis in _axes(state.trained, explainer).items()}
+    axes = slot_axes(state.trained)
     draw = jax.vmap(explainer.masks, in_axes=(axes, 0))
 
     def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, LossTerms]]:
@@ -243,10 +245,6 @@ def advance(
         axes,
     )
     return state.replace(trained=trained, moments=moments)
-
-
-def _axes(trained: Leaves, explainer: Explainer) -> dict[str, int]:
-    return explainer.replace(trained=trained).slot_axes()
 
 
 def _judge(
@@ -291,14 +289,13 @@ def _judge(
 def _refill(
     state: Slots,
     start: Start,
-    explainer: Explainer,
     slot: Int[Array, ""],
     image: Float[Array, "H W 3"],
     classes: Int[Array, " k"],
     logits: Float[Array, " classes"],
 ) -> Slots:
     """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
-    axes = explainer.slot_axes()
+    axes = slot_axes(state.trained)
 
     def put(leaves: Leaves, values: Leaves) -> Leaves:
         return {

@@ -8,12 +8,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from ltx_jax.explainee import normalised, precision
 from ltx_jax.explainers.masks import activate
+from ltx_jax.models.registry import Architecture
 
 # Leaves by their path, `params/backbone/blocks/fc1/kernel`: easy to split and to put together.
 Leaves = dict[str, Array]
@@ -84,7 +85,7 @@ class Explainer:
       frozen: the other leaves by path.
       mean, std: of the backbone's normalisation.
       image_size: (H, W) in pixels.
-      name: of the backbone.
+      architecture: of the backbone.
     """
 
     module: MaskNetwork = struct.field(pytree_node=False)
@@ -93,28 +94,37 @@ class Explainer:
     mean: tuple[float, ...] = struct.field(pytree_node=False)
     std: tuple[float, ...] = struct.field(pytree_node=False)
     image_size: tuple[int, int] = struct.field(pytree_node=False)
-    name: str = struct.field(pytree_node=False, default="custom")
+    architecture: Architecture = struct.field(pytree_node=False)
 
     def masks(
         self, trained: Leaves, images: Float[Array, "n H W 3"]
     ) -> Float[Array, "n g h"]:
         """Token masks of images in [0,1], with these trained leaves instead of its own."""
-        normalised = (images - np.float32(self.mean)) / np.float32(self.std)
-        return self.module.apply(join(trained, self.frozen), normalised)
+        with precision(self.module.dtype):
+            inputs = normalised(images, self.mean, self.std)
+            return self.module.apply(join(trained, self.frozen), inputs)
 
-    def slot_axes(self) -> dict[str, int]:
-        """Where each trained leaf has its slot axis when every image has its own copy.
-
-        Scanned blocks are stacked along axis 0 and `scan` slices them there, so their slots come
-        second: any other place would cost a transposition in every step.
-        """
-        return {path: int(_SCANNED in path) for path in self.trained}
+    def for_slots(self) -> Explainer:
+        """The same network computed in the way that suits weights of each image's own."""
+        if not hasattr(self.module.backbone, "as_products"):
+            return self
+        backbone = self.module.backbone.clone(as_products=True)
+        return self.replace(module=self.module.clone(backbone=backbone))
 
     def grid(self) -> tuple[int, int]:
         """Tokens of its masks along height and width."""
         image = jax.ShapeDtypeStruct((1, *self.image_size, 3), jnp.float32)
         masks = jax.eval_shape(self.masks, self.trained, image)
         return masks.shape[1], masks.shape[2]
+
+
+def slot_axes(leaves: Leaves) -> dict[str, int]:
+    """Where each leaf has its slot axis when every image has its own copy.
+
+    Scanned blocks are stacked along axis 0 and `scan` slices them there, so their slots come
+    second: any other place would cost a transposition in every step.
+    """
+    return {path: int(_SCANNED in path) for path in leaves}
 
 
 def split(variables: Mapping[str, Any]) -> tuple[Leaves, Leaves]:

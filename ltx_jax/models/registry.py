@@ -33,6 +33,7 @@ class Architecture:
       mask_head: which mask head fits its features: `tokens` (dense, tanh, dense) or `features`
         (one 1×1 convolution).
       hub: the Hugging Face repository of the published weights, or None.
+      download: where the weights are to be had by hand when they are not on the hub.
       dialects: renamings of other libraries' tensor names, tried in turn.
     """
 
@@ -43,6 +44,7 @@ class Architecture:
     classifier: str
     mask_head: str
     hub: str | None = None
+    download: str | None = None
     dialects: tuple[tables.Dialect, ...] = field(default=())
 
     @property
@@ -50,12 +52,22 @@ class Architecture:
         """Height and width of the input in pixels."""
         return self.preprocessing.size
 
+    def with_module(self, **attributes: Any) -> Architecture:
+        """The same architecture with some of its module's attributes changed."""
+        return dataclasses.replace(self, module=self.module.clone(**attributes))
 
-def architecture(name: str, **sizes: Any) -> Architecture:
+
+def architecture(
+    name: str,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    **sizes: Any,
+) -> Architecture:
     """Look an architecture up by its timm name.
 
     Args:
       name: a timm name, with or without its weight tag (`vit_base_patch16_224.augreg_in21k`).
+      mean, std: of the input's normalisation where they are not the published ones.
       **sizes: module attributes to change (`num_classes`, `depth`, `image_size` …).
 
     Raises:
@@ -75,6 +87,7 @@ def architecture(name: str, **sizes: Any) -> Architecture:
     how = found.preprocessing
     if "image_size" in sizes:
         how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)
+    how = dataclasses.replace(how, mean=mean or how.mean, std=std or how.std)
     return dataclasses.replace(found, name=name, module=module, preprocessing=how)
 
 
@@ -123,7 +136,8 @@ def _vits() -> list[Architecture]:
         for size in ("tiny", "small", "base")
         for image in (224, 384)
     ]
-    return found
+    # A ViT of any other size: give it by attributes.
+    return [*found, dataclasses.replace(found[0], name="vit", hub=None, download=None)]
 
 
 ARCHITECTURES: dict[str, Architecture] = {found.name: found for found in _vits()}

@@ -1,0 +1,75 @@
+"""How many slots fit, known before any memory is taken."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots
+from ltx_jax.errors import InputError
+from ltx_jax.explainee import Explainee
+from ltx_jax.explainers.explainer import Explainer
+
+# Share of the free memory that a run may plan with; the rest is for images on their way.
+_USABLE = 0.9
+
+
+def bytes_needed(
+    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int
+) -> int:
+    """Memory of one engine step in bytes, as the compiler plans it; nothing is allocated."""
+    network = explainer.for_slots()
+    state = jax.eval_shape(lambda: empty_slots(explainee, network, settings, slots, 2))
+    compiled = advance.lower(
+        state, explainee, network.replace(trained={}), jnp.int32(0), settings
+    ).compile()
+    plan = compiled.memory_analysis()
+    return plan.argument_size_in_bytes + plan.temp_size_in_bytes
+
+
+def bytes_free() -> int:
+    """Free memory of the first device: of the accelerator, or of the host for the CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_slots(
+    explainee: Explainee,
+    explainer: Explainer,
+    settings: FinetuneSettings,
+    slots: int,
+    free: int | None = None,
+) -> None:
+    """Refuse a number of slots that would not fit.
+
+    Args:
+      explainee, explainer, settings, slots: of the run to come; its step is compiled here, and
+        the run finds it compiled.
+      free: bytes; what the device has free where not given.
+
+    Raises:
+      InputError: says how many slots would fit.
+    """
+    if slots < 1:
+        raise InputError(f"finetune.slots is {slots}: at least one slot is needed")
+    usable = int(_USABLE * (bytes_free() if free is None else free))
+    needed = bytes_needed(explainee, explainer, settings, slots)
+    if needed <= usable:
+        return
+    shared = sum(leaf.nbytes for leaf in jax.tree.leaves((explainee, explainer)))
+    each = (needed - shared) / slots
+    fitting = max(0, int((usable - shared) / each))
+    remedy = f"{fitting} or less" if fitting else "1 and finetune.chunk to 1, or take a smaller net"
+    raise InputError(
+        f"{slots} slots need about {needed / 2**30:.1f} GiB and {usable / 2**30:.1f} GiB are free: "
+        f"set finetune.slots to {remedy}"
+    )

@@ -1,0 +1,312 @@
+"""Explainees and explainers from their names and weight files, and explainers back to files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltx_jax.engine.adamw import Moments
+from ltx_jax.errors import InputError
+from ltx_jax.explainee import Explainee, normalised, precision
+from ltx_jax.explainers.explainer import Explainer, Leaves, MaskNetwork, join, split
+from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.weights.files import hub_file, read_safetensors
+from ltx_jax.weights.state_dict import (
+    Entry,
+    StateDict,
+    Variables,
+    from_state_dict,
+    layer,
+    shapes_of,
+    to_state_dict,
+    under,
+)
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+_FIRST_MOMENT, _SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
+
+
+class SavedOptimizer(NamedTuple):
+    """What an explainer checkpoint keeps of its AdamW: moments, steps taken, last learning rate."""
+
+    moments: Moments
+    count: int
+    learning_rate: float
+
+
+def load_explainee(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    compute_dtype: str = "float32",
+    class_names: Sequence[str] = (),
+    **sizes: Any,
+) -> Explainee:
+    """A pretrained classifier by its timm name.
+
+    Args:
+      name: e.g. `resnet50`, `vit_base_patch16_224`.
+      weights: a .safetensors file in timm, torchvision or transformers naming; None for the hub.
+      compute_dtype: `float32` (highest precision) or `bfloat16`.
+      class_names: one a class, for people.
+      **sizes: module attributes that differ from the published network's (`num_classes`, …).
+
+    Raises:
+      InputError: for an unknown name, weights that are not there, or that do not fit.
+    """
+    network = architecture(name, **sizes)
+    dtype = _dtype(compute_dtype)
+    network = network.with_module(dtype=dtype)
+    state, source = _published(network, weights, "config.explainee.weights")
+    table = network.table(network.module)
+    params = from_state_dict(state, table, shapes_of(network.module, network.size), source)
+    if class_names and len(class_names) != network.module.num_classes:
+        raise InputError(
+            f"{len(class_names)} class names for the {network.module.num_classes} classes of "
+            f"{name}: give one a class"
+        )
+    module, how = network.module, network.preprocessing
+
+    def apply(params: Variables, images: jax.Array) -> jax.Array:
+        with precision(dtype):
+            return module.apply(params, normalised(images, how.mean, how.std))[0]
+
+    return Explainee(
+        apply=apply,
+        params=jax.tree.map(jnp.asarray, params),
+        image_size=network.size,
+        num_classes=module.num_classes,
+        name=name,
+        class_names=tuple(class_names),
+        architecture=network,
+    )
+
+
+def load_explainer(
+    explainee: Explainee,
+    name: str | None = None,
+    checkpoint: str | Path | None = None,
+    weights: str | Path | None = None,
+    *,
+    activation: str = "sigmoid",
+    head_bias: float | None = None,
+    frozen_blocks: int = 0,
+    compute_dtype: str = "float32",
+    seed: int = 0,
+    **sizes: Any,
+) -> Explainer:
+    """A mask network for an explainee.
+
+    Args:
+      explainee: what is to be explained.
+      name: timm name of the backbone; None for the explainee's own network.
+      checkpoint: an explainer checkpoint (`save_explainer`); None for a fresh mask head, whose
+        masks are poor until it is pretrained.
+      weights: of the backbone when there is no checkpoint; None for the explainee's own where it
+        is the same network, else for the hub.
+      activation: of the mask, see `explainers.masks.activate`.
+      head_bias: of a fresh head's last layer; None for the original's.
+      frozen_blocks: first blocks of a ViT that are not trained.
+      compute_dtype: `float32` or `bfloat16`; parameters are float32 either way.
+      seed: of a fresh head.
+      **sizes: module attributes that differ from the published network's.
+
+    Raises:
+      InputError: as `load_explainee`; or where the image sizes of the two differ.
+    """
+    backbone = _backbone(explainee, name, frozen_blocks, _dtype(compute_dtype), sizes)
+    if backbone.size != explainee.image_size:
+        raise InputError(
+            f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
+            f"{explainee.name} of {explainee.image_size}: choose two of the same size"
+        )
+    module = MaskNetwork(
+        backbone.module, backbone.mask_head, activation, head_bias, _dtype(compute_dtype)
+    )
+    table = explainer_table(backbone)
+    if checkpoint is not None:
+        tensors, _ = read_safetensors(checkpoint)
+        state = {n: t for n, t in tensors.items() if not n.startswith(("exp_avg",))}
+        variables = from_state_dict(
+            state, table, shapes_of(module, backbone.size), f"explainer checkpoint {checkpoint}"
+        )
+    else:
+        state, source = _backbone_state(explainee, backbone, name, weights)
+        variables = _with_fresh_head(module, backbone, state, source, seed)
+    trained, frozen = split(variables)
+    return Explainer(
+        module=module,
+        trained=trained,
+        frozen=frozen,
+        mean=backbone.preprocessing.mean,
+        std=backbone.preprocessing.std,
+        image_size=backbone.size,
+        architecture=backbone,
+    )
+
+
+def explainer_table(backbone: Architecture) -> list[Entry]:
+    """The weight table of a mask network: its backbone's, and the mask head's own names."""
+    entries = under("backbone", backbone.table(backbone.module))
+    if backbone.mask_head == "tokens":
+        return entries + layer("pooler", "patch_pooler") + layer("mask", "patch_classifier")
+    return entries + layer("mask", "bottleneck")
+
+
+def save_explainer(
+    path: str | Path,
+    explainer: Explainer,
+    trained: Leaves | None = None,
+    optimizer: SavedOptimizer | None = None,
+) -> None:
+    """Write an explainer checkpoint: a safetensors file in timm's names.
+
+    Args:
+      path: replaced as a whole, or not at all.
+      explainer: gives the network, and its leaves where `trained` is None.
+      trained: leaves to write instead of the explainer's.
+      optimizer: AdamW's state, so that finetuning can resume it.
+
+    Raises:
+      InputError: where the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    table = explainer_table(explainer.architecture)
+    trained = explainer.trained if trained is None else trained
+    tensors = to_state_dict(join(trained, explainer.frozen), table)
+    metadata = {"format": "ltx_jax explainer", "explainer": explainer.architecture.name}
+    if optimizer is not None:
+        for prefix, moments in zip((_FIRST_MOMENT, _SECOND_MOMENT), optimizer.moments, strict=True):
+            named = to_state_dict(join(moments), table)
+            tensors |= {prefix + name: tensor for name, tensor in named.items()}
+        metadata |= {
+            "step": str(optimizer.count),
+            "learning_rate": repr(optimizer.learning_rate),
+        }
+    _write(Path(path), save(tensors, metadata))
+
+
+def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
+    """AdamW's state from an explainer checkpoint.
+
+    Raises:
+      InputError: where the checkpoint holds none, or not that of this explainer.
+    """
+    tensors, metadata = read_safetensors(path)
+    if "step" not in metadata:
+        raise InputError(
+            f"{path} holds no optimizer state to resume: set config.finetune.resume to False, or "
+            "give a checkpoint that was saved with it"
+        )
+    table = [e for e in explainer_table(explainer.architecture) if e.path in explainer.trained]
+    found = []
+    for prefix in (_FIRST_MOMENT, _SECOND_MOMENT):
+        state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        variables = from_state_dict(
+            state, table, join(explainer.trained), f"the optimizer state of {path}"
+        )
+        found.append(split(variables)[0])
+    return SavedOptimizer(Moments(*found), int(metadata["step"]), float(metadata["learning_rate"]))
+
+
+def _dtype(name: str) -> Any:
+    if name not in COMPUTE_DTYPES:
+        raise InputError(f"compute_dtype {name!r} is not one of {', '.join(COMPUTE_DTYPES)}")
+    return jnp.dtype(name)
+
+
+def _published(
+    network: Architecture, weights: str | Path | None, flag: str
+) -> tuple[StateDict, str]:
+    """A network's state dict in timm's names, and what to call it in a message."""
+    if weights is None:
+        if network.hub is None:
+            raise InputError(
+                f"{network.name} has no weights on the hub: download "
+                f"{network.download}, convert it with tools/convert_weights.py, and give its "
+                f"path with {flag}"
+            )
+        weights = hub_file(network.hub, flag)
+    state: StateDict = read_safetensors(weights)[0]
+    for dialect in network.dialects:
+        state = dialect(state) or state
+    return state, f"{weights} for {network.name}"
+
+
+def _backbone(
+    explainee: Explainee, name: str | None, frozen_blocks: int, dtype: Any, sizes: dict[str, Any]
+) -> Architecture:
+    own = explainee.architecture
+    if name is None and own is None:
+        raise InputError(
+            "an explainee of your own needs an explainer by name: set explainer.name to a network "
+            "for the same image size, e.g. vit_small_patch16_224"
+        )
+    if name is None or (own is not None and name == own.name and not sizes):
+        assert own is not None
+        network = own
+    else:
+        network = architecture(name, **sizes)
+    changes: dict[str, Any] = {"num_classes": 0, "dtype": dtype}
+    if frozen_blocks:
+        if not hasattr(network.module, "frozen_blocks"):
+            raise InputError(f"{network.name} has no blocks to freeze: set frozen_blocks to 0")
+        if not 0 < frozen_blocks < network.module.depth:
+            raise InputError(
+                f"frozen_blocks {frozen_blocks} of {network.module.depth}: at least one block is "
+                "to be trained"
+            )
+        changes["frozen_blocks"] = frozen_blocks
+    return network.with_module(**changes)
+
+
+def _backbone_state(
+    explainee: Explainee, backbone: Architecture, name: str | None, weights: str | Path | None
+) -> tuple[StateDict, str]:
+    own = explainee.architecture
+    if weights is None and own is not None and backbone.name == own.name:
+        return to_state_dict(explainee.params, own.table(own.module)), explainee.name
+    return _published(backbone, weights, "config.explainer.weights")
+
+
+def _with_fresh_head(
+    module: MaskNetwork, backbone: Architecture, state: StateDict, source: str, seed: int
+) -> Variables:
+    pretrained = from_state_dict(
+        state,
+        backbone.table(backbone.module),
+        shapes_of(backbone.module, backbone.size),
+        source,
+        unused=(backbone.classifier,),
+    )
+    image = jnp.zeros((1, *backbone.size, 3))
+    variables = jax.jit(module.init)(jax.random.key(seed), image)
+    return {
+        collection: leaves | {"backbone": pretrained[collection]}
+        for collection, leaves in variables.items()
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(content)
+            except OSError:
+                temporary.unlink()
+                raise
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}): choose a place with room where you may write"
+        ) from error

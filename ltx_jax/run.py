@@ -1,0 +1,217 @@
+"""The main command's tasks: each reads a configuration and leaves its results in a directory."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ltx_jax import settings
+from ltx_jax.attribution.integrated_gradients import integrated_gradients
+from ltx_jax.data.scenes import SceneSource
+from ltx_jax.data.sources import Source, UnreadableImage, iterate
+from ltx_jax.engine.explain import Request, explanations, score_pixel_masks
+from ltx_jax.engine.finetune import MASKS, FinetuneSettings, Start
+from ltx_jax.engine.memory import check_slots
+from ltx_jax.errors import InputError
+from ltx_jax.explainee import Explainee
+from ltx_jax.explainers.masks import upsample
+from ltx_jax.metrics.segmentation import intersection_over_union
+from ltx_jax.pretraining import pretrain
+from ltx_jax.progress import compile_clock
+from ltx_jax.records import record
+from ltx_jax.reporting.publish import publish
+from ltx_jax.reporting.store import ResultStore
+from ltx_jax.reporting.summary import interval, table
+
+_FRESH_HEAD = (
+    "no explainer checkpoint: the masks start from a mask head that has learnt nothing, and the "
+    "results will be poor; pretrain one with --config.task=pretrain and give it with "
+    "--config.explainer.checkpoint"
+)
+
+
+class Row(NamedTuple):
+    """One explanation of a run: which image, what it is called, which class is asked for."""
+
+    image: int
+    name: str
+    target: int | None
+    label: int | None
+
+
+class Run(NamedTuple):
+    """What a task works with."""
+
+    config: ConfigDict
+    source: Source | SceneSource
+    models: settings.Models
+    rows: list[Row]
+
+    def picture(self, row: int) -> np.ndarray:
+        """The image of a row as the explainee sees it, uint8 [H,W,3]."""
+        how = self.models.explainee.preprocessing(self.config.resize)
+        return self.source.load(self.rows[row].image, how)
+
+
+def run(config: ConfigDict, workdir: Path) -> str:
+    """Carry out the configuration's task in a work directory; returns what to print.
+
+    Raises:
+      InputError: for anything in the configuration that cannot be used.
+    """
+    settings.check(config)
+    source = settings.load_source(config)
+    models = settings.load_models(config)
+    if config.task == "pretrain":
+        return pretrain(config, source, models, workdir)
+    return explain(Run(config, source, models, plan(source, models, config)), workdir)
+
+
+def plan(source: Source | SceneSource, models: settings.Models, config: ConfigDict) -> list[Row]:
+    """The explanations to make: one an image, or one for each of its several labels.
+
+    Raises:
+      InputError: where labels are to be explained that are missing or beyond the classes.
+    """
+    by_label = config.objective.target == "label"
+    classes = models.explainee.num_classes
+    rows = []
+    for i, (name, labels) in enumerate(zip(source.names, source.labels, strict=True)):
+        several = labels if isinstance(labels, tuple) else (labels,)
+        for label in several:
+            if label is not None and label >= classes:
+                raise InputError(
+                    f"the label of {name} is {label}, but {models.explainee.name} has {classes} "
+                    "classes: give the labels that belong to the explainee"
+                )
+            if label is None and by_label:
+                raise InputError(
+                    f"{name} has no label to explain: give config.labels, or set "
+                    "config.objective.target to predicted"
+                )
+            rows.append(Row(i, name, label if by_label else None, label))
+    return rows
+
+
+def explain(job: Run, workdir: Path) -> str:
+    """Explain images, each with an explainer finetuned on it (`finetune`), or with the pretrained
+    one as it is (`evaluate`). A directory that holds part of the same run is continued.
+    """
+    config, models = job.config, job.models
+    if config.explainer.checkpoint is None:
+        logging.warning(_FRESH_HEAD)
+    chosen, start = settings.finetune_settings(config, models.explainer)
+    names = [f"{row.name}:{row.target}" for row in job.rows]
+    fingerprint = settings.fingerprint(config, names)
+    store = ResultStore.open(workdir, fingerprint, len(job.rows), models.explainer.grid())
+    waiting = [row for row in range(len(job.rows)) if row not in store.done]
+    with compile_clock() as clock:
+        began = time.monotonic()
+        explain_rows(job, store, waiting, chosen, start)
+        seconds = time.monotonic() - began
+    facts = run_facts(len(waiting), seconds, clock.seconds) | {"settings": fingerprint}
+    rivals = {name: score_rival(job, store, method) for name, method in _rivals(config).items()}
+    summary = publish(
+        store, job.picture, facts | {"rivals": rivals}, config.report.overlays, config.report.gallery
+    )
+    skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
+    return (
+        f"{table({name: summary[name] for name in MASKS} | rivals)}\n"
+        f"{summary['done']} explained{skipped}: {workdir / 'report.html'}"
+    )
+
+
+def explain_rows(
+    job: Run, store: ResultStore, waiting: Sequence[int], chosen: FinetuneSettings, start: Start
+) -> None:
+    """Explain the waiting rows and write each to the store as it is finished."""
+    if not waiting:
+        return
+    slots = min(job.config.finetune.slots, len(waiting))
+    check_slots(*job.models, chosen, slots)
+    found = explanations(*job.models, chosen, requests(job, store, waiting), slots, start)
+    with tqdm(total=len(waiting), unit=" images", disable=None) as bar:
+        for explanation in found:
+            row = job.rows[explanation.row]
+            names = job.models.explainee.class_names
+            entry = record(explanation, row.name, explanation.row, names)
+            truth = true_mask(job, explanation.row)
+            if truth is not None:
+                for mask, pixels in zip(MASKS, upsample(explanation.masks, truth.shape), strict=True):
+                    entry[mask]["iou"] = round(intersection_over_union(pixels, truth), 4)
+            store.add(explanation.row, entry, explanation.masks)
+            bar.update()
+
+
+def requests(job: Run, store: ResultStore, waiting: Sequence[int]) -> Iterator[Request]:
+    """The waiting rows with their images; an image that cannot be read is noted and left out."""
+    how = job.models.explainee.preprocessing(job.config.resize)
+    images = iterate(job.source, how, [job.rows[row].image for row in waiting])
+    for row, (_, image) in zip(waiting, images, strict=True):
+        if isinstance(image, UnreadableImage):
+            logging.warning("skipped %s: %s", job.rows[row].name, image)
+            store.skip(row, job.rows[row].name, str(image))
+        else:
+            yield Request(row, image, job.rows[row].target, job.rows[row].label)
+
+
+def true_mask(job: Run, row: int) -> np.ndarray | None:
+    """The pixels [H,W] of the object that a row's label names, where the source knows them."""
+    planned = job.rows[row]
+    if not isinstance(job.source, SceneSource) or planned.label is None:
+        return None
+    return job.source.mask(planned.image, planned.label)
+
+
+Rival = Callable[[Explainee, np.ndarray, np.ndarray], Any]
+
+
+def _rivals(config: ConfigDict) -> dict[str, Rival]:
+    known: dict[str, Rival] = {"integrated_gradients": integrated_gradients}
+    for name in config.rivals:
+        if name not in known:
+            raise InputError(f"unknown rival {name!r}: there are {', '.join(known)}")
+    return {name: known[name] for name in config.rivals}
+
+
+def score_rival(job: Run, store: ResultStore, method: Rival) -> dict[str, dict[str, float]]:
+    """A rival method's scores on the rows that were explained: mean and interval of each."""
+    explainee, batch = job.models.explainee, job.config.finetune.slots
+    done = [(entry["row"], entry["class"]) for entry in store.records() if "skipped" not in entry]
+    values: dict[str, list[float]] = {}
+    for first in range(0, len(done), batch):
+        part = done[first : first + batch]
+        padded = part + part[-1:] * (batch - len(part))
+        images = np.stack([job.picture(row) for row, _ in padded]).astype(np.float32) / 255
+        targets = np.array([target for _, target in padded], np.int32)
+        masks = method(explainee, images, targets)
+        scores = score_pixel_masks(explainee, images, masks, targets, job.config.finetune.chunk)
+        for name, column in scores.items():
+            values.setdefault(name, []).extend(np.asarray(column)[: len(part)].tolist())
+        for (row, _), mask in zip(part, np.asarray(masks), strict=False):
+            if (truth := true_mask(job, row)) is not None:
+                values.setdefault("iou", []).append(intersection_over_union(mask, truth))
+    return {name: interval(np.array(column)) for name, column in values.items()}
+
+
+def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:
+    """What a run cost and what it ran on."""
+    device = jax.local_devices()[0]
+    packages = ("ltx_jax", "jax", "flax", "numpy")
+    return {
+        "images_per_second": round(images / seconds, 4) if images else None,
+        "compile_seconds": round(compile_seconds, 2),
+        "device": f"{len(jax.local_devices())} × {device.device_kind} ({device.platform})",
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in packages},
+    }
