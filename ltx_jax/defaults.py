@@ -67,6 +67,8 @@ def defaults() -> ConfigDict:
     config.pretrain.images_per_class = 0  # 0: all
     config.pretrain.validation = 0.1  # share of the images held out to choose the best epoch
 
+    config.rivals = ()  # other methods to compare with: integrated_gradients
+
     config.report = ConfigDict()
     config.report.overlays = 1000  # most pictures written
     config.report.gallery = 100  # most images shown on the page

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee, normalised, precision
 from ltx_jax.explainers.explainer import Explainer, Leaves, MaskNetwork, join, split
 from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.reporting.files import write_bytes
 from ltx_jax.weights.files import hub_file, read_safetensors
 from ltx_jax.weights.state_dict import (
     Entry,
@@ -132,11 +131,7 @@ def load_explainer(
     )
     table = explainer_table(backbone)
     if checkpoint is not None:
-        tensors, _ = read_safetensors(checkpoint)
-        state = {n: t for n, t in tensors.items() if not n.startswith(("exp_avg",))}
-        variables = from_state_dict(
-            state, table, shapes_of(module, backbone.size), f"explainer checkpoint {checkpoint}"
-        )
+        variables = _read_explainer(checkpoint, table, shapes_of(module, backbone.size))
     else:
         state, source = _backbone_state(explainee, backbone, name, weights)
         variables = _with_fresh_head(module, backbone, state, source, seed)
@@ -150,6 +145,17 @@ def load_explainer(
         image_size=backbone.size,
         architecture=backbone,
     )
+
+
+def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
+    """The trained leaves of a checkpoint of the same network as `explainer`.
+
+    Raises:
+      InputError: where it is missing, or of another network.
+    """
+    template = join(explainer.trained, explainer.frozen)
+    variables = _read_explainer(path, explainer_table(explainer.architecture), template)
+    return split(variables)[0]
 
 
 def explainer_table(backbone: Architecture) -> list[Entry]:
@@ -191,7 +197,7 @@ def save_explainer(
             "step": str(optimizer.count),
             "learning_rate": repr(optimizer.learning_rate),
         }
-    _write(Path(path), save(tensors, metadata))
+    write_bytes(Path(path), save(tensors, metadata))
 
 
 def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
@@ -215,6 +221,13 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
         )
         found.append(split(variables)[0])
     return SavedOptimizer(Moments(*found), int(metadata["step"]), float(metadata["learning_rate"]))
+
+
+def _read_explainer(path: str | Path, table: Sequence[Entry], template: Variables) -> Variables:
+    tensors, _ = read_safetensors(path)
+    moments = (_FIRST_MOMENT, _SECOND_MOMENT)
+    state = {name: t for name, t in tensors.items() if not name.startswith(moments)}
+    return from_state_dict(state, table, template, f"explainer checkpoint {path}")
 
 
 def _dtype(name: str) -> Any:
@@ -293,20 +306,3 @@ def _with_fresh_head(
         collection: leaves | {"backbone": pretrained[collection]}
         for collection, leaves in variables.items()
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-            except OSError:
-                temporary.unlink()
-                raise
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror}): choose a place with room where you may write"
-        ) from error

@@ -26,8 +26,8 @@ from ltx_jax.engine.pretrain import (
 )
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.loading import SavedOptimizer, load_explainer, load_optimizer, save_explainer
-from ltx_jax.reporting.store import make_directory, write_json
+from ltx_jax.loading import SavedOptimizer, load_optimizer, load_trained, save_explainer
+from ltx_jax.reporting.files import make_directory, write_json
 
 Images = Source | SceneSource
 # The explainer of the best epoch, that of the last one with what resuming needs, and the curves.
@@ -51,7 +51,7 @@ def pretrain(config: ConfigDict, source: Images, models: settings.Models, workdi
     Raises:
       InputError: for too few images, or a directory of another run.
     """
-    explainee, explainer = models
+    explainee, explainer = models.explainee, models.explainer
     chosen = config.pretrain
     how = explainee.preprocessing(config.resize)
     training, validation = split_images(source, config)
@@ -70,9 +70,7 @@ def pretrain(config: ConfigDict, source: Images, models: settings.Models, workdi
             bar.update()
         bar.close()
         held_out = (images for images, _ in batches(source, how, validation, len(validation)))
-        pos = validation_score(
-            explainee, explainer, state.trained, held_out, config.finetune.chunk
-        )
+        pos = validation_score(explainee, explainer, state.trained, held_out, config.finetune.chunk)
         means = np.mean(np.array(totals, np.float64), axis=0).round(5).tolist()
         curves["epochs"].append({"epoch": epoch, "losses": means, "pos": round(pos, 4)})
         logging.info("epoch %d: loss %.4f, validation POS %.2f", epoch, means[0], pos)

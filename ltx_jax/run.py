@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+import ltx_jax
 from ltx_jax import settings
 from ltx_jax.attribution.integrated_gradients import integrated_gradients
 from ltx_jax.data.scenes import SceneSource
@@ -113,17 +114,18 @@ def explain(job: Run, workdir: Path) -> str:
     chosen, start = settings.finetune_settings(config, models.explainer)
     names = [f"{row.name}:{row.target}" for row in job.rows]
     fingerprint = settings.fingerprint(config, names)
-    store = ResultStore.open(workdir, fingerprint, len(job.rows), models.explainer.grid())
+    shape = (len(MASKS), *models.explainer.grid())
+    store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
     waiting = [row for row in range(len(job.rows)) if row not in store.done]
     with compile_clock() as clock:
         began = time.monotonic()
         explain_rows(job, store, waiting, chosen, start)
         seconds = time.monotonic() - began
-    facts = run_facts(len(waiting), seconds, clock.seconds) | {"settings": fingerprint}
+    facts = {"explainee": models.explainee.name, "settings": fingerprint}
+    facts |= run_facts(len(waiting), seconds, clock.seconds)
     rivals = {name: score_rival(job, store, method) for name, method in _rivals(config).items()}
-    summary = publish(
-        store, job.picture, facts | {"rivals": rivals}, config.report.overlays, config.report.gallery
-    )
+    shown = config.report
+    summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
     return (
         f"{table({name: summary[name] for name in MASKS} | rivals)}\n"
@@ -147,7 +149,9 @@ def explain_rows(
             entry = record(explanation, row.name, explanation.row, names)
             truth = true_mask(job, explanation.row)
             if truth is not None:
-                for mask, pixels in zip(MASKS, upsample(explanation.masks, truth.shape), strict=True):
+                for mask, pixels in zip(
+                    MASKS, upsample(explanation.masks, truth.shape), strict=True
+                ):
                     entry[mask]["iou"] = round(intersection_over_union(pixels, truth), 4)
             store.add(explanation.row, entry, explanation.masks)
             bar.update()
@@ -170,7 +174,7 @@ def true_mask(job: Run, row: int) -> np.ndarray | None:
     planned = job.rows[row]
     if not isinstance(job.source, SceneSource) or planned.label is None:
         return None
-    return job.source.mask(planned.image, planned.label)
+    return job.source.mask(planned.image, planned.label, job.models.explainee.image_size[0])
 
 
 Rival = Callable[[Explainee, np.ndarray, np.ndarray], Any]
@@ -207,11 +211,11 @@ def score_rival(job: Run, store: ResultStore, method: Rival) -> dict[str, dict[s
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:
     """What a run cost and what it ran on."""
     device = jax.local_devices()[0]
-    packages = ("ltx_jax", "jax", "flax", "numpy")
+    packages = ("jax", "flax", "numpy")
     return {
         "images_per_second": round(images / seconds, 4) if images else None,
         "compile_seconds": round(compile_seconds, 2),
         "device": f"{len(jax.local_devices())} × {device.device_kind} ({device.platform})",
-        "versions": {"python": platform.python_version()}
+        "versions": {"ltx_jax": ltx_jax.__version__, "python": platform.python_version()}
         | {package: version(package) for package in packages},
     }

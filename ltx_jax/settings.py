@@ -22,8 +22,8 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading import SavedOptimizer, load_explainee, load_explainer, load_optimizer
 from ltx_jax.objectives.ltx import MASK_LOSSES, Objective
 
-# Settings that change how fast results come, or how they are shown, not what they are.
-_WITHOUT_EFFECT = (("finetune", "slots"), ("finetune", "chunk"), ("report",), ("pretrain",))
+# Settings that change how fast results come, not what they are.
+_WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk")
 _CHOICES = {
     "task": ("pretrain", "finetune", "evaluate"),
     "resize": ("squash", "crop"),
@@ -167,20 +167,30 @@ def pretrain_settings(config: ConfigDict, steps: int) -> PretrainSettings:
 
 
 def fingerprint(config: ConfigDict, names: Sequence[str]) -> dict[str, Any]:
-    """What determines a run's results: settings, weight files and images.
+    """What determines an explaining run's results: settings, weight files and images.
 
     Two runs with the same fingerprint may share a work directory.
     """
+    return _fingerprint(config, names, without=("report.", "pretrain."))
+
+
+def pretrain_fingerprint(config: ConfigDict, names: Sequence[str]) -> dict[str, Any]:
+    """The same for a pretraining run."""
+    return _fingerprint(config, names, without=("report.", "finetune.", "rivals"))
+
+
+def _fingerprint(
+    config: ConfigDict, names: Sequence[str], without: tuple[str, ...]
+) -> dict[str, Any]:
+    ignored = (*_WITHOUT_EFFECT, *without)
     flat = _flat(config.to_dict())
-    kept = {
-        key: value
-        for key, value in flat.items()
-        if not any(key.startswith(".".join(without)) for without in _WITHOUT_EFFECT)
-    }
+    kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
         if kept[key] is not None:
-            kept[f"{key} (sha256)"] = hashlib.sha256(Path(kept[key]).read_bytes()).hexdigest()[:16]
-    kept["image names (sha256)"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+            content = Path(kept[key]).read_bytes()
+            kept[f"{key} (sha256)"] = hashlib.sha256(content).hexdigest()[:16]
+    kept["images (number)"] = len(names)
+    kept["images (sha256 of names)"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     return kept
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import UInt8
@@ -228,9 +229,9 @@ def _open_list(path: Path) -> FileSource:
 def _open_arrays(path: Path) -> ArraySource:
     try:
         with np.load(path) as arrays:
-            images = arrays["images"] if "images" in arrays else None
-            labels = arrays["labels"] if "labels" in arrays else None
-    except (OSError, ValueError) as error:
+            images = arrays.get("images")
+            labels = arrays.get("labels")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} is not a whole .npz file: write it again") from error
     if images is None or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
         what = "no `images`" if images is None else f"`images` of shape {images.shape}"

@@ -148,7 +148,9 @@ def _score(
     trust: list[dict[int, Confidence]] = [{} for _ in group]
     for part in _groups(wanted, batch):
         chosen = [group[i] for i, _ in part]
-        masks = [d.masks[list(d.mask_steps).index(s)] for d, (_, s) in zip(chosen, part, strict=True)]
+        masks = [
+            d.masks[list(d.mask_steps).index(s)] for d, (_, s) in zip(chosen, part, strict=True)
+        ]
         columns = (
             np.stack([done.task.image for done in chosen]),
             np.stack(masks),
@@ -202,7 +204,12 @@ def score_pixel_masks(
     masked = in_chunks(explainee, images * pixel_masks[..., None], chunk)
     trust = confidence(logits, masked, classes)
     values = (
-        most.agreement, least.agreement, least.probability, most.probability, trust.adp, trust.pic
+        most.agreement,
+        least.agreement,
+        least.probability,
+        most.probability,
+        trust.adp,
+        trust.pic,
     )
     return {name: value[:, 0] for name, value in zip(SCORES, values, strict=True)}
 
@@ -243,7 +250,11 @@ def _explanation(
         loss=done.loss,
         masks=done.masks,
         scores={
-            mask: {"step": step, **scores(step, 0), "probability": float(trust[step].probability[0])}
+            mask: {
+                "step": step,
+                **scores(step, 0),
+                "probability": float(trust[step].probability[0]),
+            }
             for mask, step in steps.items()
         },
         label_scores=None

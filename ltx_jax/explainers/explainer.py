@@ -96,9 +96,7 @@ class Explainer:
     image_size: tuple[int, int] = struct.field(pytree_node=False)
     architecture: Architecture = struct.field(pytree_node=False)
 
-    def masks(
-        self, trained: Leaves, images: Float[Array, "n H W 3"]
-    ) -> Float[Array, "n g h"]:
+    def masks(self, trained: Leaves, images: Float[Array, "n H W 3"]) -> Float[Array, "n g h"]:
         """Token masks of images in [0,1], with these trained leaves instead of its own."""
         with precision(self.module.dtype):
             inputs = normalised(images, self.mean, self.std)

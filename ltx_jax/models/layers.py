@@ -83,9 +83,11 @@ def convolve_as_products(
       ValueError: for grouped convolutions other than depthwise ones.
     """
     height, width = kernel.shape[:2]
-    pads = jax.lax.padtype_to_pads(x.shape[1:3], (height, width), strides, padding) if isinstance(
-        padding, str
-    ) else padding
+    pads = (
+        jax.lax.padtype_to_pads(x.shape[1:3], (height, width), strides, padding)
+        if isinstance(padding, str)
+        else padding
+    )
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows = (x.shape[1] - height) // strides[0] + 1
     columns = (x.shape[2] - width) // strides[1] + 1

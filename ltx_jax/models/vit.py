@@ -141,7 +141,10 @@ class VisionTransformer(nn.Module):
         # Recomputing a block in the backward pass beats storing its activations even in time on a
         # CPU, and it bounds the memory of a slot.
         scanned = nn.scan(
-            nn.remat(Block, prevent_cse=False), variable_axes={"params": 0}, split_rngs={"params": True}, length=length
+            nn.remat(Block, prevent_cse=False),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=length,
         )
         mlp_width = int(self.width * self.mlp_ratio)
         return scanned(self.num_heads, mlp_width, self.epsilon, self.dtype, name=name)

@@ -29,7 +29,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with safe_open(path, framework="flax") as file:
             tensors = {
-                name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()  # noqa: SIM118
+                name: np.asarray(file.get_tensor(name), np.float32)
+                for name in file.keys()  # noqa: SIM118
             }
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:

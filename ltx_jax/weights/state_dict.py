@@ -113,7 +113,8 @@ def from_state_dict(
     unexpected = [
         name
         for name in state
-        if name not in set(wanted) and not name.startswith(tuple(unused) or ("\0",))
+        if name not in set(wanted)
+        and not name.startswith(tuple(unused) or ("\0",))
         and not name.endswith(spare[-1])
     ]
     leaves, misshapen = {}, []

@@ -1,0 +1,345 @@
+"""Scenes: cluttered pictures made on the spot, with textured objects whose pixels are known.
+
+Each class is a shape with a texture of its own. The background holds plain shapes and shapeless
+pieces of the same textures, so that neither alone tells the class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from ltx_jax.data import figures
+from ltx_jax.data.figures import Figure, Grid
+from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.errors import InputError
+
+_FIGURES: dict[str, tuple[Figure, Figure]] = {
+    "striped disc": (figures.disc, figures.stripes),
+    "checkered square": (figures.square, figures.checks),
+    "dotted triangle": (figures.triangle, figures.dots),
+    "ringed star": (figures.star, figures.rings),
+    "hatched cross": (figures.cross, figures.hatching),
+    "zigzag hexagon": (figures.hexagon, figures.zigzags),
+    "spoked ring": (figures.ring, figures.spokes),
+    "wavy crescent": (figures.crescent, figures.waves),
+    "swirled flower": (figures.flower, figures.swirl),
+    "bricked heart": (figures.heart, figures.bricks),
+}
+CLASSES: tuple[str, ...] = tuple(_FIGURES)
+SHAPES = tuple(shape for shape, _ in _FIGURES.values())
+TEXTURES = tuple(texture for _, texture in _FIGURES.values())
+
+# Lengths are in units of a picture of this many pixels, whatever its size.
+_UNITS = 96
+# Radii (lowest, highest) by the number of objects: so many fit with hardly any overlap.
+_RADII = {1: (16.0, 24.0), 2: (15.0, 21.0), 3: (14.0, 18.0), 4: (14.0, 16.0)}
+_ARRANGEMENTS = 64
+# Two objects whose centres are this share of their radii's sum apart overlap slightly at most.
+_CLEARANCE = 0.9
+# Which random stream a scene draws from, so that its background is the same under any objects.
+_LAYOUT, _BACKGROUND = 1, 2
+_PRIMARIES = np.arange(3)[:, None, None] / 3
+
+
+class Scene(NamedTuple):
+    """One picture, or a batch of them with a leading axis.
+
+    Attributes:
+      image: uint8.
+      labels: 1 for each class that is there.
+      masks: the pixels where an object of a class is seen. Objects hide one another, so no pixel
+        is in two masks; a class that is not there has none.
+    """
+
+    image: UInt8[np.ndarray, "*n size size 3"]
+    labels: Float[np.ndarray, "*n classes"]
+    masks: Bool[np.ndarray, "*n classes size size"]
+
+
+class _Layout(NamedTuple):
+    """What is drawn where, [objects] each; lengths in units."""
+
+    classes: np.ndarray
+    radii: np.ndarray
+    centres: np.ndarray
+
+
+def scene(seed: int, index: int, objects: tuple[int, int] = (1, 3), size: int = _UNITS) -> Scene:
+    """Draw one scene; the same arguments give the same pixels, whatever else is drawn.
+
+    Args:
+      seed, index: 0 or more; together they choose the scene.
+      objects: fewest and most objects, of different classes, 0 to 4.
+      size: side in pixels; the same scene at another size is the same picture.
+
+    Returns:
+      Image [size,size,3], labels [classes], masks [classes,size,size].
+
+    Raises:
+      InputError: for a number of objects that does not fit.
+    """
+    layout, rng = _layout(seed, index, objects)
+    canvas, grain = _background(seed, index, size)
+    masks = np.zeros((len(CLASSES), size, size), np.bool_)
+    for label, radius, centre in zip(*layout, strict=True):
+        _draw_object(canvas, masks, rng, int(label), radius, centre)
+    labels = np.zeros(len(CLASSES), np.float32)
+    labels[layout.classes] = 1.0
+    return Scene(_finish(canvas, grain), labels, masks)
+
+
+def scenes(
+    seed: int, count: int, objects: tuple[int, int] = (1, 3), size: int = _UNITS, first: int = 0
+) -> Scene:
+    """Scenes `first` … `first + count − 1` of a seed, stacked along a leading axis; see `scene`."""
+    batch = Scene(
+        np.empty((count, size, size, 3), np.uint8),
+        np.empty((count, len(CLASSES)), np.float32),
+        np.empty((count, len(CLASSES), size, size), np.bool_),
+    )
+    for row in range(count):
+        for column, part in zip(batch, scene(seed, first + row, objects, size), strict=True):
+            column[row] = part
+    return batch
+
+
+def scene_classes(seed: int, index: int, objects: tuple[int, int] = (1, 3)) -> tuple[int, ...]:
+    """The classes of a scene in the order of their drawing, without drawing it; see `scene`."""
+    return tuple(_layout(seed, index, objects)[0].classes.tolist())
+
+
+def background(seed: int, index: int, size: int = _UNITS) -> UInt8[np.ndarray, "size size 3"]:
+    """A scene without its objects."""
+    return _finish(*_background(seed, index, size))
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Scenes as a source of images (see `data.sources.Source`).
+
+    Attributes:
+      seed: of the scenes.
+      indices: which of them.
+      objects: fewest and most objects.
+    """
+
+    seed: int
+    indices: Sequence[int]
+    objects: tuple[int, int] = (1, 3)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """`scene-0007`."""
+        return tuple(f"scene-{index:04d}" for index in self.indices)
+
+    @cached_property
+    def labels(self) -> tuple[tuple[int, ...], ...]:
+        """The classes of each, the one in front last."""
+        return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
+
+    def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture, drawn at a network's size.
+
+        Raises:
+          InputError: where that is not square.
+        """
+        height, width = how.size
+        if height != width:
+            raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
+        return scene(self.seed, self.indices[index], self.objects, height).image
+
+    def mask(self, index: int, label: int, size: int = _UNITS) -> Bool[np.ndarray, "size size"]:
+        """The pixels of the object of a class."""
+        return scene(self.seed, self.indices[index], self.objects, size).masks[label]
+
+
+# --- Objects --------------------------------------------------------------------------------------
+
+
+def _layout(
+    seed: int, index: int, objects: tuple[int, int]
+) -> tuple[_Layout, np.random.Generator]:
+    """Which objects go where, and the stream that their looks are to be drawn from."""
+    low, high = objects
+    if not 0 <= low <= high <= max(_RADII):
+        raise InputError(
+            f"objects={objects!r}: expected (fewest, most) between 0 and {max(_RADII)}"
+        )
+    rng = np.random.default_rng([seed, index, _LAYOUT])
+    count = int(rng.integers(low, high + 1))
+    classes = rng.permutation(len(CLASSES))[:count]
+    if not count:
+        return _Layout(classes, np.zeros(0), np.zeros((0, 2))), rng
+    radii = rng.uniform(*_RADII[count], count)
+    return _Layout(classes, radii, _arrange(rng, radii)), rng
+
+
+def _arrange(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
+    """Centres [objects,2] of the first of many random arrangements that keeps objects apart, or of
+    the one that does so best."""
+    share = rng.random((_ARRANGEMENTS, len(radii), 2))
+    margin = radii[:, None] + 1.0
+    centres = margin + share * (_UNITS - 2 * margin)
+    i, j = np.triu_indices(len(radii), 1)
+    apart = np.linalg.norm(centres[:, i] - centres[:, j], axis=-1) / (radii[i] + radii[j])
+    closest = apart.min(-1, initial=_CLEARANCE)
+    return centres[closest.argmax()]
+
+
+def _draw_object(
+    canvas: np.ndarray,
+    masks: np.ndarray,
+    rng: np.random.Generator,
+    label: int,
+    radius: float,
+    centre: np.ndarray,
+) -> None:
+    """Paint one object over the canvas and what it hides, and keep the masks right."""
+    turn, hue, contrast, period = rng.random(4)
+    window = _Window.around(centre, radius, canvas.shape[-1])
+    u, v = window.turned(turn)
+    outside = SHAPES[label](u / radius, v / radius) * radius * window.scale
+    ink = _inked(TEXTURES[label], u, v, 6.5 + 2.0 * period, window.scale)
+    light = _colour(hue, 0.76, 0.24)
+    dark = _colour(hue + 0.3 + 0.4 * contrast, 0.28, 0.22)
+    paint = (dark + (light - dark) * ink) * _relief(window, radius, outside)
+    inside = outside < 0
+    # Edges are soft towards the inside only, so that the mask holds every pixel that changes.
+    window.blend(canvas, paint, np.where(inside, np.clip(0.5 - outside, 0.0, 1.0), 0.0))
+    seen = masks[:, window.rows, window.columns]
+    seen &= ~inside
+    seen[label] |= inside
+
+
+def _relief(window: _Window, radius: float, outside: Grid) -> Grid:
+    """Brightness of an object's pixels: lit from above left, with a dark rim."""
+    lit = 1.0 - 0.14 * (window.x + window.y) / radius
+    return lit * np.clip(0.35 - 0.5 * outside / window.scale, 0.35, 1.0)
+
+
+def _inked(texture: Figure, u: Grid, v: Grid, period: float, scale: float) -> Grid:
+    """How much ink a texture of this period has at each point, in [0,1]."""
+    return np.clip(0.5 + texture(u / period, v / period) * period * scale, 0.0, 1.0)
+
+
+# --- Background -----------------------------------------------------------------------------------
+
+
+def _background(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The canvas [3,size,size] before any object, and the grain [size,size] to go over all."""
+    rng = np.random.default_rng([seed, index, _BACKGROUND])
+    hue, spread = rng.random(2)
+    one, other = _colour(hue, 0.38, 0.12), _colour(hue + 0.2 + 0.6 * spread, 0.62, 0.12)
+    smooth, rough = _noise(rng, 5, size), _noise(rng, 14, size) - 0.5
+    # From here on in single precision: faster, and as exact as a picture can show.
+    canvas = (one + (other - one) * smooth + 0.13 * rough).astype(np.float32)
+    for kind in rng.integers(0, 3, rng.integers(9, 14)):
+        (_draw_line, _draw_plain_shape, _draw_texture)[kind](canvas, rng)
+    return canvas, 0.05 * (rng.random((size, size), np.float32) - 0.5)
+
+
+def _noise(rng: np.random.Generator, knots: int, size: int) -> np.ndarray:
+    """Smooth noise [size,size] about in [0,1], with so many knots a side."""
+    weights = _smooth_weights(knots, size)
+    return (weights @ rng.random((knots, knots)) @ weights.T) * 1.6 - 0.3
+
+
+@cache
+def _smooth_weights(knots: int, size: int) -> np.ndarray:
+    """Each pixel's shares [size,knots] of the knots along a side: a bell curve around it."""
+    pixel = (np.arange(size) + 0.5) / size * (knots - 1)
+    bell = np.exp(-2.0 * (pixel[:, None] - np.arange(knots)) ** 2)
+    return bell / bell.sum(1, keepdims=True)
+
+
+def _draw_line(canvas: np.ndarray, rng: np.random.Generator) -> None:
+    turn, hue, light, strength, thickness = rng.random(5)
+    window = _Window.around(rng.random(2) * _UNITS, 14 + 16 * thickness, canvas.shape[-1])
+    u, v = window.turned(turn)
+    beyond = np.maximum(np.abs(v) - 0.6 - 1.4 * thickness, np.abs(u) - 12 - 16 * thickness)
+    colour = _colour(hue, 0.25 + 0.5 * light, 0.15)
+    window.blend(canvas, colour, np.clip(0.5 - beyond * window.scale, 0, 0.5 + 0.5 * strength))
+
+
+def _draw_plain_shape(canvas: np.ndarray, rng: np.random.Generator) -> None:
+    turn, hue, light, strength, size = rng.random(5)
+    shape, radius = SHAPES[rng.integers(len(SHAPES))], 7.0 + 9.0 * size
+    window = _Window.around(rng.random(2) * _UNITS, radius, canvas.shape[-1])
+    u, v = window.turned(turn)
+    outside = shape(u / radius, v / radius) * radius * window.scale
+    paint = _colour(hue, 0.3 + 0.4 * light, 0.16) * _relief(window, radius, outside)
+    window.blend(canvas, paint, np.clip(0.5 - outside, 0.0, 0.55 + 0.45 * strength))
+
+
+def _draw_texture(canvas: np.ndarray, rng: np.random.Generator) -> None:
+    turn, hue, contrast, strength, size = rng.random(5)
+    texture, radius = TEXTURES[rng.integers(len(TEXTURES))], 8.0 + 7.0 * size
+    window = _Window.around(rng.random(2) * _UNITS, radius, canvas.shape[-1])
+    u, v = window.turned(turn)
+    ink = _inked(texture, u, v, 6.5 + 2.0 * size, window.scale)
+    dark, light = _colour(hue, 0.34, 0.16), _colour(hue + 0.3 + 0.4 * contrast, 0.66, 0.16)
+    # A blot without an outline: its edge sinks into the background.
+    lobes = 1.0 + 0.25 * np.sin(3 * np.arctan2(v, u) + figures.TURN * strength)
+    faded = 1.6 * (1.0 - np.hypot(u, v) * lobes / radius)
+    window.blend(canvas, dark + (light - dark) * ink, np.clip(faded, 0.0, 0.6 + 0.3 * strength))
+
+
+# --- Paint ----------------------------------------------------------------------------------------
+
+
+class _Window(NamedTuple):
+    """The part of a canvas around something that is drawn.
+
+    Attributes:
+      rows, columns: of the canvas.
+      x, y: pixel centres from the middle of the thing, rightwards and downwards, in units.
+      scale: pixels a unit.
+    """
+
+    rows: slice
+    columns: slice
+    x: Grid
+    y: Grid
+    scale: float
+
+    @classmethod
+    def around(cls, centre: np.ndarray, radius: float, size: int) -> _Window:
+        scale = size / _UNITS
+        places, offsets = [], []
+        for middle in centre.tolist():
+            first = max(math.floor((middle - radius) * scale) - 1, 0)
+            last = min(math.ceil((middle + radius) * scale) + 1, size)
+            places.append(slice(first, last))
+            offsets.append((np.arange(first, last) + 0.5) / scale - middle)
+        return cls(places[1], places[0], offsets[0][None, :], offsets[1][:, None], scale)
+
+    def turned(self, turn: float) -> tuple[Grid, Grid]:
+        """The coordinates of something that is turned by a share of a full turn."""
+        cosine, sine = np.cos(figures.TURN * turn), np.sin(figures.TURN * turn)
+        return cosine * self.x + sine * self.y, cosine * self.y - sine * self.x
+
+    def blend(self, canvas: np.ndarray, paint: np.ndarray, cover: Grid) -> None:
+        """Lay paint over the canvas, as thick as `cover` says."""
+        patch = canvas[:, self.rows, self.columns]
+        patch += cover.astype(np.float32) * (paint.astype(np.float32) - patch)
+
+
+def _colour(hue: float, lightness: float, saturation: float) -> Float[np.ndarray, "3 1 1"]:
+    """A colour around the wheel; hue in turns."""
+    return lightness + saturation * np.cos(figures.TURN * (hue - _PRIMARIES))
+
+
+def _finish(canvas: np.ndarray, grain: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
+    """The canvas, grain over it, as a picture."""
+    levels = ((canvas + grain) * np.float32(255.0) + np.float32(0.5)).clip(0.0, 255.0)
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))

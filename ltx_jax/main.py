@@ -1,0 +1,54 @@
+"""The main command: python -m ltx_jax.main --config=configs/demo.py --workdir=results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from ltx_jax.errors import InputError
+from ltx_jax.run import run
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the configured task; 0 when it is done, 2 where the input cannot be used."""
+    if len(argv) > 1:
+        return _complain(
+            f"unexpected argument {argv[1]!r}: settings are given as --config.KEY=VALUE"
+        )
+    if _CONFIG.value is None:
+        return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    name = Path(flags.FLAGS["config"].config_filename).stem
+    try:
+        print(run(_CONFIG.value, Path(_WORKDIR.value or Path("results") / name)))
+    except InputError as error:
+        return _complain(str(error))
+    return 0
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Flags, with every complaint about them in one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_complain(str(error)))
+    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        sys.exit(_complain(str(error.args[0] if error.args else error)))
+
+
+def _complain(message: str) -> int:
+    print(f"ltx_jax: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

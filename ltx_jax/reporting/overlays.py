@@ -1,0 +1,73 @@
+"""Masks as pictures."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ltx_jax.reporting.files import write_bytes
+
+# Dark violet over red and orange to pale yellow: lightness rises all the way, so that it reads in
+# grey and to the colour-blind.
+_ANCHORS = np.array(
+    [[13, 8, 60], [84, 2, 120], [156, 23, 110], [210, 60, 75], [244, 120, 40], [252, 190, 50],
+     [250, 250, 190]],
+    np.float64,
+)  # fmt: skip
+_GAP = 4
+_SMALLEST = 160
+
+
+def heat_map(mask: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A mask in [0,1] as colours."""
+    position = np.clip(mask, 0, 1) * (len(_ANCHORS) - 1)
+    channels = [np.interp(position, range(len(_ANCHORS)), anchor) for anchor in _ANCHORS.T]
+    return np.round(np.stack(channels, -1)).astype(np.uint8)
+
+
+def stretched(mask: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """A mask scaled to span [0,1], for showing; a constant one stays as it is."""
+    low, high = mask.min(), mask.max()
+    return (mask - low) / (high - low) if high > low else mask
+
+
+def overlay(
+    image: UInt8[np.ndarray, "H W 3"], pixel_mask: Float[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The heat map over the greyed image, more opaque where the (stretched) mask is high."""
+    strength = stretched(pixel_mask)
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
+    opacity = 0.25 + 0.5 * strength[..., None]
+    return np.round(grey * (1 - opacity) + heat_map(strength) * opacity).astype(np.uint8)
+
+
+def panel(
+    image: UInt8[np.ndarray, "H W 3"], pixel_mask: Float[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Image, mask, heat-map overlay and masked image in a row; small ones enlarged."""
+    mask = np.clip(pixel_mask, 0, 1)
+    grey = np.repeat(np.round(255 * mask).astype(np.uint8)[..., None], 3, axis=-1)
+    masked = np.round(image * mask[..., None]).astype(np.uint8)
+    times = -(-_SMALLEST // min(image.shape[:2]))
+    gap = np.full((image.shape[0] * times, _GAP, 3), 255, np.uint8)
+    parts: list[np.ndarray] = []
+    for part in (image, grey, overlay(image, pixel_mask), masked):
+        parts += [part.repeat(times, 0).repeat(times, 1), gap]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def encode(picture: UInt8[np.ndarray, "H W 3"], kind: str = "png") -> bytes:
+    """A picture as the content of a `png` or `jpeg` file."""
+    from PIL import Image
+
+    content = BytesIO()
+    Image.fromarray(picture).save(content, kind, quality=85)
+    return content.getvalue()
+
+
+def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write a picture, as a whole or not at all."""
+    write_bytes(path, encode(picture))

@@ -1,0 +1,168 @@
+"""A run's work directory: one line of results and one row of masks an image, safe from a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ltx_jax.errors import InputError
+from ltx_jax.reporting.files import make_directory, write_bytes, write_json, writing
+
+Record = dict[str, Any]
+SETTINGS, RESULTS, MASK_FILE = "settings.json", "results.jsonl", "masks.npy"
+
+
+class ResultStore:
+    """Results keyed by row, written as they come and found again by a restarted run.
+
+    `masks.npy` is float32 [rows, masks, g, h], NaN where nothing is known; it has its full size
+    from the beginning, so that a full disk is noticed before work is spent. `results.jsonl` gets
+    a row's line after its masks are on the disk: a line is the promise that the row is done.
+    """
+
+    def __init__(self, directory: Path, shape: tuple[int, ...]) -> None:
+        self.directory = directory
+        self._shape = shape
+        self._records: dict[int, Record] = {}
+        self._offset = 0
+
+    @classmethod
+    def open(
+        cls, directory: Path, settings: Mapping[str, Any], rows: int, masks: tuple[int, int, int]
+    ) -> ResultStore:
+        """Begin a run's directory, or go on with it.
+
+        Args:
+          directory: made where it does not exist.
+          settings: what determines the results, by name; JSON types.
+          rows: of the whole run.
+          masks: (masks a row, g, h).
+
+        Raises:
+          InputError: for a directory of a run with other settings, or one that cannot be written.
+        """
+        make_directory(directory)
+        store = cls(directory, (rows, *masks))
+        path = directory / SETTINGS
+        if path.exists():
+            _compare(json.loads(path.read_text()), dict(settings), directory)
+        if not (directory / MASK_FILE).exists():
+            store._preallocate()
+        if not path.exists():
+            write_json(path, dict(settings))
+        store._read_header()
+        store._read_results()
+        return store
+
+    @property
+    def done(self) -> set[int]:
+        """Rows that need no more work, skipped ones included."""
+        return set(self._records)
+
+    def add(self, row: int, record: Record, masks: Float[np.ndarray, "m g h"]) -> None:
+        """Write a finished row.
+
+        Raises:
+          InputError: where the disk does not take it; what is there stays whole.
+        """
+        values = np.ascontiguousarray(masks, np.float32)
+        with writing(self.directory / MASK_FILE), (self.directory / MASK_FILE).open("r+b") as file:
+            file.seek(self._offset + row * values.nbytes)
+            file.write(values.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        self._append(row, record)
+
+    def skip(self, row: int, image: str, reason: str) -> None:
+        """Note a row that could not be done, and why."""
+        self._append(row, {"row": row, "image": image, "skipped": reason})
+
+    def records(self) -> list[Record]:
+        """All lines so far, by row."""
+        return [self._records[row] for row in sorted(self._records)]
+
+    def masks(self, row: int) -> Float[np.ndarray, "m g h"]:
+        """The masks of a finished row."""
+        size = int(np.prod(self._shape[1:])) * 4
+        with (self.directory / MASK_FILE).open("rb") as file:
+            file.seek(self._offset + row * size)
+            return np.frombuffer(file.read(size), np.float32).reshape(self._shape[1:])
+
+    def finish(self) -> None:
+        """Put the lines in order, so that an interrupted run leaves what an uninterrupted one does."""
+        lines = "".join(_line(record) for record in self.records())
+        write_bytes(self.directory / RESULTS, lines.encode())
+
+    def _append(self, row: int, record: Record) -> None:
+        path = self.directory / RESULTS
+        with writing(path), path.open("ab") as file:
+            file.write(_line(record).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[row] = record
+
+    def _preallocate(self) -> None:
+        """Write the file in full, block by block, under a temporary name."""
+        path = self.directory / MASK_FILE
+        header = BytesIO()
+        description = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(header, description)
+        temporary = path.with_name(f".{path.name}.tmp")
+        row = np.full(self._shape[1:], np.nan, np.float32).tobytes()
+        with writing(path):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(header.getvalue())
+                    for _ in range(self._shape[0]):
+                        file.write(row)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _read_header(self) -> None:
+        path = self.directory / MASK_FILE
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+            self._offset = file.tell()
+        if shape != self._shape:
+            raise InputError(
+                f"{path} holds masks of shape {shape}, this run makes {self._shape}: use another "
+                "work directory"
+            )
+
+    def _read_results(self) -> None:
+        """Read the whole lines; what a kill left of a last one is cut off."""
+        path = self.directory / RESULTS
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with writing(path), path.open("r+b") as file:
+                file.truncate(len(whole))
+        for line in whole.decode().splitlines():
+            record = json.loads(line)
+            self._records[record["row"]] = record
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _compare(before: Record, now: Record, directory: Path) -> None:
+    now = json.loads(json.dumps(now))
+    keys = sorted(key for key in {**before, **now} if before.get(key) != now.get(key))
+    if keys:
+        changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys)
+        raise InputError(
+            f"{directory} holds a run with other settings ({changes}): use another --workdir, or "
+            "the same settings"
+        )
