@@ -166,9 +166,7 @@ class SceneSource:
 # --- Objects --------------------------------------------------------------------------------------
 
 
-def _layout(
-    seed: int, index: int, objects: tuple[int, int]
-) -> tuple[_Layout, np.random.Generator]:
+def _layout(seed: int, index: int, objects: tuple[int, int]) -> tuple[_Layout, np.random.Generator]:
     """Which objects go where, and the stream that their looks are to be drawn from."""
     low, high = objects
     if not 0 <= low <= high <= max(_RADII):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 # What a network returns beside its logits: named activations. Those nobody reads cost nothing
@@ -120,9 +119,6 @@ def max_pool(
     return nn.max_pool(x, (window, window), (stride, stride), pads)
 
 
-def parameter_count(variables: Any) -> int:
-    """Number of values in a pytree of parameters."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables))
-
-
-Activation = Callable[[Array], Array]
+def batch_norm(name: str, dtype: Any) -> nn.Module:
+    """A batch norm that always uses its running statistics, as explainees and explainers do."""
+    return nn.BatchNorm(use_running_average=True, epsilon=1e-5, dtype=dtype, name=name)

@@ -12,6 +12,10 @@ import flax.linen as nn
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.models.densenet import DenseNet
+from ltx_jax.models.mobilenet import MobileNetV2
+from ltx_jax.models.resnet import CifarResNet, ResNet
+from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights import tables
 from ltx_jax.weights.state_dict import Entry
@@ -140,4 +144,109 @@ def _vits() -> list[Architecture]:
     return [*found, dataclasses.replace(found[0], name="vit", hub=None, download=None)]
 
 
-ARCHITECTURES: dict[str, Architecture] = {found.name: found for found in _vits()}
+# --- Convolutional networks ---------------------------------------------------------------------
+
+
+def _cnn(
+    name: str,
+    module: nn.Module,
+    table: Callable[[Any], list[Entry]],
+    tag: str | None,
+    *,
+    classifier: str,
+    interpolation: str = "bicubic",
+    crop_fraction: float = 0.875,
+    size: int = 224,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    **more: Any,
+) -> Architecture:
+    return Architecture(
+        name=name,
+        module=module,
+        table=table,
+        preprocessing=Preprocessing(
+            (size, size), mean, std, interpolation=interpolation, crop_fraction=crop_fraction
+        ),
+        classifier=classifier,
+        mask_head="features",
+        hub=f"timm/{name}.{tag}" if tag else None,
+        **more,
+    )
+
+
+_RESNETS = {  # blocks of each stage, bottleneck, timm's default weights, crop fraction
+    "resnet18": ((2, 2, 2, 2), False, "a1_in1k", 0.95),
+    "resnet34": ((3, 4, 6, 3), False, "a1_in1k", 0.95),
+    "resnet50": ((3, 4, 6, 3), True, "a1_in1k", 0.95),
+    "resnet101": ((3, 4, 23, 3), True, "a1h_in1k", 0.95),
+    "resnet152": ((3, 8, 36, 3), True, "a1h_in1k", 0.95),
+}
+_DENSENETS = {  # layers of each block, growth rate, stem features, timm's default weights
+    "densenet121": ((6, 12, 24, 16), 32, 64, "ra_in1k"),
+    "densenet161": ((6, 12, 36, 24), 48, 96, "tv_in1k"),
+    "densenet169": ((6, 12, 32, 32), 32, 64, "tv_in1k"),
+    "densenet201": ((6, 12, 48, 32), 32, 64, "tv_in1k"),
+}
+
+
+def _cnns() -> list[Architecture]:
+    found = [
+        _cnn(
+            name, ResNet(blocks, neck), tables.resnet, tag, classifier="fc.", crop_fraction=fraction
+        )
+        for name, (blocks, neck, tag, fraction) in _RESNETS.items()
+    ]
+    found += [
+        _cnn(name, DenseNet(blocks, growth, stem), tables.densenet, tag, classifier="classifier.")
+        for name, (blocks, growth, stem, tag) in _DENSENETS.items()
+    ]
+    found += [
+        _cnn(
+            f"cifar_resnet{depth}",
+            CifarResNet(depth),
+            tables.cifar_resnet,
+            None,
+            classifier="linear.",
+            size=32,
+            download="a CIFAR ResNet with option-A shortcuts",
+        )
+        for depth in (20, 32, 44, 56, 110)
+    ]
+    return [*found, *_mobile_cnns()]
+
+
+def _mobile_cnns() -> list[Architecture]:
+    return [
+        _cnn(
+            "squeezenet1_1",
+            SqueezeNet(),
+            tables.squeezenet,
+            None,
+            classifier="classifier.",
+            interpolation="bilinear",
+            download="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+        ),
+        _cnn(
+            "mobilenetv2_100",
+            MobileNetV2(),
+            tables.mobilenet_v2,
+            "ra_in1k",
+            classifier="classifier.",
+            dialects=(tables.mobilenet_v2_from_timm,),
+        ),
+        _cnn(
+            "mobilenet_v2_keras",
+            MobileNetV2(folded=True, same_padding=True),
+            tables.mobilenet_v2,
+            None,
+            classifier="52_",
+            interpolation="bilinear",
+            mean=HALF,
+            std=HALF,
+            download="Keras' MobileNetV2 1.0/224 with its batch norms folded into the convolutions",
+        ),
+    ]
+
+
+ARCHITECTURES: dict[str, Architecture] = {found.name: found for found in [*_vits(), *_cnns()]}

@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from ltx_jax.weights.state_dict import Entry, StateDict, layer, norm, plain, stack, under
+from ltx_jax.models.mobilenet import GROUPS
+from ltx_jax.models.squeezenet import FIRES
+from ltx_jax.weights.state_dict import (
+    Entry,
+    StateDict,
+    batch_norm,
+    layer,
+    norm,
+    plain,
+    stack,
+    under,
+)
 
 Dialect = Callable[[StateDict], StateDict | None]
 
@@ -40,6 +51,129 @@ def vision_transformer(module: Any) -> list[Entry]:
         entries += stack(under("frozen_blocks", block), range(frozen))
     if module.num_classes:
         entries += layer("head", "head")
+    return entries
+
+
+def resnet(module: Any) -> list[Entry]:
+    """torchvision's ResNet."""
+    entries = _convolution_norm("conv1", "bn1", "conv1", "bn1")
+    for stage, depth in enumerate(module.depths, 1):
+        for i in range(depth):
+            ours, theirs = f"layer{stage}_{i}", f"layer{stage}.{i}"
+            entries += _residual_block(ours, theirs, 3 if module.bottleneck else 2)
+            if not i and (stage > 1 or module.bottleneck):
+                entries += _convolution_norm(
+                    f"{ours}/conv_shortcut",
+                    f"{ours}/bn_shortcut",
+                    f"{theirs}.downsample.0",
+                    f"{theirs}.downsample.1",
+                )
+    return entries + (layer("fc", "fc") if module.num_classes else [])
+
+
+def cifar_resnet(module: Any) -> list[Entry]:
+    """CIFAR's ResNets; the shortcuts have no weights."""
+    entries = _convolution_norm("conv1", "bn1", "conv1", "bn1")
+    for stage in (1, 2, 3):
+        for i in range((module.depth - 2) // 6):
+            entries += _residual_block(f"layer{stage}_{i}", f"layer{stage}.{i}", 2)
+    return entries + (layer("linear", "linear") if module.num_classes else [])
+
+
+def densenet(module: Any) -> list[Entry]:
+    """torchvision's DenseNet."""
+    entries = _convolution_norm("conv0", "norm0", "features.conv0", "features.norm0")
+    for block, layers in enumerate(module.block_config, 1):
+        for i in range(1, layers + 1):
+            ours, theirs = f"block{block}_{i}", f"features.denseblock{block}.denselayer{i}"
+            for n in (1, 2):
+                entries += _convolution_norm(
+                    f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.conv{n}", f"{theirs}.norm{n}"
+                )
+        if block < len(module.block_config):
+            ours, theirs = f"transition{block}", f"features.transition{block}"
+            entries += _convolution_norm(
+                f"{ours}_conv", f"{ours}_norm", f"{theirs}.conv", f"{theirs}.norm"
+            )
+    entries += batch_norm("norm5", "features.norm5")
+    return entries + (layer("classifier", "classifier") if module.num_classes else [])
+
+
+def squeezenet(module: Any) -> list[Entry]:
+    """torchvision's SqueezeNet 1.1."""
+    entries = layer("stem", "features.0")
+    for place in FIRES:
+        for part in ("squeeze", "expand1x1", "expand3x3"):
+            entries += layer(f"fire{place}_{part}", f"features.{place}.{part}")
+    return entries + (layer("classifier", "classifier.1") if module.num_classes else [])
+
+
+def mobilenet_v2(module: Any) -> list[Entry]:
+    """torchvision's MobileNetV2; with folded batch norms, tensors numbered in their order."""
+    entries: list[Entry] = []
+    parts = [("stem", "features.0.0", "features.0.1")]
+    number = 0
+    for expansion, _, repeats, _ in GROUPS:
+        for _ in range(repeats):
+            ours, theirs = f"block{number}", f"features.{number + 1}.conv"
+            names = (
+                ("expand", "depthwise", "project") if expansion > 1 else ("depthwise", "project")
+            )
+            for i, name in enumerate(names[:-1]):
+                parts.append((f"{ours}_{name}", f"{theirs}.{i}.0", f"{theirs}.{i}.1"))
+            last = len(names) - 1
+            parts.append((f"{ours}_project", f"{theirs}.{last}", f"{theirs}.{last + 1}"))
+            number += 1
+    parts.append(("last", "features.18.0", "features.18.1"))
+    for i, (path, convolution, norm_name) in enumerate(parts):
+        if module.folded:
+            kind = "dw" if path.endswith("depthwise") else "conv"
+            entries += layer(path, f"{i:02d}_{kind}")
+        else:
+            entries += _convolution_norm(path, f"{path}_bn", convolution, norm_name)
+    if not module.num_classes:
+        return entries
+    return entries + layer("classifier", "52_fc" if module.folded else "classifier.1")
+
+
+def mobilenet_v2_from_timm(state: StateDict) -> StateDict | None:
+    """timm's `mobilenetv2_100` in torchvision's names."""
+    if "conv_stem.weight" not in state:
+        return None
+    renamed = {
+        "conv_stem": "features.0.0",
+        "bn1": "features.0.1",
+        "conv_head": "features.18.0",
+        "bn2": "features.18.1",
+        "classifier": "classifier.1",
+    }
+    number = 1
+    for group, (expansion, _, repeats, _) in enumerate(GROUPS):
+        for i in range(repeats):
+            ours, theirs = f"features.{number}.conv", f"blocks.{group}.{i}"
+            parts = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
+            for n, part in enumerate(parts):
+                last = n == len(parts) - 1
+                renamed[f"{theirs}.{part}"] = f"{ours}.{n}" if last else f"{ours}.{n}.0"
+                renamed[f"{theirs}.bn{n + 1}"] = f"{ours}.{n + 1}" if last else f"{ours}.{n}.1"
+            number += 1
+    return {
+        f"{renamed.get(module, module)}.{leaf}": array
+        for name, array in state.items()
+        for module, _, leaf in [name.rpartition(".")]
+    }
+
+
+def _convolution_norm(path: str, norm_path: str, name: str, norm_name: str) -> list[Entry]:
+    return layer(path, name, bias=False) + batch_norm(norm_path, norm_name)
+
+
+def _residual_block(ours: str, theirs: str, convolutions: int) -> list[Entry]:
+    entries = []
+    for n in range(1, convolutions + 1):
+        entries += _convolution_norm(
+            f"{ours}/conv{n}", f"{ours}/bn{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}"
+        )
     return entries
 
 

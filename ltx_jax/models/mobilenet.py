@@ -1,0 +1,85 @@
+"""MobileNetV2 (Sandler et al. 2018): torchvision's, and Keras' with batch norm folded in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ltx_jax.models.layers import Convolution, Intermediates, Padding, batch_norm
+
+# Expansion, channels, repeats, first stride of each group of inverted residuals.
+GROUPS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class MobileNetV2(nn.Module):
+    """Inverted residuals with ReLU6.
+
+    Attributes:
+      folded: batch norms are folded into the convolutions, which then have biases.
+      same_padding: TensorFlow's "SAME", which pads a strided convolution below and to the right.
+      num_classes: 0 for a network without classifier.
+      dtype: compute type.
+      as_products: see `Convolution`.
+    """
+
+    folded: bool = False
+    same_padding: bool = False
+    num_classes: int = 1000
+    dtype: Any = jnp.float32
+    as_products: bool = False
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+        """Normalised images to (logits, intermediates `stem`, `block0` … `block16`, `features`)."""
+        x = nn.relu6(self._convolve(images, "stem", 32, 3, 2))
+        out: Intermediates = {"stem": x}
+        number = 0
+        for expansion, channels, repeats, first_stride in GROUPS:
+            for i in range(repeats):
+                stride = first_stride if i == 0 else 1
+                x = self._inverted_residual(x, f"block{number}", expansion, channels, stride)
+                out[f"block{number}"] = x
+                number += 1
+        x = nn.relu6(self._convolve(x, "last", 1280, 1))
+        out["features"] = x
+        pooled = x.mean((1, 2))
+        if not self.num_classes:
+            return pooled, out
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(pooled), out
+
+    def _inverted_residual(
+        self, x: Array, name: str, expansion: int, channels: int, stride: int
+    ) -> Array:
+        wide = x.shape[-1] * expansion
+        y = nn.relu6(self._convolve(x, f"{name}_expand", wide, 1)) if expansion > 1 else x
+        y = nn.relu6(self._convolve(y, f"{name}_depthwise", wide, 3, stride, groups=wide))
+        y = self._convolve(y, f"{name}_project", channels, 1)
+        return x + y if stride == 1 and x.shape[-1] == channels else y
+
+    def _convolve(
+        self, x: Array, name: str, width: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> Array:
+        padding: Padding = ((kernel // 2, kernel // 2),) * 2
+        y = Convolution(
+            width,
+            (kernel, kernel),
+            (stride, stride),
+            "SAME" if self.same_padding else padding,
+            groups,
+            use_bias=self.folded,
+            dtype=self.dtype,
+            as_products=self.as_products,
+            name=name,
+        )(x)
+        return y if self.folded else batch_norm(f"{name}_bn", self.dtype)(y)

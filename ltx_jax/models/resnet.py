@@ -1,0 +1,165 @@
+"""Residual networks: ImageNet's (He et al. 2016, as torchvision and timm build them) and CIFAR's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, max_pool
+
+
+class ResidualBlock(nn.Module):
+    """A basic block of two 3×3 convolutions, or a bottleneck of 1×1, 3×3 (strided) and 1×1.
+
+    Attributes:
+      features: of the 3×3 convolutions; a bottleneck puts out four times as many.
+      stride: of the first 3×3 convolution and the shortcut.
+      bottleneck: which of the two.
+      padded_shortcut: CIFAR's "option A": the input at every `stride`-th position, zero channels
+        added on both sides, instead of a projection.
+    """
+
+    features: int
+    stride: int
+    bottleneck: bool
+    padded_shortcut: bool = False
+    dtype: Any = jnp.float32
+    as_products: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
+        out = self.features * (4 if self.bottleneck else 1)
+        widths = [self.features, self.features, out] if self.bottleneck else [out, out]
+        kernels = [1, 3, 1] if self.bottleneck else [3, 3]
+        strided = kernels.index(3)
+        y = x
+        for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
+            stride = self.stride if i == strided else 1
+            y = self._convolve(y, f"{i + 1}", width, kernel, stride)
+            y = nn.relu(y) if i < len(widths) - 1 else y
+        return nn.relu(y + self._shortcut(x, out))
+
+    def _shortcut(self, x: Array, out: int) -> Array:
+        if self.stride == 1 and x.shape[-1] == out:
+            return x
+        if self.padded_shortcut:
+            side = (out - x.shape[-1]) // 2
+            x = x[:, :: self.stride, :: self.stride]
+            return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (side, side)))
+        return self._convolve(x, "_shortcut", out, 1, self.stride)
+
+    def _convolve(self, x: Array, name: str, width: int, kernel: int, stride: int) -> Array:
+        convolution = Convolution(
+            width,
+            (kernel, kernel),
+            (stride, stride),
+            ((kernel // 2, kernel // 2),) * 2,
+            use_bias=False,
+            dtype=self.dtype,
+            as_products=self.as_products,
+            name=f"conv{name}",
+        )
+        return batch_norm(f"bn{name}", self.dtype)(convolution(x))
+
+
+class ResNet(nn.Module):
+    """A residual network with four stages.
+
+    Attributes:
+      depths: blocks of each stage.
+      bottleneck: of its blocks.
+      num_classes: 0 for a network without classifier.
+      dtype: compute type.
+      as_products: see `Convolution`.
+    """
+
+    depths: Sequence[int]
+    bottleneck: bool
+    num_classes: int = 1000
+    dtype: Any = jnp.float32
+    as_products: bool = False
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+        """Normalised images to (logits, intermediates `stem`, `layer1` … `layer4`, `features`)."""
+        stem = Convolution(
+            64,
+            (7, 7),
+            (2, 2),
+            ((3, 3), (3, 3)),
+            use_bias=False,
+            dtype=self.dtype,
+            as_products=self.as_products,
+            name="conv1",
+        )
+        x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
+        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        out: Intermediates = {"stem": x}
+        for stage, depth in enumerate(self.depths):
+            for i in range(depth):
+                x = ResidualBlock(
+                    64 * 2**stage,
+                    2 if stage and not i else 1,
+                    self.bottleneck,
+                    dtype=self.dtype,
+                    as_products=self.as_products,
+                    name=f"layer{stage + 1}_{i}",
+                )(x)
+            out[f"layer{stage + 1}"] = x
+        out["features"] = x
+        pooled = x.mean((1, 2))
+        if not self.num_classes:
+            return pooled, out
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(pooled), out
+
+
+class CifarResNet(nn.Module):
+    """CIFAR's residual networks with parameter-free shortcuts (He et al. 2016, section 4.2).
+
+    Attributes:
+      depth: 6·n + 2; n blocks in each of three stages of 16, 32 and 64 channels.
+      num_classes: 0 for a network without classifier.
+      dtype: compute type.
+      as_products: see `Convolution`.
+    """
+
+    depth: int = 20
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+    as_products: bool = False
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+        """Normalised images to (logits, intermediates `stem`, `layer1` … `layer3`, `features`)."""
+        stem = Convolution(
+            16,
+            (3, 3),
+            padding=((1, 1), (1, 1)),
+            use_bias=False,
+            dtype=self.dtype,
+            as_products=self.as_products,
+            name="conv1",
+        )
+        x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
+        out: Intermediates = {"stem": x}
+        for stage in range(3):
+            for i in range((self.depth - 2) // 6):
+                x = ResidualBlock(
+                    16 * 2**stage,
+                    2 if stage and not i else 1,
+                    bottleneck=False,
+                    padded_shortcut=True,
+                    dtype=self.dtype,
+                    as_products=self.as_products,
+                    name=f"layer{stage + 1}_{i}",
+                )(x)
+            out[f"layer{stage + 1}"] = x
+        out["features"] = x
+        pooled = x.mean((1, 2))
+        if not self.num_classes:
+            return pooled, out
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="linear")(pooled), out
