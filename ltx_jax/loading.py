@@ -29,7 +29,7 @@ from ltx_jax.weights.state_dict import (
 )
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-_FIRST_MOMENT, _SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
+FIRST_MOMENT, SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
 
 
 class SavedOptimizer(NamedTuple):
@@ -190,7 +190,7 @@ def save_explainer(
     tensors = to_state_dict(join(trained, explainer.frozen), table)
     metadata = {"format": "ltx_jax explainer", "explainer": explainer.architecture.name}
     if optimizer is not None:
-        for prefix, moments in zip((_FIRST_MOMENT, _SECOND_MOMENT), optimizer.moments, strict=True):
+        for prefix, moments in zip((FIRST_MOMENT, SECOND_MOMENT), optimizer.moments, strict=True):
             named = to_state_dict(join(moments), table)
             tensors |= {prefix + name: tensor for name, tensor in named.items()}
         metadata |= {
@@ -214,7 +214,7 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
         )
     table = [e for e in explainer_table(explainer.architecture) if e.path in explainer.trained]
     found = []
-    for prefix in (_FIRST_MOMENT, _SECOND_MOMENT):
+    for prefix in (FIRST_MOMENT, SECOND_MOMENT):
         state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         variables = from_state_dict(
             state, table, join(explainer.trained), f"the optimizer state of {path}"
@@ -225,7 +225,7 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
 
 def _read_explainer(path: str | Path, table: Sequence[Entry], template: Variables) -> Variables:
     tensors, _ = read_safetensors(path)
-    moments = (_FIRST_MOMENT, _SECOND_MOMENT)
+    moments = (FIRST_MOMENT, SECOND_MOMENT)
     state = {name: t for name, t in tensors.items() if not name.startswith(moments)}
     return from_state_dict(state, table, template, f"explainer checkpoint {path}")
 

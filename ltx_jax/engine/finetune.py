@@ -153,7 +153,7 @@ def finetune(
             if slot not in running and (task := next(waiting, None)) is not None:
                 if state is None:
                     state = empty_slots(explainee, explainer, settings, slots, len(task.classes))
-                state = _refill(state, start, slot, task.image, task.classes, task.logits)
+                state = refill(state, start, slot, task.image, task.classes, task.logits)
                 running[slot] = task
         if state is None or not running:
             return
@@ -286,7 +286,7 @@ def _judge(
 
 
 @partial(jax.jit, donate_argnames="state")
-def _refill(
+def refill(
     state: Slots,
     start: Start,
     slot: Int[Array, ""],

@@ -196,7 +196,7 @@ def vit_from_transformers(state: StateDict) -> StateDict | None:
             name = f"{match[1]}attn.qkv.{match[2]}"
         for theirs, ours in _TRANSFORMERS_NAMES:
             name = name.replace(theirs, ours)
-        renamed[name] = array
+        renamed[re.sub(r"^classifier\.", "head.", name)] = array
     return renamed
 
 
@@ -211,5 +211,4 @@ _TRANSFORMERS_NAMES = (
     ("intermediate.dense", "mlp.fc1"),
     ("output.dense", "mlp.fc2"),
     ("layernorm.", "norm."),
-    ("classifier.", "head."),
 )

@@ -1,0 +1,290 @@
+"""Compare ltx_jax with numbers that the original PyTorch code computed.
+
+python tools/check_reference.py DIR
+
+DIR holds, for each of two small networks, weights and what the original computes with them:
+logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; and
+a Lightning checkpoint with one resumed step. Prints a row a quantity with its worst error and
+limit; exits with 1 if any is beyond its limit, with 2 where DIR cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import convert_ltx_checkpoint
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+from torch_archive import read_archive
+
+from ltx_jax.engine.explain import score_pixel_masks
+from ltx_jax.engine.finetune import (
+    MASKS,
+    FinetuneSettings,
+    Slots,
+    Start,
+    advance,
+    empty_slots,
+    refill,
+    start_fresh,
+)
+from ltx_jax.errors import InputError
+from ltx_jax.explainee import Explainee
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.masks import upsample
+from ltx_jax.loading import load_explainee, load_explainer, load_optimizer
+from ltx_jax.objectives.ltx import Objective, losses
+
+Arrays = dict[str, np.ndarray]
+# Masks at every step, losses, POS and NEG (share of entries that differ), DEL and INS in points.
+_MASK, _LOSS, _DIFFERENT, _POINTS = 1e-4, 1e-3, 0.03, 1.0
+_STEPS, _PEAK = 12, 1e-3
+_SCHEDULES = {
+    "finetune_constant": [_PEAK] * _STEPS,
+    # Linear over 3 steps from 0, then linear to 0 at step 12.
+    "finetune_warmup": [
+        _PEAK * (k / 3 if k < 3 else (_STEPS - k) / (_STEPS - 3)) for k in range(_STEPS)
+    ],
+}
+_OBJECTIVES = {
+    "predicted_bce": Objective(50.0),
+    "target_bce": Objective(50.0),
+    "predicted_l1": Objective(30.0, "l1"),
+    "predicted_logits_only": Objective(50.0, logits_only=True),
+}
+
+
+class Row(NamedTuple):
+    """One line of the table; `error` is in the unit of `limit`."""
+
+    quantity: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its limit; NaN is not."""
+        return self.error <= self.limit
+
+
+class Network(NamedTuple):
+    """A reference network of ours and what the original's gave."""
+
+    name: str
+    explainee: Explainee
+    explainer: Explainer
+    images: np.ndarray
+    outputs: Arrays
+
+
+def main() -> int:
+    """Check one folder; 0 when all is within its limits."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    try:
+        rows = list(check(folder))
+    except InputError as error:
+        print(f"check_reference: {error}", file=sys.stderr)
+        return 2
+    print(f"{'quantity':50}  {'worst error':>12}  {'limit':>8}  verdict")
+    for row in rows:
+        verdict = "pass" if row.passed else "FAIL"
+        print(f"{row.quantity:50}  {row.error:12.3g}  {row.limit:8.3g}  {verdict}")
+    failed = sum(not row.passed for row in rows)
+    print(f"{len(rows) - failed} of {len(rows)} within their limits")
+    return 1 if failed else 0
+
+
+def check(folder: Path) -> Iterator[Row]:
+    """All rows of a reference folder.
+
+    Raises:
+      InputError: where a file is missing.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        networks = [load(folder, name, Path(scratch)) for name in ("vit", "densenet")]
+        for network in networks:
+            yield from check_network(network)
+            yield from check_losses(network)
+            for schedule, rates in _SCHEDULES.items():
+                yield from check_finetuning(network, schedule, rates)
+            yield from check_confidence(network)
+        yield from check_checkpoint(folder, networks[0], Path(scratch))
+
+
+def load(folder: Path, name: str, scratch: Path) -> Network:
+    """A reference network with both sets of weights, loaded as a user's files are."""
+    sizes = json.loads(_file(folder, "meta.json").read_text())[name]
+    weights = _arrays(folder, f"{name}_weights.npz")
+    for part in ("explainee", "explainer"):
+        tensors = {
+            key.removeprefix(f"{part}/"): value
+            for key, value in weights.items()
+            if key.startswith(f"{part}/")
+        }
+        if part == "explainer":
+            tensors = {
+                key.replace("encoder.0.", "features.").replace("bottleneck.0.", "bottleneck."): value
+                for key, value in tensors.items()
+            }
+        save_file(tensors, scratch / f"{name}_{part}.safetensors")
+    if name == "vit":
+        sizes = {
+            "width": sizes["embed_dim"],
+            "image_size": sizes["img_size"],
+            "epsilon": sizes["layer_norm_eps"],
+        } | {k: sizes[k] for k in ("depth", "num_heads", "mlp_ratio", "patch_size", "num_classes")}
+    else:
+        sizes |= {"block_config": tuple(sizes["block_config"])}
+    explainee = load_explainee(
+        "vit" if name == "vit" else "densenet121", scratch / f"{name}_explainee.safetensors", **sizes
+    )
+    explainer = load_explainer(explainee, checkpoint=scratch / f"{name}_explainer.safetensors")
+    images = _arrays(folder, "images.npz")["images"].astype(np.float32) / 255
+    return Network(name, explainee, explainer, images, _arrays(folder, f"{name}_outputs.npz"))
+
+
+def check_network(network: Network) -> Iterator[Row]:
+    """Logits and masks of the untouched networks."""
+    logits = jax.jit(network.explainee)(network.images)
+    masks = network.explainer.masks(network.explainer.trained, network.images)
+    pixels = upsample(masks, network.explainee.image_size)[:, ::8, ::8]
+    for key, ours, limit in (
+        ("explainee_logits", logits, _LOSS),
+        ("token_mask", masks[:, None], _MASK),
+        ("pixel_mask", pixels[:, None], _MASK),
+    ):
+        yield Row(f"{network.name} {key}", _worst(ours, network.outputs[key]), limit)
+
+
+def check_losses(network: Network) -> Iterator[Row]:
+    """Batch losses of each variant: total, prediction term, mask term."""
+    masks = network.explainer.masks(network.explainer.trained, network.images)
+    for name, objective in _OBJECTIVES.items():
+        targets = network.outputs["labels" if name.startswith("target") else "predicted"]
+        terms = losses(objective, network.explainee, network.images, masks, jnp.asarray(targets))
+        means = [float(term.mean()) for term in terms]
+        yield Row(f"{network.name} loss {name}", _worst(means, network.outputs[f"loss/{name}"]), _LOSS)
+
+
+def check_finetuning(network: Network, schedule: str, rates: list[float]) -> Iterator[Row]:
+    """Each image finetuned alone: masks, losses and the four perturbation scores at every step."""
+    expected = {
+        key.removeprefix(f"{schedule}/"): value
+        for key, value in network.outputs.items()
+        if key.startswith(f"{schedule}/")
+    }
+    state, masks = finetuned(network, rates)
+    label = f"{network.name} {schedule}"
+    yield Row(f"{label} masks", _worst(masks[:, :, None], expected["token_mask"]), _MASK)
+    yield Row(f"{label} total loss", _worst(state.loss, expected["loss"][..., 0]), _LOSS)
+    remaining = [scores(network, masks[:, step]) for step in range(len(rates))]
+    ours = {
+        "pos": state.agreement[..., 0],
+        "neg": np.stack([values["neg"] for values in remaining], 1),
+        "del": state.probability[..., 0],
+        "ins": np.stack([values["ins"] for values in remaining], 1),
+    }
+    for name, values in ours.items():
+        if name in ("pos", "neg"):
+            different = np.abs(np.asarray(values) - expected[name]) > 0.01
+            yield Row(f"{label} {name.upper()} (share that differs)", different.mean(), _DIFFERENT)
+        else:
+            yield Row(f"{label} {name.upper()} (points)", _worst(values, expected[name]), _POINTS)
+
+
+def finetuned(
+    network: Network, rates: list[float], start: Start | None = None
+) -> tuple[Slots, np.ndarray]:
+    """All images side by side in the engine, never stopped early.
+
+    Returns:
+      The slots after the last step, and the mask of every step [images,steps,g,h].
+    """
+    settings = FinetuneSettings(
+        Objective(50.0), tuple(rates), stop_below=-1.0, stop_above=101.0, chunk=9
+    )
+    explainer = network.explainer.for_slots()
+    start = start or start_fresh(explainer)
+    classes = network.outputs["predicted"].astype(np.int32)[:, None]
+    logits = np.asarray(jax.jit(network.explainee)(network.images))
+    state = empty_slots(network.explainee, explainer, settings, len(classes), 1)
+    for slot, task in enumerate(zip(network.images, classes, logits, strict=True)):
+        state = refill(state, start, slot, *task)
+    masks = []
+    for _ in rates:
+        state = advance(
+            state, network.explainee, explainer.replace(trained={}), start.count, settings
+        )
+        masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
+    return state, np.stack(masks, 1)
+
+
+def scores(network: Network, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """The six scores of token masks for the predicted class."""
+    pixels = upsample(masks, network.explainee.image_size)
+    targets = jnp.asarray(network.outputs["predicted"], jnp.int32)
+    found = score_pixel_masks(network.explainee, network.images, pixels, targets, chunk=9)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def check_confidence(network: Network) -> Iterator[Row]:
+    """ADP and PIC of the initial masks."""
+    masks = network.explainer.masks(network.explainer.trained, network.images)
+    found = scores(network, np.asarray(masks))
+    for name in ("adp", "pic"):
+        error = _worst(found[name].mean(), network.outputs[name])
+        yield Row(f"{network.name} {name.upper()} (points)", error, _POINTS)
+
+
+def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[Row]:
+    """A published checkpoint: its masks, and one step that resumes its optimizer."""
+    paths = sorted(folder.glob("*.ckpt"))
+    if len(paths) != 1:
+        raise InputError(f"{folder} holds {len(paths)} checkpoints (*.ckpt): expected one")
+    expected = _arrays(folder, "checkpoint_outputs.npz")
+    tensors, metadata = convert_ltx_checkpoint.convert(read_archive(paths[0]), paths[0])
+    save_file(tensors, scratch / "checkpoint.safetensors", metadata)
+    explainer = load_explainer(network.explainee, checkpoint=scratch / "checkpoint.safetensors")
+    saved = load_optimizer(scratch / "checkpoint.safetensors", explainer)
+    masks = explainer.masks(explainer.trained, network.images)
+    yield Row("checkpoint token_mask", _worst(masks[:, None], expected["token_mask"]), _MASK)
+    start = Start(explainer.trained, saved.moments, jnp.int32(saved.count))
+    resumed = network._replace(explainer=explainer)
+    # One step at the checkpoint's rate; the second mask shows what it did to the first image.
+    state, after = finetuned(resumed, [saved.learning_rate, 0.0], start)
+    expected_mask = expected["token_mask_after_resumed_step"][0, 0]
+    yield Row("checkpoint resumed loss", _worst(state.loss[0, 0], expected["resumed_loss"]), _LOSS)
+    yield Row("checkpoint mask after the resumed step", _worst(after[0, 1], expected_mask), _MASK)
+
+
+def _worst(ours: Any, theirs: np.ndarray) -> float:
+    """The largest difference; infinite where the shapes differ."""
+    ours = np.asarray(ours, np.float64)
+    if ours.shape != np.shape(theirs):
+        return float("inf")
+    return float(np.max(np.abs(ours - theirs)))
+
+
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise InputError(f"{folder} has no {name}: give a folder of reference numbers")
+    return folder / name
+
+
+def _arrays(folder: Path, name: str) -> Arrays:
+    with np.load(_file(folder, name)) as arrays:
+        return dict(arrays)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

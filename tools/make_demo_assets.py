@@ -1,0 +1,295 @@
+"""Make the bundled demo from nothing: train its explainee on scenes and pretrain its explainer.
+
+    python tools/make_demo_assets.py [--out DIR]
+
+Takes about a quarter of an hour on two CPU cores. Writes `demo_explainee.safetensors`,
+`demo_explainer.safetensors` and `demo.json` (the settings, and what was measured on scenes that
+neither network has seen). The explainee sees pictures and their classes only, never the objects'
+masks; the explainer learns from the explainee by the LTX objective.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, UInt8
+from safetensors.numpy import save
+
+from ltx_jax.data.scenes import CLASSES, Scene, scenes
+from ltx_jax.engine.explain import score_pixel_masks
+from ltx_jax.engine.pretrain import PretrainSettings, create_train_state, train_step
+from ltx_jax.explainee import Explainee, normalised
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.masks import interpolation_matrix, upsample
+from ltx_jax.loading import load_explainee, load_explainer, save_explainer
+from ltx_jax.metrics.segmentation import intersection_over_union
+from ltx_jax.models.registry import HALF, architecture
+from ltx_jax.models.vit import VisionTransformer
+from ltx_jax.objectives.ltx import Objective
+from ltx_jax.weights.state_dict import Variables, to_state_dict
+
+EXPLAINEE, EXPLAINER, FACTS = (
+    "demo_explainee.safetensors",
+    "demo_explainer.safetensors",
+    "demo.json",
+)
+# Scenes by their seed; the demo itself explains those of seed 0.
+CLOSE_UP_SEED, EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 1, 2, 3, 4
+SIZES = {"image_size": 96, "patch_size": 8, "width": 96, "depth": 4, "num_heads": 4}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the two networks are trained.
+
+    Attributes:
+      close_up_batches: of 48×48 windows around single objects, which the explainee starts with:
+        they cost a quarter of a whole scene.
+      scene_batches: of whole scenes, with the position embedding enlarged to them.
+      explainer_batches: of whole scenes, for the explainer.
+      batch_size: images each.
+      learning_rate: the peak for close-ups, and the one that training on scenes starts from.
+      explainer_learning_rate: the peak.
+      head_bias: of the explainer's fresh mask head: its first masks show nearly all.
+      mask_weight: λ of the LTX objective.
+      test_scenes: unseen ones that the figures are measured on.
+    """
+
+    close_up_batches: int = 2000
+    scene_batches: int = 800
+    explainer_batches: int = 400
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    explainer_learning_rate: float = 1e-3
+    head_bias: float = 2.0
+    mask_weight: float = 10.0
+    test_scenes: int = 1000
+
+
+class Batch(NamedTuple):
+    """Images, and what part of the answer each class should get (rows sum to 1)."""
+
+    images: UInt8[np.ndarray, "n size size 3"]
+    shares: Float[np.ndarray, "n classes"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    assets = Path(__file__).resolve().parent.parent / "ltx_jax" / "assets"
+    parser.add_argument("--out", type=Path, default=assets, help="folder to write to")
+    make_assets(parser.parse_args().out, Recipe())
+
+
+def make_assets(out: Path, recipe: Recipe) -> dict[str, Any]:
+    """Train both networks, write them and the measured facts, and return the facts."""
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    explainee = make_explainee(out / EXPLAINEE, recipe)
+    seconds = {"explainee": round(time.monotonic() - began)}
+    figures = {"accuracy": accuracy(explainee, recipe.test_scenes)}
+    print(f"explainee: {figures['accuracy']}, {seconds['explainee']} s", flush=True)
+    began = time.monotonic()
+    explainer = make_explainer(out / EXPLAINER, explainee, recipe)
+    seconds["explainer"] = round(time.monotonic() - began)
+    figures["pretrained_masks"] = mask_figures(explainee, explainer, recipe.test_scenes // 4)
+    print(f"explainer: {figures['pretrained_masks']}, {seconds['explainer']} s", flush=True)
+    facts = {
+        "classes": list(CLASSES),
+        "explainee": {"name": "vit", "sizes": SIZES | {"num_classes": len(CLASSES)}},
+        "recipe": asdict(recipe),
+        "measured_on_unseen_scenes": figures,
+        "training_seconds": seconds,
+    }
+    (out / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+# --- The explainee --------------------------------------------------------------------------------
+
+
+def make_explainee(path: Path, recipe: Recipe) -> Explainee:
+    """Train the classifier, first on close-ups and then on scenes, and write it."""
+    network = architecture("vit", num_classes=len(CLASSES), **SIZES)
+    module = network.module
+    close_up = module.clone(image_size=SIZES["image_size"] // 2)
+    blank = jnp.zeros((1, close_up.image_size, close_up.image_size, 3))
+    params = close_up.init(jax.random.key(0), blank)
+    steps, rate = recipe.close_up_batches, recipe.learning_rate
+    rising = optax.linear_schedule(0.0, rate, max(steps // 10, 1))
+    params = train(close_up, params, ahead(close_ups, recipe.batch_size, steps), rising)
+    params = enlarge_positions(params, close_up.grid[0], module.grid[0])
+    falling = optax.cosine_decay_schedule(rate, recipe.scene_batches)
+    draw = partial(whole_scenes, EXPLAINEE_SEED)
+    params = train(module, params, ahead(draw, recipe.batch_size, recipe.scene_batches), falling)
+    path.write_bytes(save(to_state_dict(params, network.table(module))))
+    return load_explainee("vit", path, class_names=CLASSES, num_classes=len(CLASSES), **SIZES)
+
+
+def train(
+    module: VisionTransformer, params: Variables, batches: Iterator[Batch], schedule: optax.Schedule
+) -> Variables:
+    """AdamW on the cross-entropy against a uniform distribution over the classes present."""
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.05)
+    )
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params: Variables, state: Any, images: Array, shares: Array) -> tuple[Any, Any, Array]:
+        def loss(params: Variables) -> Array:
+            inputs = normalised(images / 255.0, HALF, HALF)
+            return optax.softmax_cross_entropy(module.apply(params, inputs)[0], shares).mean()
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    losses = []
+    for number, batch in enumerate(batches, start=1):
+        params, state, value = step(params, state, batch.images, batch.shares)
+        losses.append(value)
+        if number % 100 == 0:
+            print(f"explainee: batch {number}, loss {np.mean(losses[-100:]):.3f}", flush=True)
+    return params
+
+
+def whole_scenes(seed: int, size: int, number: int) -> Batch:
+    """The `number`th batch of whole scenes."""
+    drawn = scenes(seed, size, first=number * size)
+    return Batch(drawn.image, drawn.labels / drawn.labels.sum(-1, keepdims=True))
+
+
+def close_ups(size: int, number: int) -> Batch:
+    """The `number`th batch of windows, half a scene wide, each around an object.
+
+    Two windows a scene; a class counts by how much of its object is in the window.
+    """
+    drawn = scenes(CLOSE_UP_SEED, size // 2, objects=(2, 2), first=number * size)
+    rng = np.random.default_rng([CLOSE_UP_SEED, number])
+    half = drawn.image.shape[1] // 2
+    images, shares = [], []
+    for image, labels, masks in zip(*drawn, strict=True):
+        for label in np.flatnonzero(labels):
+            rows, columns = (window(masks[label].any(axis), half, rng) for axis in (1, 0))
+            images.append(image[rows, columns])
+            seen = masks[:, rows, columns].sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1)
+            shares.append(seen / seen.sum())
+    return Batch(np.stack(images), np.stack(shares).astype(np.float32))
+
+
+def window(covered: np.ndarray, width: int, rng: np.random.Generator) -> slice:
+    """A random place for a window that holds all that is covered along one axis."""
+    places = np.flatnonzero(covered)
+    low = max(int(places[-1]) + 1 - width, 0)
+    high = min(int(places[0]), len(covered) - width)
+    start = int(rng.integers(low, high + 1))
+    return slice(start, start + width)
+
+
+def enlarge_positions(params: Variables, small: int, large: int) -> Variables:
+    """Interpolate the position embedding to a larger grid (Dosovitskiy et al. 2021, 3.2)."""
+    embedding = params["params"]["pos_embed"]
+    matrix = interpolation_matrix(small, large)
+    grid = embedding[0, 1:].reshape(small, small, -1)
+    grown = jnp.einsum("ri,cj,ijd->rcd", matrix, matrix, grid).reshape(large * large, -1)
+    enlarged = jnp.concatenate([embedding[:, :1], grown[None]], axis=1)
+    return {"params": params["params"] | {"pos_embed": enlarged}}
+
+
+# --- The explainer --------------------------------------------------------------------------------
+
+
+def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explainer:
+    """Pretrain the explainer on the classes that the explainee predicts, and write it."""
+    explainer = load_explainer(explainee, head_bias=recipe.head_bias)
+    settings = PretrainSettings(
+        Objective(mask_weight=recipe.mask_weight),
+        learning_rate=recipe.explainer_learning_rate,
+        schedule_steps=recipe.explainer_batches,
+    )
+    state = create_train_state(explainer, settings)
+    predicted = np.full(recipe.batch_size, -1, np.int32)
+    draw = partial(whole_scenes, EXPLAINER_SEED)
+    losses = []
+    for number, batch in enumerate(ahead(draw, recipe.batch_size, recipe.explainer_batches), 1):
+        images = batch.images.astype(np.float32) / 255
+        state, loss = train_step(state, explainee, explainer, images, predicted, settings)
+        losses.append(loss)
+        if number % 50 == 0:
+            recent = np.array(losses[-50:], np.float32).mean(0).round(3).tolist()
+            print(f"explainer: batch {number}, loss, prediction and mask {recent}", flush=True)
+    save_explainer(path, explainer, state.trained)
+    return load_explainer(explainee, checkpoint=path)
+
+
+# --- What came of it ------------------------------------------------------------------------------
+
+
+def accuracy(explainee: Explainee, count: int) -> dict[str, float]:
+    """Share of unseen scenes whose most likely class is there, by the number of their objects."""
+    predict = jax.jit(lambda images: explainee(images).argmax(-1))
+    found = {}
+    for name, objects in {"single_object": (1, 1), "one_to_three_objects": (1, 3)}.items():
+        hits = [
+            drawn.labels[np.arange(len(drawn.labels)), np.asarray(predict(unit(drawn.image)))]
+            for drawn in unseen(count, objects)
+        ]
+        found[name] = round(float(np.concatenate(hits).mean()), 4)
+    return found
+
+
+def mask_figures(explainee: Explainee, explainer: Explainer, count: int) -> dict[str, float]:
+    """The pretrained masks on unseen single objects: six scores, IoU and mean of the mask."""
+    columns: dict[str, list[np.ndarray]] = {}
+    draw = jax.jit(lambda images: explainer.masks(explainer.trained, images))
+    for drawn in unseen(count, (1, 1)):
+        images, labels = unit(drawn.image), drawn.labels.argmax(-1)
+        pixel_masks = np.asarray(upsample(draw(images), images.shape[1:3]))
+        chosen = np.asarray(explainee(images)).argmax(-1)
+        scores = score_pixel_masks(explainee, images, pixel_masks, chosen, chunk=72)
+        truth = drawn.masks[np.arange(len(labels)), labels]
+        overlap = [intersection_over_union(*pair) for pair in zip(pixel_masks, truth, strict=True)]
+        found = {**scores, "iou": np.array(overlap), "mean": pixel_masks.mean((1, 2))}
+        for name, column in found.items():
+            columns.setdefault(name, []).append(np.asarray(column))
+    return {name: round(float(np.concatenate(parts).mean()), 4) for name, parts in columns.items()}
+
+
+# --- Small things ---------------------------------------------------------------------------------
+
+
+def unseen(count: int, objects: tuple[int, int]) -> Iterator[Scene]:
+    """Test scenes in batches of 50 (the last may be smaller)."""
+    for first in range(0, count, 50):
+        yield scenes(TEST_SEED, min(50, count - first), objects, first=first)
+
+
+def unit(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w 3"]:
+    """Bytes to [0,1]."""
+    return images.astype(np.float32) / 255
+
+
+def ahead(make: Callable[[int, int], Batch], size: int, count: int) -> Iterator[Batch]:
+    """Batches `make(size, number)`, each drawn while the one before is trained on."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(make, size, 0)
+        for number in range(1, count + 1):
+            batch = waiting.result()
+            waiting = pool.submit(make, size, number)
+            yield batch
+
+
+if __name__ == "__main__":
+    main()
