@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.models.registry import Architecture
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 @struct.dataclass(eq=False)

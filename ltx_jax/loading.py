@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.errors import InputError

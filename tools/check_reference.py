@@ -133,7 +133,9 @@ def load(folder: Path, name: str, scratch: Path) -> Network:
         }
         if part == "explainer":
             tensors = {
-                key.replace("encoder.0.", "features.").replace("bottleneck.0.", "bottleneck."): value
+                key.replace("encoder.0.", "features.").replace(
+                    "bottleneck.0.", "bottleneck."
+                ): value
                 for key, value in tensors.items()
             }
         save_file(tensors, scratch / f"{name}_{part}.safetensors")
@@ -146,7 +148,9 @@ def load(folder: Path, name: str, scratch: Path) -> Network:
     else:
         sizes |= {"block_config": tuple(sizes["block_config"])}
     explainee = load_explainee(
-        "vit" if name == "vit" else "densenet121", scratch / f"{name}_explainee.safetensors", **sizes
+        "vit" if name == "vit" else "densenet121",
+        scratch / f"{name}_explainee.safetensors",
+        **sizes,
     )
     explainer = load_explainer(explainee, checkpoint=scratch / f"{name}_explainer.safetensors")
     images = _arrays(folder, "images.npz")["images"].astype(np.float32) / 255
@@ -173,7 +177,9 @@ def check_losses(network: Network) -> Iterator[Row]:
         targets = network.outputs["labels" if name.startswith("target") else "predicted"]
         terms = losses(objective, network.explainee, network.images, masks, jnp.asarray(targets))
         means = [float(term.mean()) for term in terms]
-        yield Row(f"{network.name} loss {name}", _worst(means, network.outputs[f"loss/{name}"]), _LOSS)
+        yield Row(
+            f"{network.name} loss {name}", _worst(means, network.outputs[f"loss/{name}"]), _LOSS
+        )
 
 
 def check_finetuning(network: Network, schedule: str, rates: list[float]) -> Iterator[Row]:

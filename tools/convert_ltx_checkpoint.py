@@ -48,7 +48,9 @@ def convert(content: Any, source: str | Path) -> Converted:
       InputError: where it is not such a checkpoint.
     """
     state = content.get("state_dict") if isinstance(content, Mapping) else None
-    heads = [n for n in state or () if n.endswith(("patch_classifier.weight", "bottleneck.0.weight"))]
+    heads = [
+        n for n in state or () if n.endswith(("patch_classifier.weight", "bottleneck.0.weight"))
+    ]
     if not isinstance(state, Mapping) or len(heads) != 1:
         raise InputError(
             f"{source} holds no LTX explainer: expected a Lightning checkpoint with one mask head "

@@ -35,10 +35,11 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.masks import interpolation_matrix, upsample
 from ltx_jax.loading import load_explainee, load_explainer, save_explainer
 from ltx_jax.metrics.segmentation import intersection_over_union
-from ltx_jax.models.registry import HALF, architecture
+from ltx_jax.models.registry import HALF
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.objectives.ltx import Objective
 from ltx_jax.weights.state_dict import Variables, to_state_dict
+from ltx_jax.weights.tables import vision_transformer
 
 EXPLAINEE, EXPLAINER, FACTS = (
     "demo_explainee.safetensors",
@@ -47,7 +48,14 @@ EXPLAINEE, EXPLAINER, FACTS = (
 )
 # Scenes by their seed; the demo itself explains those of seed 0.
 CLOSE_UP_SEED, EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 1, 2, 3, 4
-SIZES = {"image_size": 96, "patch_size": 8, "width": 96, "depth": 4, "num_heads": 4}
+SIZES: dict[str, Any] = {
+    "image_size": 96,
+    "patch_size": 8,
+    "width": 96,
+    "depth": 4,
+    "num_heads": 4,
+    "num_classes": len(CLASSES),
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def make_assets(out: Path, recipe: Recipe) -> dict[str, Any]:
     print(f"explainer: {figures['pretrained_masks']}, {seconds['explainer']} s", flush=True)
     facts = {
         "classes": list(CLASSES),
-        "explainee": {"name": "vit", "sizes": SIZES | {"num_classes": len(CLASSES)}},
+        "explainee": {"name": "vit", "sizes": SIZES},
         "recipe": asdict(recipe),
         "measured_on_unseen_scenes": figures,
         "training_seconds": seconds,
@@ -121,11 +129,10 @@ def make_assets(out: Path, recipe: Recipe) -> dict[str, Any]:
 
 def make_explainee(path: Path, recipe: Recipe) -> Explainee:
     """Train the classifier, first on close-ups and then on scenes, and write it."""
-    network = architecture("vit", num_classes=len(CLASSES), **SIZES)
-    module = network.module
+    module = VisionTransformer(**SIZES)
     close_up = module.clone(image_size=SIZES["image_size"] // 2)
     blank = jnp.zeros((1, close_up.image_size, close_up.image_size, 3))
-    params = close_up.init(jax.random.key(0), blank)
+    params = dict(close_up.init(jax.random.key(0), blank))
     steps, rate = recipe.close_up_batches, recipe.learning_rate
     rising = optax.linear_schedule(0.0, rate, max(steps // 10, 1))
     params = train(close_up, params, ahead(close_ups, recipe.batch_size, steps), rising)
@@ -133,8 +140,8 @@ def make_explainee(path: Path, recipe: Recipe) -> Explainee:
     falling = optax.cosine_decay_schedule(rate, recipe.scene_batches)
     draw = partial(whole_scenes, EXPLAINEE_SEED)
     params = train(module, params, ahead(draw, recipe.batch_size, recipe.scene_batches), falling)
-    path.write_bytes(save(to_state_dict(params, network.table(module))))
-    return load_explainee("vit", path, class_names=CLASSES, num_classes=len(CLASSES), **SIZES)
+    path.write_bytes(save(to_state_dict(params, vision_transformer(module))))
+    return load_explainee("vit", path, class_names=CLASSES, **SIZES)
 
 
 def train(
@@ -220,11 +227,11 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
         schedule_steps=recipe.explainer_batches,
     )
     state = create_train_state(explainer, settings)
-    predicted = np.full(recipe.batch_size, -1, np.int32)
+    predicted = jnp.full(recipe.batch_size, -1, jnp.int32)
     draw = partial(whole_scenes, EXPLAINER_SEED)
     losses = []
     for number, batch in enumerate(ahead(draw, recipe.batch_size, recipe.explainer_batches), 1):
-        images = batch.images.astype(np.float32) / 255
+        images = unit(batch.images)
         state, loss = train_step(state, explainee, explainer, images, predicted, settings)
         losses.append(loss)
         if number % 50 == 0:
@@ -256,11 +263,12 @@ def mask_figures(explainee: Explainee, explainer: Explainer, count: int) -> dict
     draw = jax.jit(lambda images: explainer.masks(explainer.trained, images))
     for drawn in unseen(count, (1, 1)):
         images, labels = unit(drawn.image), drawn.labels.argmax(-1)
-        pixel_masks = np.asarray(upsample(draw(images), images.shape[1:3]))
-        chosen = np.asarray(explainee(images)).argmax(-1)
+        pixel_masks = upsample(draw(images), explainee.image_size)
+        chosen = explainee(images).argmax(-1)
         scores = score_pixel_masks(explainee, images, pixel_masks, chosen, chunk=72)
         truth = drawn.masks[np.arange(len(labels)), labels]
-        overlap = [intersection_over_union(*pair) for pair in zip(pixel_masks, truth, strict=True)]
+        pairs = zip(np.asarray(pixel_masks), truth, strict=True)
+        overlap = [intersection_over_union(*pair) for pair in pairs]
         found = {**scores, "iou": np.array(overlap), "mean": pixel_masks.mean((1, 2))}
         for name, column in found.items():
             columns.setdefault(name, []).append(np.asarray(column))
@@ -276,9 +284,9 @@ def unseen(count: int, objects: tuple[int, int]) -> Iterator[Scene]:
         yield scenes(TEST_SEED, min(50, count - first), objects, first=first)
 
 
-def unit(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w 3"]:
+def unit(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Array, "n h w 3"]:
     """Bytes to [0,1]."""
-    return images.astype(np.float32) / 255
+    return jnp.asarray(images, jnp.float32) / 255
 
 
 def ahead(make: Callable[[int, int], Batch], size: int, count: int) -> Iterator[Batch]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import Array
 
 from ltx_jax.explainee import Explainee
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @partial(jax.jit, static_argnames="steps")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
 
 if TYPE_CHECKING:
+    from jaxtyping import UInt8
     from PIL.Image import Image
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import Array
 
 from ltx_jax.explainers.explainer import Leaves
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class Moments(NamedTuple):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax import Array
 
 from ltx_jax.engine.finetune import (
     MASKS,
@@ -25,6 +24,9 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.confidence import Confidence, class_probability, confidence
 from ltx_jax.metrics.perturbation import Areas, perturbation_areas
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 SCORES = ("pos", "neg", "ins", "del", "adp", "pic")
 Scores = dict[str, float]

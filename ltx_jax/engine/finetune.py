@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jax import Array
 
 from ltx_jax.engine import adamw
 from ltx_jax.explainee import Explainee, in_chunks
@@ -25,6 +25,9 @@ from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.objectives.ltx import LossTerms, Objective, losses
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 # The masks that are kept of each image: before finetuning, best by the perturbation score, of the
 # last step, best by the loss.

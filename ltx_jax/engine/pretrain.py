@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jax import Array
 
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.explainee import Explainee
@@ -19,6 +19,9 @@ from ltx_jax.explainers.explainer import Explainer, Leaves
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.objectives.ltx import Objective, losses
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class StepLosses(NamedTuple):
 
 
 def warmup_then_decay(peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Linear from 0 to `peak`, then linear to 0 (transformers' `get_linear_schedule_with_warmup`)."""
+    """Linear from 0 to `peak`, then to 0: transformers' `get_linear_schedule_with_warmup`."""
     up = optax.linear_schedule(0.0, peak, warmup_steps)
     down = optax.linear_schedule(peak, 0.0, max(total_steps - warmup_steps, 1))
     return optax.join_schedules([up, down], [warmup_steps]) if warmup_steps else down

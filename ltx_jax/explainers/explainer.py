@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.explainee import normalised, precision
 from ltx_jax.explainers.masks import activate
 from ltx_jax.models.registry import Architecture
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # Leaves by their path, `params/backbone/blocks/fc1/kernel`: easy to split and to put together.
 Leaves = dict[str, Array]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import Array
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 
 class Confidence(NamedTuple):
-    """Of each image and class, [n,k]: `adp` and `pic` in percent, `probability` through the mask."""
+    """Of each image and class, [n,k]: `adp`, `pic` in percent; `probability` through the mask."""
 
     adp: Float[Array, "n k"]
     pic: Float[Array, "n k"]

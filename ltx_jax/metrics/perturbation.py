@@ -6,13 +6,16 @@ is the area under what remains of the prediction (the original's `eval_perturbat
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax import Array
 
 from ltx_jax.explainee import Explainee, in_chunks
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
 
 # Shares of pixels blackened after the unperturbed image.
 FRACTIONS = tuple(k / 10 for k in range(1, 10))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jaxtyping import Bool, Float
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 
 def foreground(pixel_mask: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, max_pool
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class DenseLayer(nn.Module):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # What a network returns beside its logits: named activations. Those nobody reads cost nothing
 # under `jit`. Every family gives `features` [n,g,h,c], what a mask head is put on.
@@ -119,6 +122,26 @@ def max_pool(
     return nn.max_pool(x, (window, window), (stride, stride), pads)
 
 
+class FrozenBatchNorm(nn.Module):
+    """A batch norm that always uses its running statistics, as explainees and explainers do.
+
+    Computed as one scale and one shift, in PyTorch's order: near zero the rounding decides on
+    which side of a ReLU a flat region of the image falls, and the original's numbers depend on it.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        shape = (x.shape[-1],)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape).value
+        scale = self.param("scale", nn.initializers.ones, shape) / jnp.sqrt(var + self.epsilon)
+        shift = self.param("bias", nn.initializers.zeros, shape) - mean * scale
+        return x * scale.astype(self.dtype) + shift.astype(self.dtype)
+
+
 def batch_norm(name: str, dtype: Any) -> nn.Module:
-    """A batch norm that always uses its running statistics, as explainees and explainers do."""
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-5, dtype=dtype, name=name)
+    """The batch norm of every network here."""
+    return FrozenBatchNorm(dtype=dtype, name=name)

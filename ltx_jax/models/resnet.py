@@ -1,15 +1,18 @@
-"""Residual networks: ImageNet's (He et al. 2016, as torchvision and timm build them) and CIFAR's."""
+"""Residual networks (He et al. 2016): ImageNet's as torchvision builds them, and CIFAR's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, max_pool
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class ResidualBlock(nn.Module):

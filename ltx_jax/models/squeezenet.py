@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.models.layers import Convolution, Intermediates, max_pool
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # torchvision's place of each fire module in `features` → (squeeze, expand) channels. Pools stand
 # before those of `_POOLED`.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
 from ltx_jax.models.layers import Intermediates
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class PatchEmbedding(nn.Module):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jax import Array
 
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.masks import upsample
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 MASK_LOSSES = ("bce", "l1", "entropy")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from ltx_jax.reporting.files import write_bytes
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
 
 # Dark violet over red and orange to pale yellow: lightness rises all the way, so that it reads in
 # grey and to the colour-blind.

@@ -98,8 +98,8 @@ def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
         cells = "".join(_cell(row.get(s), name in best[s]) for s in scores)
         rows.append(f"<tr><th scope=row>{escape(shown)}</th>{cells}</tr>")
     return (
-        "<div class=scroll><table><caption>Means in percent with 95&nbsp;% bootstrap intervals; the "
-        "arrow points to the better side, the best mean is bold.</caption>"
+        "<div class=scroll><table><caption>Means in percent with 95&nbsp;% bootstrap intervals; "
+        "the arrow points to the better side, the best mean is bold.</caption>"
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -232,7 +232,8 @@ article header { display: flex; gap: 10px; align-items: baseline; flex-wrap: wra
 h2 { font-size: 15px; margin: 0; font-weight: 600; }
 code { color: var(--soft); font-size: 12px; overflow-wrap: anywhere; }
 header code { margin-left: auto; }
-.right { color: var(--right); font-size: 12.5px; } .wrong { color: var(--wrong); font-size: 12.5px; }
+.right { color: var(--right); font-size: 12.5px; }
+.wrong { color: var(--wrong); font-size: 12.5px; }
 .pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6px; margin: 8px 0 6px; }
 figure { margin: 0; } img { width: 100%; height: auto; display: block; border-radius: 3px; }
 figcaption { font-size: 11.5px; color: var(--soft); text-align: center; }

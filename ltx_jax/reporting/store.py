@@ -7,13 +7,15 @@ import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.files import make_directory, write_bytes, write_json, writing
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Record = dict[str, Any]
 SETTINGS, RESULTS, MASK_FILE = "settings.json", "results.jsonl", "masks.npy"
@@ -96,7 +98,7 @@ class ResultStore:
             return np.frombuffer(file.read(size), np.float32).reshape(self._shape[1:])
 
     def finish(self) -> None:
-        """Put the lines in order, so that an interrupted run leaves what an uninterrupted one does."""
+        """Put the lines in order: an interrupted run leaves what an uninterrupted one does."""
         lines = "".join(_line(record) for record in self.records())
         write_bytes(self.directory / RESULTS, lines.encode())
 
@@ -122,7 +124,7 @@ class ResultStore:
                     file.write(header.getvalue())
                     for _ in range(self._shape[0]):
                         file.write(row)
-                os.replace(temporary, path)
+                temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
 

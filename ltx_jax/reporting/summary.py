@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ltx_jax.metrics.directions import DIRECTIONS
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Interval = dict[str, float]
 _RESAMPLES = 1000

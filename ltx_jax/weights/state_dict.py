@@ -137,7 +137,7 @@ def from_state_dict(
 
 
 def to_state_dict(variables: Variables, table: Sequence[Entry]) -> dict[str, np.ndarray]:
-    """The inverse of `from_state_dict`, in PyTorch's layout; leaves may be a subset of the table."""
+    """The inverse of `from_state_dict`, in PyTorch's layout; `variables` may be a part."""
     leaves = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
     state = {}
     for entry in table:

@@ -1,0 +1,80 @@
+"""The parts of the program that makes the demo, and the networks that it has made."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import make_demo_assets as make
+import numpy as np
+
+import ltx_jax
+from ltx_jax.data.scenes import CLASSES, scenes
+from ltx_jax.loading import load_explainee, load_explainer
+
+ASSETS = Path(ltx_jax.__file__).parent / "assets"
+
+
+def test_windows_hold_what_is_covered_and_lie_within() -> None:
+    rng = np.random.default_rng(0)
+    covered = np.zeros(20, np.bool_)
+    covered[3:8] = True
+    starts = {make.window(covered, 10, rng).start for _ in range(100)}
+    assert starts == {0, 1, 2, 3}
+    covered[:] = False
+    covered[17:] = True
+    assert {make.window(covered, 10, rng).start for _ in range(100)} == {10}
+
+
+def test_close_ups_show_their_object_whole() -> None:
+    batch = make.close_ups(8, 0)
+    assert batch.images.shape == (8, 48, 48, 3)
+    np.testing.assert_allclose(batch.shares.sum(-1), 1.0, rtol=1e-6)
+    # The object in the middle is seen whole; of any other a part at most.
+    first, second = scenes(make.CLOSE_UP_SEED, 4, (2, 2)).labels.nonzero()[1].reshape(4, 2).T
+    rows = np.arange(4)
+    assert (batch.shares[2 * rows, first] >= 0.5).all()
+    assert (batch.shares[2 * rows + 1, second] >= 0.5).all()
+
+
+def test_scenes_ask_for_every_class_alike() -> None:
+    batch = make.whole_scenes(5, 6, 2)
+    drawn = scenes(5, 6, first=12)
+    np.testing.assert_array_equal(batch.images, drawn.image)
+    np.testing.assert_array_equal(batch.shares > 0, drawn.labels > 0)
+    np.testing.assert_allclose(batch.shares.max(-1), 1 / drawn.labels.sum(-1))
+
+
+def test_enlarged_positions_are_interpolated() -> None:
+    grid = jnp.arange(2.0)[:, None] * 10 + jnp.arange(2.0)  # [[0, 1], [10, 11]]
+    embedding = jnp.concatenate([jnp.array([7.0]), grid.ravel()])[None, :, None]
+    grown = make.enlarge_positions({"params": {"pos_embed": embedding}}, 2, 4)
+    found = np.asarray(grown["params"]["pos_embed"])[0, :, 0]
+    assert found[0] == 7.0
+    # Half-pixel centres: the outer points keep their values, the inner lie a quarter in.
+    steps = np.array([0.0, 0.25, 0.75, 1.0])
+    np.testing.assert_allclose(found[1:].reshape(4, 4), 10 * steps[:, None] + steps, rtol=1e-6)
+
+
+def test_batches_come_in_order() -> None:
+    def draw(size: int, number: int) -> make.Batch:
+        return make.Batch(np.full(size, number, np.uint8), np.zeros(size, np.float32))
+
+    assert [int(batch.images[0]) for batch in make.ahead(draw, 2, 3)] == [0, 1, 2]
+
+
+def test_the_bundled_explainee_knows_the_classes() -> None:
+    facts = json.loads((ASSETS / make.FACTS).read_text())
+    assert facts["classes"] == list(CLASSES)
+    sizes = facts["explainee"]["sizes"]
+    explainee = load_explainee("vit", ASSETS / make.EXPLAINEE, class_names=CLASSES, **sizes)
+    assert make.accuracy(explainee, 100)["single_object"] >= 0.95
+
+
+def test_the_bundled_explainer_finds_the_objects() -> None:
+    explainee = load_explainee("vit", ASSETS / make.EXPLAINEE, **make.SIZES)
+    explainer = load_explainer(explainee, checkpoint=ASSETS / make.EXPLAINER)
+    assert make.mask_figures(explainee, explainer, 10)["iou"] > 50
+
+
+def test_the_bundle_is_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.iterdir()) <= 8e6
