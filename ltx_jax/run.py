@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +17,12 @@ from tqdm import tqdm
 
 import ltx_jax
 from ltx_jax import settings
-from ltx_jax.attribution.integrated_gradients import integrated_gradients
 from ltx_jax.data.scenes import SceneSource
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
 from ltx_jax.engine.explain import Request, explanations, score_pixel_masks
 from ltx_jax.engine.finetune import MASKS, FinetuneSettings, Start
 from ltx_jax.engine.memory import check_slots
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.segmentation import intersection_over_union
 from ltx_jax.pretraining import pretrain
@@ -114,16 +112,18 @@ def explain(job: Run, workdir: Path) -> str:
     chosen, start = settings.finetune_settings(config, models.explainer)
     names = [f"{row.name}:{row.target}" for row in job.rows]
     fingerprint = settings.fingerprint(config, names)
+    slots = min(config.finetune.slots, len(job.rows))
     shape = (len(MASKS), *models.explainer.grid())
-    store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
-    waiting = [row for row in range(len(job.rows)) if row not in store.done]
     with compile_clock() as clock:
+        check_slots(*models, chosen, slots)
+        store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
+        waiting = [row for row in range(len(job.rows)) if row not in store.done]
         began = time.monotonic()
-        explain_rows(job, store, waiting, chosen, start)
+        explain_rows(job, store, waiting, chosen, start, slots)
         seconds = time.monotonic() - began
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
     facts |= run_facts(len(waiting), seconds, clock.seconds)
-    rivals = {name: score_rival(job, store, method) for name, method in _rivals(config).items()}
+    rivals = {name: score_rival(job, store, name) for name in config.rivals}
     shown = config.report
     summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
@@ -134,13 +134,14 @@ def explain(job: Run, workdir: Path) -> str:
 
 
 def explain_rows(
-    job: Run, store: ResultStore, waiting: Sequence[int], chosen: FinetuneSettings, start: Start
+    job: Run,
+    store: ResultStore,
+    waiting: Sequence[int],
+    chosen: FinetuneSettings,
+    start: Start,
+    slots: int,
 ) -> None:
     """Explain the waiting rows and write each to the store as it is finished."""
-    if not waiting:
-        return
-    slots = min(job.config.finetune.slots, len(waiting))
-    check_slots(*job.models, chosen, slots)
     found = explanations(*job.models, chosen, requests(job, store, waiting), slots, start)
     with tqdm(total=len(waiting), unit=" images", disable=None) as bar:
         for explanation in found:
@@ -177,18 +178,7 @@ def true_mask(job: Run, row: int) -> np.ndarray | None:
     return job.source.mask(planned.image, planned.label, job.models.explainee.image_size[0])
 
 
-Rival = Callable[[Explainee, np.ndarray, np.ndarray], Any]
-
-
-def _rivals(config: ConfigDict) -> dict[str, Rival]:
-    known: dict[str, Rival] = {"integrated_gradients": integrated_gradients}
-    for name in config.rivals:
-        if name not in known:
-            raise InputError(f"unknown rival {name!r}: there are {', '.join(known)}")
-    return {name: known[name] for name in config.rivals}
-
-
-def score_rival(job: Run, store: ResultStore, method: Rival) -> dict[str, dict[str, float]]:
+def score_rival(job: Run, store: ResultStore, name: str) -> dict[str, dict[str, float]]:
     """A rival method's scores on the rows that were explained: mean and interval of each."""
     explainee, batch = job.models.explainee, job.config.finetune.slots
     done = [(entry["row"], entry["class"]) for entry in store.records() if "skipped" not in entry]
@@ -198,14 +188,14 @@ def score_rival(job: Run, store: ResultStore, method: Rival) -> dict[str, dict[s
         padded = part + part[-1:] * (batch - len(part))
         images = np.stack([job.picture(row) for row, _ in padded]).astype(np.float32) / 255
         targets = np.array([target for _, target in padded], np.int32)
-        masks = method(explainee, images, targets)
+        masks = settings.RIVALS[name](explainee, images, targets)
         scores = score_pixel_masks(explainee, images, masks, targets, job.config.finetune.chunk)
-        for name, column in scores.items():
-            values.setdefault(name, []).extend(np.asarray(column)[: len(part)].tolist())
+        for score, column in scores.items():
+            values.setdefault(score, []).extend(np.asarray(column)[: len(part)].tolist())
         for (row, _), mask in zip(part, np.asarray(masks), strict=False):
             if (truth := true_mask(job, row)) is not None:
                 values.setdefault("iou", []).append(intersection_over_union(mask, truth))
-    return {name: interval(np.array(column)) for name, column in values.items()}
+    return {score: interval(np.array(column)) for score, column in values.items()}
 
 
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from ltx_jax.data.scenes import SceneSource
+from ltx_jax.attribution.integrated_gradients import integrated_gradients
+from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.data.sources import Source, open_images, read_class_names
 from ltx_jax.engine.adamw import AdamW
 from ltx_jax.engine.finetune import FinetuneSettings, Start, start_fresh
@@ -22,8 +24,14 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading import SavedOptimizer, load_explainee, load_explainer, load_optimizer
 from ltx_jax.objectives.ltx import MASK_LOSSES, Objective
 
+# What `config.images` may be beside a path: scenes made on the spot.
+SCENES = "scenes"
 # Settings that change how fast results come, not what they are.
 _WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk")
+# Methods to compare with, by the name they have in a configuration.
+RIVALS: dict[str, Callable[[Explainee, np.ndarray, np.ndarray], Any]] = {
+    "integrated_gradients": integrated_gradients
+}
 _CHOICES = {
     "task": ("pretrain", "finetune", "evaluate"),
     "resize": ("squash", "crop"),
@@ -58,6 +66,9 @@ def check(config: ConfigDict) -> None:
     for key in positive:
         if flat[key] < 1:
             raise InputError(f"config.{key} is {flat[key]}: it must be at least 1")
+    unknown = set(config.rivals) - set(RIVALS)
+    if unknown:
+        raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")
     if config.images is None:
         raise InputError(
             "nothing to explain: set config.images to a folder, a text file of paths or an .npz"
@@ -71,7 +82,7 @@ def load_source(config: ConfigDict) -> Source | SceneSource:
       InputError: as `data.sources.open_images`.
     """
     indices = _slice(config.indices)
-    if config.images == "scenes":
+    if config.images == SCENES:
         return SceneSource(config.seed, range(10**6)[indices or slice(None)][: config.limit])
     return open_images(config.images, config.labels, indices, config.limit)
 
@@ -82,7 +93,9 @@ def load_models(config: ConfigDict) -> Models:
     Raises:
       InputError: as `load_explainee` and `load_explainer`.
     """
-    names: Sequence[str] = read_class_names(config.class_names) if config.class_names else ()
+    names: Sequence[str] = CLASSES if config.images == SCENES else ()
+    if config.class_names is not None:
+        names = read_class_names(config.class_names)
     explainee = load_explainee(
         config.explainee.name,
         config.explainee.weights,
@@ -128,9 +141,10 @@ def finetune_settings(config: ConfigDict, explainer: Explainer) -> tuple[Finetun
             )
         saved = load_optimizer(config.explainer.checkpoint, explainer)
         start = Start(explainer.trained, saved.moments, jnp.int32(saved.count))
+    evaluate_only = config.task == "evaluate"  # one mask, drawn by the explainer as it is
     settings = FinetuneSettings(
         objective=objective(config),
-        learning_rates=learning_rates(chosen, saved),
+        learning_rates=(0.0,) if evaluate_only else learning_rates(chosen, saved),
         optimize=chosen.optimize,
         stop_below=chosen.stop_below,
         stop_above=chosen.stop_above,

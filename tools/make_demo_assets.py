@@ -4,8 +4,8 @@
 
 Takes about a quarter of an hour on two CPU cores. Writes `demo_explainee.safetensors`,
 `demo_explainer.safetensors` and `demo.json` (the settings, and what was measured on scenes that
-neither network has seen). The explainee sees pictures and their classes only, never the objects'
-masks; the explainer learns from the explainee by the LTX objective.
+neither network has seen). The explainee learns the classes that are to be seen in a picture, alike
+for all of them; the explainer learns from the explainee alone, by the LTX objective.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from safetensors.numpy import save
 
 from ltx_jax.data.scenes import CLASSES, Scene, scenes
@@ -48,6 +48,7 @@ EXPLAINEE, EXPLAINER, FACTS = (
 )
 # Scenes by their seed; the demo itself explains those of seed 0.
 CLOSE_UP_SEED, EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 1, 2, 3, 4
+Drawn = TypeVar("Drawn")
 SIZES: dict[str, Any] = {
     "image_size": 96,
     "patch_size": 8,
@@ -76,7 +77,7 @@ class Recipe:
     """
 
     close_up_batches: int = 2000
-    scene_batches: int = 800
+    scene_batches: int = 700
     explainer_batches: int = 400
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -87,7 +88,7 @@ class Recipe:
 
 
 class Batch(NamedTuple):
-    """Images, and what part of the answer each class should get (rows sum to 1)."""
+    """Images, and what share of the answer each class should get (rows sum to 1)."""
 
     images: UInt8[np.ndarray, "n size size 3"]
     shares: Float[np.ndarray, "n classes"]
@@ -135,7 +136,8 @@ def make_explainee(path: Path, recipe: Recipe) -> Explainee:
     params = dict(close_up.init(jax.random.key(0), blank))
     steps, rate = recipe.close_up_batches, recipe.learning_rate
     rising = optax.linear_schedule(0.0, rate, max(steps // 10, 1))
-    params = train(close_up, params, ahead(close_ups, recipe.batch_size, steps), rising)
+    draw = partial(close_ups, CLOSE_UP_SEED)
+    params = train(close_up, params, ahead(draw, recipe.batch_size, steps), rising)
     params = enlarge_positions(params, close_up.grid[0], module.grid[0])
     falling = optax.cosine_decay_schedule(rate, recipe.scene_batches)
     draw = partial(whole_scenes, EXPLAINEE_SEED)
@@ -147,7 +149,7 @@ def make_explainee(path: Path, recipe: Recipe) -> Explainee:
 def train(
     module: VisionTransformer, params: Variables, batches: Iterator[Batch], schedule: optax.Schedule
 ) -> Variables:
-    """AdamW on the cross-entropy against a uniform distribution over the classes present."""
+    """AdamW on the cross-entropy with each batch's shares."""
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.05)
     )
@@ -173,27 +175,66 @@ def train(
 
 
 def whole_scenes(seed: int, size: int, number: int) -> Batch:
-    """The `number`th batch of whole scenes."""
+    """The `number`th batch of whole scenes; every second one is veiled."""
     drawn = scenes(seed, size, first=number * size)
-    return Batch(drawn.image, drawn.labels / drawn.labels.sum(-1, keepdims=True))
+    shown = veils(np.random.default_rng([seed, number]), size, drawn.image.shape[1])
+    shown[::2] = 1.0
+    return veiled(drawn.image, drawn.masks, shown, drawn.masks.sum((2, 3)))
 
 
-def close_ups(size: int, number: int) -> Batch:
+def close_ups(seed: int, size: int, number: int) -> Batch:
     """The `number`th batch of windows, half a scene wide, each around an object.
 
-    Two windows a scene; a class counts by how much of its object is in the window.
+    Two windows a scene, the second of which is veiled.
     """
-    drawn = scenes(CLOSE_UP_SEED, size // 2, objects=(2, 2), first=number * size)
-    rng = np.random.default_rng([CLOSE_UP_SEED, number])
+    drawn = scenes(seed, size // 2, objects=(2, 2), first=number * size)
+    rng = np.random.default_rng([seed, number])
     half = drawn.image.shape[1] // 2
-    images, shares = [], []
-    for image, labels, masks in zip(*drawn, strict=True):
+    images, masks = [], []
+    for image, labels, objects in zip(*drawn, strict=True):
         for label in np.flatnonzero(labels):
-            rows, columns = (window(masks[label].any(axis), half, rng) for axis in (1, 0))
+            rows, columns = (window(objects[label].any(axis), half, rng) for axis in (1, 0))
             images.append(image[rows, columns])
-            seen = masks[:, rows, columns].sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1)
-            shares.append(seen / seen.sum())
-    return Batch(np.stack(images), np.stack(shares).astype(np.float32))
+            masks.append(objects[:, rows, columns])
+    shown = veils(rng, size, half)
+    shown[::2] = 1.0
+    areas = drawn.masks.sum((2, 3)).repeat(2, axis=0)
+    return veiled(np.stack(images), np.stack(masks), shown, areas)
+
+
+def veils(rng: np.random.Generator, count: int, size: int) -> Float[np.ndarray, "n size size"]:
+    """Random soft patterns in [0,1], some mostly 0 and some mostly 1."""
+    smooth = interpolation_matrix(7, size)
+    noise = smooth @ rng.random((count, 7, 7)) @ smooth.T
+    threshold, steepness = rng.uniform([[0.2], [2.0]], [[0.65], [20.0]], (2, count))
+    return np.clip(0.5 + (noise - threshold[:, None, None]) * steepness[:, None, None], 0.0, 1.0)
+
+
+def veiled(
+    images: UInt8[np.ndarray, "n h w 3"],
+    masks: Bool[np.ndarray, "n classes h w"],
+    shown: Float[np.ndarray, "n h w"],
+    areas: Int[np.ndarray, "n classes"],
+) -> Batch:
+    """Images darkened where they are not shown, and the answers that fit what is left.
+
+    Explaining hides parts of a picture in black. A classifier that has never met black guesses
+    wildly there, so this one learns to know an object by its rest and to be undecided without.
+
+    Args:
+      images, masks: of the scenes, or of windows.
+      shown: share of each pixel's brightness to keep.
+      areas: pixels of each object in its whole scene.
+
+    Returns:
+      The images; and shares in proportion to how much of each object is seen, mixed with equal
+      shares for all classes where less than half of any is seen.
+    """
+    seen = np.einsum("nchw,nhw->nc", masks, shown) / np.maximum(areas, 1)
+    surest = np.minimum(2.0 * seen.max(-1, keepdims=True), 1.0)
+    shares = surest * seen / np.maximum(seen.sum(-1, keepdims=True), 1e-6)
+    shares += (1.0 - surest) / seen.shape[-1]
+    return Batch((images * shown[..., None]).astype(np.uint8), shares.astype(np.float32))
 
 
 def window(covered: np.ndarray, width: int, rng: np.random.Generator) -> slice:
@@ -228,10 +269,14 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
     )
     state = create_train_state(explainer, settings)
     predicted = jnp.full(recipe.batch_size, -1, jnp.int32)
-    draw = partial(whole_scenes, EXPLAINER_SEED)
+
+    def draw(size: int, number: int) -> Scene:
+        return scenes(EXPLAINER_SEED, size, first=number * size)
+
+    batches = ahead(draw, recipe.batch_size, recipe.explainer_batches)
     losses = []
-    for number, batch in enumerate(ahead(draw, recipe.batch_size, recipe.explainer_batches), 1):
-        images = unit(batch.images)
+    for number, drawn in enumerate(batches, start=1):
+        images = unit(drawn.image)
         state, loss = train_step(state, explainee, explainer, images, predicted, settings)
         losses.append(loss)
         if number % 50 == 0:
@@ -289,7 +334,7 @@ def unit(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Array, "n h w 3"]:
     return jnp.asarray(images, jnp.float32) / 255
 
 
-def ahead(make: Callable[[int, int], Batch], size: int, count: int) -> Iterator[Batch]:
+def ahead(make: Callable[[int, int], Drawn], size: int, count: int) -> Iterator[Drawn]:
     """Batches `make(size, number)`, each drawn while the one before is trained on."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(make, size, 0)

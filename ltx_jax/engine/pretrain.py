@@ -93,9 +93,9 @@ def restore_train_state(
 ) -> TrainState:
     """The state as it was when `TrainState.moments` was asked."""
     adam, decay, schedule = settings.optimizer().init(trained)
-    steps = jnp.int32(count)
-    adam = adam._replace(count=steps, mu=moments.first, nu=moments.second)
-    return TrainState(trained, (adam, decay, schedule._replace(count=steps)))
+    adam = adam._replace(count=jnp.int32(count), mu=moments.first, nu=moments.second)
+    # Two counters, not one twice: a step donates both.
+    return TrainState(trained, (adam, decay, schedule._replace(count=jnp.int32(count))))
 
 
 @partial(jax.jit, donate_argnames="state", static_argnames="settings")

@@ -1,0 +1,21 @@
+"""LTX of DenseNet-201 on ImageNet: the paper's settings, λ = 50; else as vit_base.py.
+
+The original takes torchvision's weights: give them with --config.explainee.weights (a .pth goes
+through tools/convert_weights.py); without, timm's default ones come from the hub.
+
+python -m ltx_jax.main --config=configs/densenet201.py --config.images=PATH \
+    --config.explainer.checkpoint=pltx_densenet201.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from ltx_jax.defaults import defaults
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults()
+    config.explainee.name = "densenet201"
+    config.objective.mask_weight = 50.0
+    config.finetune.slots = 4
+    return config

@@ -1,0 +1,21 @@
+"""LTX of ResNet-50 on ImageNet, with the settings that the paper uses for ResNet-101.
+
+Give torchvision's weights with --config.explainee.weights (a .pth goes
+through tools/convert_weights.py); without, timm's default ones come from the hub.
+
+python -m ltx_jax.main --config=configs/resnet50.py --config.images=PATH \
+    --config.explainer.checkpoint=pltx_resnet50.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from ltx_jax.defaults import defaults
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults()
+    config.explainee.name = "resnet50"
+    config.objective.mask_weight = 50.0
+    config.finetune.slots = 4
+    return config

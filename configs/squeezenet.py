@@ -1,0 +1,31 @@
+"""LTX of SqueezeNet 1.1 on ImageNet photographs, on a laptop.
+
+Needs torchvision's weights (download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth through
+tools/convert_weights.py). Pretrain an explainer on a few hundred photographs first:
+
+python -m ltx_jax.main --config=configs/squeezenet.py --config.task=pretrain \
+    --config.images=PHOTOGRAPHS --config.explainee.weights=squeezenet1_1.safetensors \
+    --workdir=results/squeezenet_pretrained
+python -m ltx_jax.main --config=configs/squeezenet.py --config.images=PHOTOGRAPHS \
+    --config.explainee.weights=squeezenet1_1.safetensors \
+    --config.explainer.checkpoint=results/squeezenet_pretrained/explainer.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from ltx_jax.defaults import defaults
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults()
+    config.explainee.name = "squeezenet1_1"
+    # A mask that shows most of the image to begin with: few images are enough then.
+    config.explainer.head_bias = 2.0
+    config.objective.mask_weight = 15.0
+    config.finetune.learning_rate = 2e-4
+    config.finetune.chunk = 36
+    config.pretrain.epochs = 6
+    config.pretrain.batch_size = 25
+    config.pretrain.learning_rate = 1e-4
+    return config

@@ -1,0 +1,151 @@
+"""The slot engine against a plain loop over single images, and its invariants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ltx_jax.engine.adamw import Moments
+from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, advance, finetune
+from ltx_jax.explainers.masks import upsample
+from ltx_jax.loading import load_explainer
+from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.objectives.ltx import Objective, losses
+
+RATES = (3e-3, 2e-3, 4e-3, 1e-3, 5e-3)
+SETTINGS = FinetuneSettings(Objective(2.0), RATES, stop_below=-1.0)
+
+
+def tasks(explainee, images):
+    logits = np.asarray(explainee(images))
+    classes = logits.argmax(-1).astype(np.int32)[:, None]
+    return [Task(i, images[i], classes[i], logits[i]) for i in range(len(images))]
+
+
+def run(explainee, explainer, images, settings=SETTINGS, slots=3, **more):
+    done = finetune(explainee, explainer, settings, tasks(explainee, images), slots, **more)
+    return sorted(done, key=lambda one: one.task.key)
+
+
+def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
+    """One image, one step at a time: (masks, losses, POS) of each step."""
+    image, target = task.image[None], jnp.asarray(task.classes[:1])
+
+    def total(trained):
+        masks = explainer.masks(trained, image)
+        return losses(settings.objective, explainee, image, masks, target).total[0], masks
+
+    trained, masks, values, scores = explainer.trained, [], [], []
+    for rate in settings.learning_rates:
+        (value, mask), gradients = jax.value_and_grad(total, has_aux=True)(trained)
+        optimizer = optax.adamw(rate, weight_decay=0.01)
+        state = optimizer.init(trained) if state is None else state
+        areas = perturbation_areas(
+            explainee,
+            image,
+            upsample(mask, image.shape[1:3]),
+            target[None],
+            task.logits[None],
+            settings.optimize == "pos",
+        )
+        updates, state = optimizer.update(gradients, state, trained)
+        trained = optax.apply_updates(trained, updates)
+        masks.append(mask[0])
+        values.append(value)
+        scores.append(areas.agreement[0, 0])
+    return np.stack(masks), np.array(values), np.array(scores)
+
+
+@pytest.mark.parametrize("optimize", ["pos", "neg"])
+def test_slots_do_what_a_plain_loop_does(explainee, explainer, images, optimize):
+    settings = FinetuneSettings(
+        Objective(2.0), RATES, optimize, stop_below=-1.0, stop_above=101.0, chunk=18
+    )
+    for done in run(explainee, explainer, images[:4], settings):
+        masks, values, scores = plain_loop(explainee, explainer, done.task, settings)
+        np.testing.assert_allclose(done.loss, values, atol=2e-5)
+        np.testing.assert_allclose(done.agreement[:, 0], scores)
+        best = (np.argmin if optimize == "pos" else np.argmax)(scores)
+        assert done.mask_steps.tolist() == [0, best, 4, np.argmin(values)]
+        np.testing.assert_allclose(done.masks, masks[done.mask_steps], atol=1e-5)
+
+
+def test_convolutions_of_each_images_own(images, tmp_path):
+    from conftest import random_weights
+
+    from ltx_jax.loading import load_explainee
+
+    weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)
+    pictures = np.random.default_rng(1).random((2, 32, 32, 3), np.float32)
+    explainee = load_explainee("cifar_resnet20", weights, depth=8)
+    explainer = load_explainer(explainee)
+    for done in run(explainee, explainer, pictures, slots=2):
+        masks, values, _ = plain_loop(explainee, explainer, done.task)
+        np.testing.assert_allclose(done.loss, values, atol=1e-4)
+        np.testing.assert_allclose(done.masks, masks[done.mask_steps], atol=1e-4)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7, 9])
+def test_the_number_of_slots_changes_nothing(explainee, explainer, images, slots):
+    expected = run(explainee, explainer, images, slots=3)
+    for ours, theirs in zip(run(explainee, explainer, images, slots=slots), expected, strict=True):
+        assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
+        np.testing.assert_allclose(ours.masks, theirs.masks, atol=1e-5)
+
+
+def test_the_order_of_images_changes_nothing(explainee, explainer, images):
+    forwards = run(explainee, explainer, images)
+    backwards = run(explainee, explainer, images[::-1].copy())[::-1]
+    for ours, theirs in zip(forwards, backwards, strict=True):
+        assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
+        np.testing.assert_allclose(ours.masks, theirs.masks, atol=1e-5)
+
+
+def test_an_image_stops_at_its_first_good_score(explainee, explainer, images):
+    full = run(explainee, explainer, images)
+    scores = np.stack([done.agreement[:, 0] for done in full])
+    limit = float(np.median(scores)) + 0.01
+    settings = FinetuneSettings(Objective(2.0), RATES, stop_below=limit)
+    stopped = run(explainee, explainer, images, settings)
+    for short, long in zip(stopped, full, strict=True):
+        below = np.flatnonzero(long.agreement[:, 0] < limit)
+        assert short.steps == (below[0] + 1 if len(below) else len(RATES))
+        np.testing.assert_allclose(short.loss, long.loss[: short.steps], atol=1e-5)
+    assert {done.steps for done in stopped} != {len(RATES)}
+
+
+def test_refilling_does_not_compile_again(explainee, explainer, images):
+    run(explainee, explainer, images, slots=2)
+    compiled = advance._cache_size()
+    run(explainee, explainer, images, slots=2)
+    assert advance._cache_size() == compiled
+
+
+def test_frozen_parts_stay(explainee, images):
+    explainer = load_explainer(explainee, frozen_blocks=1, seed=3)
+    assert all("/frozen_blocks/" not in path for path in explainer.trained)
+    assert "params/backbone/frozen_blocks/fc1/kernel" in explainer.frozen
+    whole = load_explainer(explainee, seed=3)
+    first = run(explainee, explainer, images[:2])
+    np.testing.assert_allclose(first[0].masks[0], run(explainee, whole, images[:2])[0].masks[0])
+    _, values, _ = plain_loop(explainee, explainer, first[0].task)
+    np.testing.assert_allclose(first[0].loss, values, atol=2e-5)
+
+
+def test_resumed_moments_are_adams(explainee, explainer, images):
+    rng = np.random.default_rng(5)
+    draw = {
+        p: rng.normal(0, 1e-3, x.shape).astype(np.float32) for p, x in explainer.trained.items()
+    }
+    squares = {path: value**2 + 1e-6 for path, value in draw.items()}
+    start = Start(explainer.trained, Moments(draw, squares), jnp.int32(40))
+    done = run(explainee, explainer, images[:1], start=start)[0]
+    adam, *others = optax.adamw(1.0, weight_decay=0.01).init(explainer.trained)
+    state = (adam._replace(count=jnp.int32(40), mu=draw, nu=squares), *others)
+    _, values, _ = plain_loop(explainee, explainer, done.task, state=state)
+    np.testing.assert_allclose(done.loss, values, atol=2e-5)
+
+
+def test_no_tasks_no_results(explainee, explainer):
+    assert list(finetune(explainee, explainer, SETTINGS, [], 4)) == []

@@ -1,0 +1,67 @@
+"""Perturbation scores against curves worked out by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltx_jax.explainee import Explainee
+from ltx_jax.metrics.perturbation import perturbation_areas, removal_ranks
+
+# One row of ten pixels: each tenth removed is one pixel. The logit of class 0 is four times the
+# first pixel, that of class 1 is always 1.
+FIRST_PIXEL = Explainee(
+    apply=lambda scale, x: jnp.stack([scale * x[:, 0, 0, 0], jnp.ones(len(x))], axis=-1),
+    params=jnp.float32(4.0),
+    image_size=(1, 10),
+    num_classes=2,
+)
+WHITE = np.ones((1, 1, 10, 3), np.float32)
+FALLING = np.linspace(1, 0, 10, dtype=np.float32).reshape(1, 1, 10)
+
+
+def areas(mask: np.ndarray, most_relevant_first: bool, chunk: int | None = None):
+    logits = FIRST_PIXEL(WHITE)
+    found = perturbation_areas(
+        FIRST_PIXEL, WHITE, mask, jnp.array([[0, 1]]), logits, most_relevant_first, chunk
+    )
+    return np.asarray(found.agreement[0]), np.asarray(found.probability[0])
+
+
+def test_the_only_pixel_that_counts_is_removed_first():
+    agreement, probability = areas(FALLING, most_relevant_first=True)
+    # Agreement with class 0 is 1, 0, 0 … over ten points: half a trapezoid of width 0.1.
+    # Class 1 has the rest: nine trapezoids less that half.
+    np.testing.assert_allclose(agreement, [5.0, 85.0], rtol=1e-6)
+    before, after = 1 / (1 + np.exp(1 - 4)), 1 / (1 + np.exp(1))
+    deletion = 10 * (0.5 * before + 8.5 * after)
+    np.testing.assert_allclose(probability, [deletion, 90 - deletion], rtol=1e-5)
+
+
+def test_the_only_pixel_that_counts_is_never_removed():
+    agreement, probability = areas(FALLING, most_relevant_first=False)
+    np.testing.assert_allclose(agreement, [90.0, 0.0], atol=1e-5)
+    np.testing.assert_allclose(probability[0], 90 / (1 + np.exp(1 - 4)), rtol=1e-5)
+
+
+def test_the_pixel_goes_in_the_middle():
+    mask = np.array([5, 9, 8, 7, 6, 4, 3, 2, 1, 0], np.float32).reshape(1, 1, 10)
+    # Removed as the fifth: agreement at 0, .1, .2, .3, .4 and lost from .5 on.
+    agreement, _ = areas(mask, most_relevant_first=True)
+    np.testing.assert_allclose(agreement[0], 45.0, rtol=1e-6)
+
+
+def test_ranks_keep_the_reading_order_of_ties():
+    mask = jnp.array([[[0.5, 0.9, 0.5, 0.1]]])
+    assert removal_ranks(mask, True).tolist() == [[[1, 0, 2, 3]]]
+    assert removal_ranks(mask, False).tolist() == [[[1, 3, 2, 0]]]
+
+
+@pytest.mark.parametrize("chunk", [1, 9, 20, 1000])
+def test_chunks_change_nothing(explainee, images, chunk):
+    masks = np.random.default_rng(0).random((6, 16, 16), np.float32)
+    logits = explainee(images[:6])
+    classes = logits.argmax(-1)[:, None]
+    whole = perturbation_areas(explainee, images[:6], masks, classes, logits, True)
+    parts = perturbation_areas(explainee, images[:6], masks, classes, logits, True, chunk)
+    np.testing.assert_array_equal(whole.agreement, parts.agreement)
+    np.testing.assert_allclose(whole.probability, parts.probability, rtol=1e-4)

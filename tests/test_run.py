@@ -1,0 +1,202 @@
+"""The main command as a user runs it: results, restart, and each kind of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY_VIT, random_weights
+from ml_collections import ConfigDict
+from PIL import Image
+
+from ltx_jax import pretraining
+from ltx_jax import run as run_module
+from ltx_jax.defaults import defaults
+from ltx_jax.engine import memory
+from ltx_jax.errors import InputError
+from ltx_jax.run import run
+
+FILES = {"settings.json", "results.jsonl", "masks.npy", "summary.json", "report.html", "overlays"}
+
+
+@pytest.fixture
+def config(tmp_path: Path, vit_weights: Path) -> ConfigDict:
+    """Five good images and a truncated one, explained in four steps."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abcde":
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(folder / f"{name}.png")
+    Image.fromarray(rng.integers(0, 255, (50, 50, 3), np.uint8)).save(folder / "bad.jpg")
+    (folder / "bad.jpg").write_bytes((folder / "bad.jpg").read_bytes()[:700])
+    settings = defaults()
+    settings.images = str(folder)
+    settings.explainee.name = "vit"
+    settings.explainee.weights = str(vit_weights)
+    settings.explainee.sizes = ConfigDict(TINY_VIT)
+    settings.finetune.steps = 4
+    settings.finetune.slots = 2
+    return settings
+
+
+def lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
+
+
+def test_what_a_run_leaves(config, tmp_path):
+    config.labels = str(tmp_path / "labels.txt")
+    Path(config.labels).write_text("0\n1\n2\n3\n4\n0\n")
+    printed = run(config, tmp_path / "out")
+    assert "5 explained, 1 skipped" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    found = lines(tmp_path / "out")
+    assert [line["image"] for line in found] == [
+        "a.png",
+        "b.png",
+        "bad.jpg",
+        *("c.png", "d.png", "e.png"),
+    ]
+    assert "truncated" in found[2]["skipped"]
+    masks = np.load(tmp_path / "out" / "masks.npy")
+    assert masks.shape == (6, 4, 4, 4) and np.isnan(masks[2]).all()
+    for line in (found[0], found[5]):
+        assert line["class"] == line["predicted"]
+        assert len(line["trace"]["score"]) == len(line["trace"]["loss"]) == line["steps"]
+        assert line["selected"]["pos"] == min(line["trace"]["score"])
+        assert line["last"]["step"] == line["steps"] - 1
+        assert ("for_label" in line) == (line["label"] != line["class"])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["done"], summary["skipped"]) == (5, 1)
+    done = [line for line in found if "skipped" not in line]
+    mean = np.mean([line["selected"]["neg"] for line in done])
+    assert summary["selected"]["neg"]["mean"] == pytest.approx(mean, abs=1e-3)
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 5
+
+
+def test_a_killed_run_goes_on_to_the_same_results(config, tmp_path, monkeypatch):
+    run(config, tmp_path / "whole")
+    add, added = run_module.ResultStore.add, []
+
+    def killed(*arguments: object) -> None:
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        added.append(add(*arguments))
+
+    monkeypatch.setattr(run_module.ResultStore, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "killed")
+    monkeypatch.undo()
+    config.finetune.slots = 3  # may change between the two
+    run(config, tmp_path / "killed")
+    whole, killed_lines = lines(tmp_path / "whole"), lines(tmp_path / "killed")
+    for ours, theirs in zip(killed_lines, whole, strict=True):
+        assert ours.get("steps") == theirs.get("steps")
+        assert ours.get("selected", {}).get("step") == theirs.get("selected", {}).get("step")
+    np.testing.assert_allclose(
+        np.load(tmp_path / "killed" / "masks.npy"),
+        np.load(tmp_path / "whole" / "masks.npy"),
+        atol=1e-5,
+    )
+
+
+def test_the_same_slots_give_the_same_bytes(config, tmp_path):
+    run(config, tmp_path / "one")
+    run(config, tmp_path / "two")
+    for name in ("results.jsonl", "masks.npy", "settings.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_evaluate_leaves_the_explainer_alone(config, tmp_path):
+    config.task = "evaluate"
+    run(config, tmp_path / "out")
+    assert all(line["steps"] == 1 for line in lines(tmp_path / "out") if "skipped" not in line)
+
+
+def test_pretraining_resumes_and_serves(config, tmp_path, monkeypatch):
+    config.task = "pretrain"
+    config.pretrain.batch_size = 2
+    config.pretrain.epochs = 3
+    config.pretrain.validation = 0.2
+    run(config, tmp_path / "whole")
+    save, saved = pretraining.write_json, []
+
+    def killed(*arguments: object) -> None:
+        saved.append(save(*arguments))
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretraining, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "parts")
+    monkeypatch.undo()
+    assert "validation POS" in run(config, tmp_path / "parts")
+    for name in ("explainer.safetensors", "last.safetensors"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "parts" / name).read_bytes() == whole
+    config.task = "finetune"
+    config.explainer.checkpoint = str(tmp_path / "whole" / "explainer.safetensors")
+    config.finetune.resume = True
+    assert "5 explained" in run(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": "nowhere"}, "no images at nowhere"),
+        ({"task": "finetun"}, r"config.task is 'finetun' \(did you mean 'finetune'\?\)"),
+        ({"explainee.name": "vit_bass_patch16_224"}, "nearest names are vit_base_patch16_224"),
+        (
+            {"explainee.name": "resnet18", "explainee.sizes": ConfigDict()},
+            r"1 missing|missing: conv1",
+        ),
+        ({"explainee.sizes.num_classes": 7}, r"head.weight \(5, 16\) instead of \(7, 16\)"),
+        ({"explainee.weights": "none.safetensors"}, "no weights at none.safetensors"),
+        ({"objective.target": "label"}, "has no label to explain"),
+        ({"finetune.resume": True}, "give config.explainer.checkpoint"),
+        ({"indices": "a:b"}, "expected start:stop"),
+        ({"indices": "100:"}, "leave none of the 6 images"),
+        ({"compute_dtype": "float16"}, "float32, bfloat16"),
+        ({"rivals": ("gradcam",)}, "there are integrated_gradients"),
+        ({"finetune.slots": 0}, "config.finetune.slots is 0"),
+    ],
+)
+def test_bad_settings_are_one_line_and_leave_nothing(config, tmp_path, change, message):
+    config.update_from_flattened_dict(change)
+    with pytest.raises(InputError, match=message) as caught:
+        run(config, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_configuration_in_the_same_place(config, tmp_path):
+    run(config, tmp_path / "out")
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    config.objective.mask_weight = 7.0
+    with pytest.raises(InputError, match=r"objective.mask_weight was 50.0, is 7.0"):
+        run(config, tmp_path / "out")
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
+
+
+def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "bytes_free", lambda: 1_500_000)
+    config.finetune.slots = 5
+    with pytest.raises(InputError, match=r"5 slots need about .* set finetune.slots to \d or less"):
+        run(config, tmp_path / "out")
+
+
+def test_labels_beyond_the_classes(config, tmp_path):
+    config.labels = str(tmp_path / "labels.txt")
+    Path(config.labels).write_text("0\n1\n2\n3\n4\n5\n")
+    with pytest.raises(InputError, match=r"the label of e\.png is 5, but vit has 5 classes"):
+        run(config, tmp_path / "out")
+
+
+def test_explainer_and_explainee_of_different_kinds(config, tmp_path):
+    config.explainer.name = "cifar_resnet20"
+    config.explainer.sizes = ConfigDict({"depth": 8})
+    weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)
+    config.explainer.weights = str(weights)
+    with pytest.raises(InputError, match=r"\(32, 32\).*\(16, 16\).*same size"):
+        run(config, tmp_path / "out")
