@@ -2,8 +2,8 @@
 
 The explainee's weights come from the hub (or --config.explainee.weights=FILE). The explainer is the
 published one, converted by tools/convert_ltx_checkpoint.py, or one of your own from
---config.task=pretrain. With the published checkpoint, --config.finetune.resume=True resumes its Adam
-moments, step count and learning rate, as the original does.
+--config.task=pretrain. With the published checkpoint, --config.finetune.resume=True resumes its
+Adam moments, step count and learning rate, as the original does.
 The original pretrains with one image a class for 30 epochs on a schedule for 50,000 images, and so
 never leaves the warm-up: --config.pretrain.images_per_class=1 and
 --config.pretrain.schedule_steps=46875 do the same.

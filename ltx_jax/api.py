@@ -137,7 +137,7 @@ def explain(
     """
     pictures = _checked_images(images, explainee)
     wanted = _targets(targets, len(pictures), explainee)
-    known = [None] * len(pictures) if labels is None else list(labels)
+    known: list[Any] = [None] * len(pictures) if labels is None else list(labels)
     if len(known) != len(pictures):
         raise InputError(f"{len(known)} labels for {len(pictures)} images: give one an image")
     explainer = explainer or load_explainer(explainee)

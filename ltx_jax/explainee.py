@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 
@@ -45,9 +46,9 @@ class Explainee:
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     architecture: Architecture | None = struct.field(pytree_node=False, default=None)
 
-    def __call__(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n classes"]:
+    def __call__(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n classes"]:
         """Logits in float32, whatever the network computes in."""
-        return self.apply(self.params, images).astype(jnp.float32)
+        return self.apply(self.params, jnp.asarray(images)).astype(jnp.float32)
 
     def preprocessing(self, resize: str) -> Preprocessing:
         """How a photograph becomes an input.
@@ -82,9 +83,10 @@ def in_chunks(function: Callable[[Any], Any], items: Any, chunk: int | None) -> 
 
 
 def normalised(
-    images: Float[Array, "n H W 3"], mean: tuple[float, ...], std: tuple[float, ...]
+    images: Float[Array | np.ndarray, "n H W 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "n H W 3"]:
     """Images in [0,1] as a network wants them."""
+    images = jnp.asarray(images)
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 

@@ -35,7 +35,7 @@ class SavedOptimizer(NamedTuple):
     """What an explainer checkpoint keeps of its AdamW: moments, steps taken, last learning rate."""
 
     moments: Moments
-    count: int
+    step: int
     learning_rate: float
 
 
@@ -193,7 +193,7 @@ def save_explainer(
             named = to_state_dict(join(moments), table)
             tensors |= {prefix + name: tensor for name, tensor in named.items()}
         metadata |= {
-            "step": str(optimizer.count),
+            "step": str(optimizer.step),
             "learning_rate": repr(optimizer.learning_rate),
         }
     write_bytes(Path(path), save(tensors, metadata))

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -27,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
         return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
-    name = Path(flags.FLAGS["config"].config_filename).stem
+    flag: Any = flags.FLAGS["config"]
+    name = Path(flag.config_filename).stem
     try:
         print(run(_CONFIG.value, Path(_WORKDIR.value or Path("results") / name)))
     except InputError as error:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from ltx_jax import settings
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.scenes import SceneSource
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
 from ltx_jax.engine.pretrain import (
     PretrainSettings,
@@ -29,12 +28,11 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading import SavedOptimizer, load_optimizer, load_trained, save_explainer
 from ltx_jax.reporting.files import make_directory, write_json
 
-Images = Source | SceneSource
 # The explainer of the best epoch, that of the last one with what resuming needs, and the curves.
 BEST, LAST, CURVES = "explainer.safetensors", "last.safetensors", "pretraining.json"
 
 
-def pretrain(config: ConfigDict, source: Images, models: settings.Models, workdir: Path) -> str:
+def pretrain(config: ConfigDict, source: Source, models: settings.Models, workdir: Path) -> str:
     """Pretrain the explainer and keep the epoch whose masks have the best validation POS.
 
     After each epoch the work directory holds all that a restart needs to go on from there.
@@ -60,7 +58,7 @@ def pretrain(config: ConfigDict, source: Images, models: settings.Models, workdi
     make_directory(workdir)
     state, curves = _resume(config, source, explainer, plan, workdir)
     for epoch in range(len(curves["epochs"]), chosen.epochs):
-        order = np.random.default_rng([config.seed, epoch]).permutation(training)
+        order = np.random.default_rng([config.seed, epoch]).permutation(training).tolist()
         totals = []
         bar = tqdm(total=per_epoch, unit=" batches", desc=f"epoch {epoch}", disable=None)
         for images, labels in batches(source, how, order, chosen.batch_size):
@@ -79,7 +77,7 @@ def pretrain(config: ConfigDict, source: Images, models: settings.Models, workdi
     return f"{workdir / BEST}: epoch {best['epoch']}, validation POS {best['pos']:.2f}"
 
 
-def split_images(source: Images, config: ConfigDict) -> tuple[list[int], list[int]]:
+def split_images(source: Source, config: ConfigDict) -> tuple[list[int], list[int]]:
     """Indices to train on and to validate with, drawn by the seed.
 
     Raises:
@@ -100,7 +98,7 @@ def split_images(source: Images, config: ConfigDict) -> tuple[list[int], list[in
 
 
 def batches(
-    source: Images, how: Preprocessing, order: Sequence[int], size: int
+    source: Source, how: Preprocessing, order: Sequence[int], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Full batches of images [n,H,W,3] in [0,1] with labels [n] (−1 where unknown).
 
@@ -119,7 +117,7 @@ def batches(
             images, labels = [], []
 
 
-def _per_class(source: Images, candidates: Sequence[int], most: int) -> list[int]:
+def _per_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:
     taken: dict[Any, int] = {}
     kept = []
     for i in candidates:
@@ -136,7 +134,7 @@ def _per_class(source: Images, candidates: Sequence[int], most: int) -> list[int
 
 
 def _resume(
-    config: ConfigDict, source: Images, explainer: Explainer, plan: PretrainSettings, workdir: Path
+    config: ConfigDict, source: Source, explainer: Explainer, plan: PretrainSettings, workdir: Path
 ) -> tuple[TrainState, dict[str, Any]]:
     """The state to go on from and the curves so far."""
     told = settings.pretrain_fingerprint(config, source.names)
@@ -152,7 +150,7 @@ def _resume(
         )
     saved = load_optimizer(workdir / LAST, explainer)
     trained = load_trained(workdir / LAST, explainer)
-    return restore_train_state(trained, saved.moments, saved.count, plan), curves
+    return restore_train_state(trained, saved.moments, saved.step, plan), curves
 
 
 def _save(

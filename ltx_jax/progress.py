@@ -23,9 +23,9 @@ def compile_clock() -> Iterator[CompileClock]:
     """Count the compile time of everything inside the block."""
     clock = CompileClock()
 
-    def listen(event: str, duration: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILING:
-            clock.seconds += duration
+            clock.seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

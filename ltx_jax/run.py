@@ -52,7 +52,7 @@ class Run(NamedTuple):
     """What a task works with."""
 
     config: ConfigDict
-    source: Source | SceneSource
+    source: Source
     models: settings.Models
     rows: list[Row]
 
@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: Path) -> str:
     return explain(Run(config, source, models, plan(source, models, config)), workdir)
 
 
-def plan(source: Source | SceneSource, models: settings.Models, config: ConfigDict) -> list[Row]:
+def plan(source: Source, models: settings.Models, config: ConfigDict) -> list[Row]:
     """The explanations to make: one an image, or one for each of its several labels.
 
     Raises:

@@ -75,7 +75,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def load_source(config: ConfigDict) -> Source | SceneSource:
+def load_source(config: ConfigDict) -> Source:
     """The images of a run, cut to `indices` and `limit`.
 
     Raises:
@@ -140,7 +140,7 @@ def finetune_settings(config: ConfigDict, explainer: Explainer) -> tuple[Finetun
                 "config.finetune.resume needs an optimizer state: give config.explainer.checkpoint"
             )
         saved = load_optimizer(config.explainer.checkpoint, explainer)
-        start = Start(explainer.trained, saved.moments, jnp.int32(saved.count))
+        start = Start(explainer.trained, saved.moments, jnp.int32(saved.step))
     evaluate_only = config.task == "evaluate"  # one mask, drawn by the explainer as it is
     settings = FinetuneSettings(
         objective=objective(config),
@@ -164,7 +164,7 @@ def learning_rates(chosen: ConfigDict, saved: SavedOptimizer | None) -> tuple[fl
         return (float(chosen.learning_rate),) * chosen.steps
     length = chosen.schedule_steps
     schedule = warmup_then_decay(chosen.learning_rate, length // 5, length)
-    later = [float(schedule(saved.count + step)) for step in range(1, chosen.steps)]
+    later = [float(schedule(saved.step + step)) for step in range(1, chosen.steps)]
     return (saved.learning_rate, *later)
 
 

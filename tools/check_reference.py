@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,7 +230,7 @@ def finetuned(
     masks = []
     for _ in rates:
         state = advance(
-            state, network.explainee, explainer.replace(trained={}), start.count, settings
+            state, network.explainee, replace(explainer, trained={}), start.step, settings
         )
         masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
     return state, np.stack(masks, 1)
@@ -264,7 +265,7 @@ def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[
     saved = load_optimizer(scratch / "checkpoint.safetensors", explainer)
     masks = explainer.masks(explainer.trained, network.images)
     yield Row("checkpoint token_mask", _worst(masks[:, None], expected["token_mask"]), _MASK)
-    start = Start(explainer.trained, saved.moments, jnp.int32(saved.count))
+    start = Start(explainer.trained, saved.moments, jnp.int32(saved.step))
     resumed = network._replace(explainer=explainer)
     # One step at the checkpoint's rate; the second mask shows what it did to the first image.
     state, after = finetuned(resumed, [saved.learning_rate, 0.0], start)

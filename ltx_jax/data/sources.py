@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -32,8 +32,15 @@ class Source(Protocol):
     A label is a class index, a tuple of several, or None where it is unknown.
     """
 
-    names: tuple[str, ...]
-    labels: tuple[int | tuple[int, ...] | None, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One a picture, all different."""
+        ...
+
+    @property
+    def labels(self) -> tuple[int | tuple[int, ...] | None, ...]:
+        """One a picture."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -289,7 +296,7 @@ def _read_label_lines(path: Path, names: Sequence[str]) -> dict[str, int]:
         ) from error
 
 
-def _read_json(path: Path) -> object:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(_read_text(path))
     except json.JSONDecodeError as error:

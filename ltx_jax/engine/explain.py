@@ -110,7 +110,9 @@ def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 @jax.jit
-def _logits(explainee: Explainee, images: Float[Array, "n H W 3"]) -> Float[Array, "n classes"]:
+def _logits(
+    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"]
+) -> Float[Array, "n classes"]:
     return explainee(images)
 
 
@@ -173,7 +175,7 @@ def _score(
 @partial(jax.jit, static_argnames=("most_relevant_first", "chunk"))
 def _remaining_scores(
     explainee: Explainee,
-    images: Float[Array, "n H W 3"],
+    images: Float[Array | np.ndarray, "n H W 3"],
     token_masks: Float[Array, "n g h"],
     classes: Int[Array, "n k"],
     logits: Float[Array, "n classes"],
@@ -191,9 +193,9 @@ def _remaining_scores(
 @partial(jax.jit, static_argnames="chunk")
 def score_pixel_masks(
     explainee: Explainee,
-    images: Float[Array, "n H W 3"],
-    pixel_masks: Float[Array, "n H W"],
-    targets: Int[Array, " n"],
+    images: Float[Array | np.ndarray, "n H W 3"],
+    pixel_masks: Float[Array | np.ndarray, "n H W"],
+    targets: Int[Array | np.ndarray, " n"],
     chunk: int | None = None,
 ) -> dict[str, Float[Array, " n"]]:
     """The six `SCORES` in percent of anybody's masks (in [0,1]) for the given classes."""

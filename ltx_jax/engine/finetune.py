@@ -9,7 +9,7 @@ stopping early saves time instead of leaving lanes idle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +68,7 @@ class Start(NamedTuple):
 
     trained: Leaves
     moments: adamw.Moments
-    count: Int[Array, ""]
+    step: Int[Array, ""]
 
 
 class Task(NamedTuple):
@@ -147,7 +147,7 @@ def finetune(
     """
     start = start or start_fresh(explainer)
     explainer = explainer.for_slots()
-    network = explainer.replace(trained={})
+    network = replace(explainer, trained={})
     waiting = iter(tasks)
     running: dict[int, Task] = {}
     state: Slots | None = None
@@ -160,10 +160,10 @@ def finetune(
                 running[slot] = task
         if state is None or not running:
             return
-        state = advance(state, explainee, network, start.count, settings)
-        for slot in np.flatnonzero(~np.asarray(state.active)):
+        state = advance(state, explainee, network, start.step, settings)
+        for slot in np.flatnonzero(~np.asarray(state.active)).tolist():
             if slot in running:
-                yield _harvest(state, int(slot), running.pop(slot))
+                yield _harvest(state, slot, running.pop(slot))
 
 
 def empty_slots(
@@ -247,7 +247,7 @@ def advance(
         jnp.asarray(settings.learning_rates)[state.steps - 1],
         axes,
     )
-    return state.replace(trained=trained, moments=moments)
+    return replace(state, trained=trained, moments=moments)
 
 
 def _judge(
@@ -277,7 +277,8 @@ def _judge(
     better &= state.active[:, None]
     limit = settings.stop_below if settings.optimize == "pos" else -settings.stop_above
     steps = jnp.where(state.active, now + 1, now)
-    return state.replace(
+    return replace(
+        state,
         masks=jnp.where(better[..., None, None], masks[:, None], state.masks),
         mask_steps=jnp.where(better, now[:, None], state.mask_steps),
         loss=record(state.loss, loss),
@@ -306,7 +307,8 @@ def refill(
             for path, leaf in leaves.items()
         }
 
-    return state.replace(
+    return replace(
+        state,
         trained=put(state.trained, start.trained),
         moments=adamw.Moments(
             put(state.moments.first, start.moments.first),

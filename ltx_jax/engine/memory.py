@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +26,9 @@ def bytes_needed(
     network = explainer.for_slots()
     state = jax.eval_shape(lambda: empty_slots(explainee, network, settings, slots, 2))
     compiled = advance.lower(
-        state, explainee, network.replace(trained={}), jnp.int32(0), settings
+        state, explainee, replace(network, trained={}), jnp.int32(0), settings
     ).compile()
-    plan = compiled.memory_analysis()
+    plan: Any = compiled.memory_analysis()
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
 

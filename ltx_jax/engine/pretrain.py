@@ -103,8 +103,8 @@ def train_step(
     state: TrainState,
     explainee: Explainee,
     explainer: Explainer,
-    images: Float[Array, "n H W 3"],
-    targets: Int[Array, " n"],
+    images: Float[Array | np.ndarray, "n H W 3"],
+    targets: Int[Array | np.ndarray, " n"],
     settings: PretrainSettings,
 ) -> tuple[TrainState, StepLosses]:
     """One optimizer step on a batch.
@@ -149,7 +149,7 @@ def _pos(
     explainee: Explainee,
     explainer: Explainer,
     trained: Leaves,
-    images: Float[Array, "n H W 3"],
+    images: Float[Array | np.ndarray, "n H W 3"],
     chunk: int | None,
 ) -> Float[Array, " n"]:
     logits = explainee(images)

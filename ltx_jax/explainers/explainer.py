@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
@@ -52,7 +54,7 @@ class MaskNetwork(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n g h"]:
+    def __call__(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n g h"]:
         _, intermediates = self.backbone(images)
         grid = intermediates["features"]
         if self.mask_head == "tokens":
@@ -99,18 +101,21 @@ class Explainer:
     image_size: tuple[int, int] = struct.field(pytree_node=False)
     architecture: Architecture = struct.field(pytree_node=False)
 
-    def masks(self, trained: Leaves, images: Float[Array, "n H W 3"]) -> Float[Array, "n g h"]:
+    def masks(
+        self, trained: Leaves, images: Float[Array | np.ndarray, "n H W 3"]
+    ) -> Float[Array, "n g h"]:
         """Token masks of images in [0,1], with these trained leaves instead of its own."""
         with precision(self.module.dtype):
             inputs = normalised(images, self.mean, self.std)
-            return self.module.apply(join(trained, self.frozen), inputs)
+            masks = self.module.apply(join(trained, self.frozen), inputs)
+        return jnp.asarray(masks)
 
     def for_slots(self) -> Explainer:
         """The same network computed in the way that suits weights of each image's own."""
         if not hasattr(self.module.backbone, "as_products"):
             return self
         backbone = self.module.backbone.clone(as_products=True)
-        return self.replace(module=self.module.clone(backbone=backbone))
+        return replace(self, module=self.module.clone(backbone=backbone))
 
     def grid(self) -> tuple[int, int]:
         """Tokens of its masks along height and width."""

@@ -56,7 +56,9 @@ def interpolation_matrix(tokens: int, pixels: int) -> np.ndarray:
     return matrix
 
 
-def upsample(token_masks: Float[Array, "n g h"], size: tuple[int, int]) -> Float[Array, "n H W"]:
+def upsample(
+    token_masks: Float[Array | np.ndarray, "n g h"], size: tuple[int, ...]
+) -> Float[Array, "n H W"]:
     """Token masks to pixel masks, bilinearly; `size` is (H, W).
 
     The one upsampling of the project: training, scores and pictures all go through it. Works on

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ class Confidence(NamedTuple):
 
 
 def class_probability(
-    logits: Float[Array, "n classes"], classes: Int[Array, "n k"]
+    logits: Float[Array | np.ndarray, "n classes"], classes: Int[Array | np.ndarray, "n k"]
 ) -> Float[Array, "n k"]:
     """The probability of each of the given classes."""
     return jnp.take_along_axis(jax.nn.softmax(logits), classes, axis=-1)
 
 
 def confidence(
-    logits: Float[Array, "n classes"],
-    masked_logits: Float[Array, "n classes"],
-    classes: Int[Array, "n k"],
+    logits: Float[Array | np.ndarray, "n classes"],
+    masked_logits: Float[Array | np.ndarray, "n classes"],
+    classes: Int[Array | np.ndarray, "n k"],
 ) -> Confidence:
     """How the mask changes the probability of each class.
 

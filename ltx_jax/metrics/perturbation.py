@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ltx_jax.explainee import Explainee, in_chunks
@@ -33,7 +34,7 @@ class Areas(NamedTuple):
 
 
 def removal_ranks(
-    pixel_masks: Float[Array, "n H W"], most_relevant_first: bool
+    pixel_masks: Float[Array | np.ndarray, "n H W"], most_relevant_first: bool
 ) -> Int[Array, "n H W"]:
     """The position of each pixel in the order of removal; ties keep their reading order."""
     flat = pixel_masks.reshape(pixel_masks.shape[0], -1)
@@ -43,10 +44,10 @@ def removal_ranks(
 
 def perturbation_areas(
     explainee: Explainee,
-    images: Float[Array, "n H W 3"],
-    pixel_masks: Float[Array, "n H W"],
-    classes: Int[Array, "n k"],
-    logits: Float[Array, "n classes"],
+    images: Float[Array | np.ndarray, "n H W 3"],
+    pixel_masks: Float[Array | np.ndarray, "n H W"],
+    classes: Int[Array | np.ndarray, "n k"],
+    logits: Float[Array | np.ndarray, "n classes"],
     most_relevant_first: bool,
     chunk: int | None = None,
 ) -> Areas:
@@ -72,7 +73,7 @@ def perturbation_areas(
 
 
 def _perturbed_logits(
-    explainee: Explainee, images: Float[Array, "n H W 3"], ranks: Int[Array, "n H W"]
+    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"], ranks: Int[Array, "n H W"]
 ) -> Float[Array, "n steps classes"]:
     n, height, width = ranks.shape
     removed = jnp.array([int(height * width * fraction) for fraction in FRACTIONS])
@@ -83,7 +84,7 @@ def _perturbed_logits(
 
 
 def _read(
-    logits: Float[Array, "n steps classes"], classes: Int[Array, "n k"]
+    logits: Float[Array | np.ndarray, "n steps classes"], classes: Int[Array | np.ndarray, "n k"]
 ) -> tuple[Bool[Array, "n k steps"], Float[Array, "n k steps"]]:
     agreement = logits.argmax(-1)[:, None] == classes[..., None]
     probability = jnp.take_along_axis(jax.nn.softmax(logits), classes[:, None], axis=-1)

@@ -102,9 +102,9 @@ def convolve_as_products(
     if groups > 1:
         if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
             raise ValueError("only depthwise convolutions can be grouped here")
-        return sum(shifted(i, j) * kernel[i, j, 0] for i, j in offsets)
+        return jax.tree.reduce(jnp.add, [shifted(i, j) * kernel[i, j, 0] for i, j in offsets])
     if rows * columns > x.shape[-1]:
-        return sum(shifted(i, j) @ kernel[i, j] for i, j in offsets)
+        return jax.tree.reduce(jnp.add, [shifted(i, j) @ kernel[i, j] for i, j in offsets])
     patches = jnp.concatenate([shifted(i, j) for i, j in offsets], axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 

@@ -97,7 +97,7 @@ def architecture(
 
 # --- Vision transformers ------------------------------------------------------------------------
 
-_VIT_SIZES: Mapping[str, dict[str, int]] = {
+_VIT_SIZES: Mapping[str, dict[str, Any]] = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
     "small": {"width": 384, "depth": 12, "num_heads": 6},
     "base": {"width": 768, "depth": 12, "num_heads": 12},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -48,9 +49,9 @@ class LossTerms(NamedTuple):
 def losses(
     objective: Objective,
     explainee: Explainee,
-    images: Float[Array, "n H W 3"],
-    token_masks: Float[Array, "n g h"],
-    targets: Int[Array, " n"],
+    images: Float[Array | np.ndarray, "n H W 3"],
+    token_masks: Float[Array | np.ndarray, "n g h"],
+    targets: Int[Array | np.ndarray, " n"],
 ) -> LossTerms:
     """The objective for each image; its mean over a batch is the original's batch loss.
 
@@ -65,7 +66,7 @@ def losses(
     return LossTerms(fit + objective.mask_weight * area, fit, area)
 
 
-def mask_term(token_masks: Float[Array, "n g h"], kind: str) -> Float[Array, " n"]:
+def mask_term(token_masks: Float[Array | np.ndarray, "n g h"], kind: str) -> Float[Array, " n"]:
     """How much each mask marks.
 
     Args:
@@ -89,7 +90,7 @@ def mask_term(token_masks: Float[Array, "n g h"], kind: str) -> Float[Array, " n
 
 
 def _misfit(
-    logits: Float[Array, "n classes"], targets: Int[Array, " n"], logits_only: bool
+    logits: Float[Array, "n classes"], targets: Int[Array | np.ndarray, " n"], logits_only: bool
 ) -> Float[Array, " n"]:
     if logits_only:
         return -jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]

@@ -54,7 +54,7 @@ def publish(
     for i, record in enumerate(done[: max(overlays, gallery)]):
         image = picture(record["row"])
         mask = store.masks(record["row"])[list(masks).index("selected")]
-        pixels = upsample(mask, (image.shape[0], image.shape[1]))
+        pixels = np.asarray(upsample(mask, image.shape[:2]))
         if i < overlays:
             save_png(store.directory / "overlays" / f"{names[i]}.png", panel(image, pixels))
         if i < gallery:
