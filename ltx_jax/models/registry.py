@@ -77,7 +77,7 @@ def architecture(
     Raises:
       InputError: for an unknown name (the nearest are shown) or attribute.
     """
-    base = name.split(".")[0]
+    base, _, _ = name.partition(".")
     if base not in ARCHITECTURES:
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3, cutoff=0.3) or ARCHITECTURES
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
@@ -92,7 +92,8 @@ def architecture(
     if "image_size" in sizes:
         how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)
     how = dataclasses.replace(how, mean=mean or how.mean, std=std or how.std)
-    return dataclasses.replace(found, name=name, module=module, preprocessing=how)
+    hub = f"timm/{name}" if "." in name else found.hub
+    return dataclasses.replace(found, name=name, module=module, preprocessing=how, hub=hub)
 
 
 # --- Vision transformers ------------------------------------------------------------------------
@@ -103,9 +104,27 @@ _VIT_SIZES: Mapping[str, dict[str, Any]] = {
     "base": {"width": 768, "depth": 12, "num_heads": 12},
     "large": {"width": 1024, "depth": 24, "num_heads": 16},
 }
-_VIT_TAGS = {  # the default weights of timm
+_VITS = (  # size, patch, image: those that timm has classifiers of
+    ("tiny", 16, 224),
+    ("tiny", 16, 384),
+    ("small", 16, 224),
+    ("small", 16, 384),
+    ("small", 32, 224),
+    ("small", 32, 384),
+    ("base", 8, 224),
+    ("base", 16, 224),
+    ("base", 16, 384),
+    ("base", 32, 224),
+    ("base", 32, 384),
+    ("large", 16, 224),
+    ("large", 16, 384),
+    ("large", 32, 384),
+)
+_DEITS = (("tiny", 224), ("small", 224), ("base", 224), ("base", 384))
+_VIT_TAGS = {  # timm's default weights where they are not augreg_in21k_ft_in1k
     "vit_base_patch8_224": "augreg2_in21k_ft_in1k",
     "vit_base_patch16_224": "augreg2_in21k_ft_in1k",
+    "vit_large_patch32_384": "orig_in21k_ft_in1k",
 }
 
 
@@ -131,14 +150,10 @@ def _vit(name: str, size: str, patch: int, image: int, deit: bool) -> Architectu
 def _vits() -> list[Architecture]:
     found = [
         _vit(f"vit_{size}_patch{patch}_{image}", size, patch, image, deit=False)
-        for size in _VIT_SIZES
-        for patch in (8, 14, 16, 32)
-        for image in (224, 384)
+        for size, patch, image in _VITS
     ]
     found += [
-        _vit(f"deit_{size}_patch16_{image}", size, 16, image, deit=True)
-        for size in ("tiny", "small", "base")
-        for image in (224, 384)
+        _vit(f"deit_{size}_patch16_{image}", size, 16, image, deit=True) for size, image in _DEITS
     ]
     # A ViT of any other size: give it by attributes.
     return [*found, dataclasses.replace(found[0], name="vit", hub=None, download=None)]

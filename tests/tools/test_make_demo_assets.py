@@ -26,22 +26,40 @@ def test_windows_hold_what_is_covered_and_lie_within() -> None:
 
 
 def test_close_ups_show_their_object_whole() -> None:
-    batch = make.close_ups(8, 0)
+    batch = make.close_ups(11, 8, 0)
     assert batch.images.shape == (8, 48, 48, 3)
     np.testing.assert_allclose(batch.shares.sum(-1), 1.0, rtol=1e-6)
-    # The object in the middle is seen whole; of any other a part at most.
-    first, second = scenes(make.CLOSE_UP_SEED, 4, (2, 2)).labels.nonzero()[1].reshape(4, 2).T
-    rows = np.arange(4)
-    assert (batch.shares[2 * rows, first] >= 0.5).all()
-    assert (batch.shares[2 * rows + 1, second] >= 0.5).all()
+    # Two windows a scene, one an object. It is seen whole, of the other object a part at most;
+    # every third window is veiled.
+    labels = scenes(11, 4, (2, 2)).labels.nonzero()[1]
+    clear = np.arange(8) % 3 < 2
+    assert (batch.shares[np.arange(8), labels] >= 0.5)[clear].all()
 
 
 def test_scenes_ask_for_every_class_alike() -> None:
     batch = make.whole_scenes(5, 6, 2)
     drawn = scenes(5, 6, first=12)
-    np.testing.assert_array_equal(batch.images, drawn.image)
-    np.testing.assert_array_equal(batch.shares > 0, drawn.labels > 0)
-    np.testing.assert_allclose(batch.shares.max(-1), 1 / drawn.labels.sum(-1))
+    clear = np.array([0, 1, 3, 4])
+    np.testing.assert_array_equal(batch.images[clear], drawn.image[clear])
+    uniform = drawn.labels / drawn.labels.sum(-1, keepdims=True)
+    np.testing.assert_allclose(batch.shares[clear], uniform[clear], rtol=1e-6)
+    assert (batch.images[2] <= drawn.image[2]).all()
+
+
+def test_answers_follow_what_is_left_of_the_objects() -> None:
+    """Two objects of four pixels, of classes 0 and 1, in a row of eight."""
+    masks = np.zeros((4, 3, 1, 8), np.bool_)
+    masks[:, 0, :, :4] = masks[:, 1, :, 4:] = True
+    shown = np.ones((4, 1, 8))
+    shown[1, :, :4] = 0.5  # half of the first: still as sure as of two whole ones
+    shown[2, :, 1:] = 0.0  # a quarter of the first, nothing else: half sure
+    shown[3] = 0.0
+    images = np.full((4, 1, 8, 3), 200, np.uint8)
+    batch = make.veiled(images, masks, shown, masks.sum((2, 3)))
+    wanted = [[1 / 2, 1 / 2, 0], [1 / 3, 2 / 3, 0], [2 / 3, 1 / 6, 1 / 6], [1 / 3, 1 / 3, 1 / 3]]
+    np.testing.assert_allclose(batch.shares, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(batch.images[1, 0, :, 0], [100] * 4 + [200] * 4)
+    assert not batch.images[3].any()
 
 
 def test_enlarged_positions_are_interpolated() -> None:

@@ -1,0 +1,54 @@
+"""Convolutions as matrix products, and pooling with a ceiling."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltx_jax.models.layers import Convolution, max_pool
+
+CASES = [
+    # kernel, strides, padding, input channels, output channels, groups, side
+    (3, 1, ((1, 1), (1, 1)), 4, 6, 1, 9),
+    (3, 2, ((1, 1), (1, 1)), 64, 8, 1, 5),  # few positions: gathered patches
+    (7, 2, ((3, 3), (3, 3)), 3, 5, 1, 16),
+    (3, 2, "SAME", 4, 4, 1, 8),
+    (3, 2, "VALID", 3, 4, 1, 10),
+    (1, 1, ((0, 0), (0, 0)), 5, 7, 1, 4),
+    (3, 2, ((1, 1), (1, 1)), 6, 6, 6, 7),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_are_convolutions(case):
+    kernel, stride, padding, channels, features, groups, side = case
+    size = {"kernel_size": (kernel, kernel), "strides": (stride, stride)}
+    plain = Convolution(features, **size, padding=padding, groups=groups)
+    products = plain.clone(as_products=True)
+    x = jax.random.normal(jax.random.key(0), (2, 3, side, side, channels))
+    weights = jax.vmap(lambda key: plain.init(key, x[0]))(jax.random.split(jax.random.key(1), 2))
+
+    def loss(module, weights, x):
+        y = jax.vmap(module.apply)(weights, x)
+        return jnp.sin(y).sum(), y
+
+    ours, theirs = (
+        jax.value_and_grad(loss, argnums=(1, 2), has_aux=True)(module, weights, x)
+        for module in (products, plain)
+    )
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_only_depthwise_convolutions_are_grouped():
+    x = jnp.ones((1, 4, 4, 4))
+    with pytest.raises(ValueError, match="depthwise"):
+        Convolution(4, groups=2, as_products=True).init(jax.random.key(0), x)
+
+
+def test_the_last_window_may_hang_over():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    assert max_pool(x, 3, 2, "VALID").reshape(-1).tolist() == [10]
+    assert max_pool(x, 3, 2, "VALID", ceil_mode=True).reshape(-1).tolist() == [10, 11, 14, 15]

@@ -1,0 +1,131 @@
+"""Every family against timm and torchvision on random weights."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.parity
+parity = pytest.importorskip("parity_tools")
+
+from ltx_jax.data.preprocessing import Preprocessing  # noqa: E402
+from ltx_jax.models.registry import ARCHITECTURES, architecture  # noqa: E402
+from ltx_jax.weights.state_dict import from_state_dict, shapes_of  # noqa: E402
+
+IMAGES = np.random.default_rng(0).normal(0, 1, (2, 64, 64, 3)).astype(np.float32)
+TORCHVISION = {"squeezenet1_1": "squeezenet1_1", "mobilenetv2_100": "mobilenet_v2"}
+SMALL_VIT = {"image_size": 64, "depth": 2}
+CASES = [
+    ("vit_tiny_patch16_224", SMALL_VIT),
+    ("vit_small_patch32_224", SMALL_VIT),
+    ("vit_base_patch16_224", SMALL_VIT),
+    ("deit_tiny_patch16_224", SMALL_VIT),
+    ("resnet18", {}),
+    ("resnet34", {}),
+    ("resnet50", {}),
+    ("densenet121", {}),
+    ("mobilenetv2_100", {}),
+    ("squeezenet1_1", {}),
+]
+
+
+def load(name: str, state: dict, size: int = 64, **sizes: int):
+    """Our network with a torch state dict; returns (module, variables)."""
+    network = architecture(name, **sizes)
+    for dialect in network.dialects:
+        state = dialect(state) or state
+    shapes = shapes_of(network.module, (size, size))
+    return network.module, from_state_dict(state, network.table(network.module), shapes, name)
+
+
+def theirs(name: str, **sizes: int):
+    """The same network of timm, or of torchvision where timm has none."""
+    if name == "squeezenet1_1":
+        return parity.torchvision.models.squeezenet1_1(weights=None)
+    more = {"img_size": sizes["image_size"], "depth": sizes["depth"]} if sizes else {}
+    return parity.timm.create_model(name, pretrained=False, **more)
+
+
+def assert_close(ours, reference, tolerance: float = 1e-4):
+    reference = reference.detach().numpy()
+    if reference.ndim == 4:
+        reference = reference.transpose(0, 2, 3, 1)
+    scale = np.abs(reference).max()
+    np.testing.assert_allclose(np.asarray(ours) / scale, reference / scale, atol=tolerance)
+
+
+@pytest.mark.parametrize(("name", "sizes"), CASES)
+def test_logits(name, sizes):
+    parity.torch.manual_seed(0)
+    network = parity.lively(theirs(name, **sizes))
+    module, variables = load(name, parity.state_dict(network), **sizes)
+    with parity.torch.no_grad():
+        expected = network(parity.channels_first(IMAGES))
+    ours, _ = jax.jit(module.apply)(variables, IMAGES)
+    assert_close(ours, expected)
+
+
+def test_torchvisions_mobilenet_has_its_own_names():
+    network = parity.lively(parity.torchvision.models.mobilenet_v2(weights=None))
+    module, variables = load("mobilenetv2_100", parity.state_dict(network))
+    with parity.torch.no_grad():
+        expected = network(parity.channels_first(IMAGES))
+    assert_close(jax.jit(module.apply)(variables, IMAGES)[0], expected)
+
+
+LAYERS = {
+    "vit_tiny_patch16_224": (SMALL_VIT, {"norm": "tokens", "blocks.0": "blocks.0"}),
+    "resnet50": ({}, {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)} | {"maxpool": "stem"}),
+    "densenet121": (
+        {},
+        {f"features.denseblock{i}": f"block{i}" for i in (1, 2, 3, 4)}
+        | {"features.norm5.bn": "features"},
+    ),
+    "mobilenetv2_100": ({}, {"blocks.0": "block0", "blocks.1": "block2", "blocks.6": "block16"}),
+    "squeezenet1_1": ({}, {f"features.{i}": f"fire{i}" for i in (3, 4, 6, 7, 9, 10, 11, 12)}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_by_layer(name):
+    sizes, layers = LAYERS[name]
+    parity.torch.manual_seed(1)
+    reference = theirs(name, **sizes)
+    if name == "densenet121":  # timm's norms hold their activation; torchvision's do not
+        reference = parity.torchvision.models.densenet121(weights=None)
+        layers = {key.removesuffix(".bn"): value for key, value in layers.items()}
+    network = parity.lively(reference)
+    seen = {}
+    for path in layers:
+        module = network.get_submodule(path)
+        module.register_forward_hook(
+            lambda _m, _i, out, path=path: seen.update({path: out.clone()})
+        )
+    with parity.torch.no_grad():
+        network(parity.channels_first(IMAGES))
+    module, variables = load(name, parity.state_dict(network), **sizes)
+    _, named = jax.jit(module.apply)(variables, IMAGES)
+    if name.startswith("vit"):
+        grid = named["features"].reshape(len(IMAGES), -1, module.width)
+        named["tokens"] = np.concatenate([named["class_token"][:, None], grid], axis=1)
+        named |= {f"blocks.{i}": block for i, block in enumerate(named["blocks"])}
+    for path, ours in layers.items():
+        assert_close(named[ours], seen[path])
+
+
+@pytest.mark.parametrize("name", [n for n, a in ARCHITECTURES.items() if a.hub])
+def test_parameters_and_preprocessing_are_timms(name):
+    with parity.torch.device("meta"):
+        network = parity.timm.create_model(name, pretrained=False)
+    found = architecture(name)
+    shapes = jax.tree.leaves(shapes_of(found.module, found.size)["params"])
+    assert sum(np.prod(leaf.shape) for leaf in shapes) == sum(
+        parameter.numel() for parameter in network.parameters()
+    )
+    config = parity.timm.get_pretrained_cfg(found.hub.removeprefix("timm/"))
+    how: Preprocessing = found.preprocessing
+    assert how.mean == tuple(config.mean) and how.std == tuple(config.std)
+    assert how.interpolation == config.interpolation
+    assert how.crop_fraction == config.crop_pct
+    assert how.size == tuple(config.input_size[1:])
