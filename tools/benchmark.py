@@ -1,0 +1,154 @@
+"""Measure the finetuning engine, alone or against the original's loop in PyTorch.
+
+python tools/benchmark.py --config=configs/cifar_vit.py --config.images=… [--against-pytorch]
+
+Runs the images of the configuration through the engine, compilation apart, and prints images and
+image-steps a second. With --against-pytorch the same images also go through the original's loop:
+eager PyTorch in float32 on timm's ViT, one image at a time, one step at a time (explainer forward
+and backward through the explainee, AdamW, ten forwards for the score). The two take turns on parts
+of the images, so that a machine whose speed drifts is unfair to neither; the ratio is of the sums.
+The figures are also written as JSON with --json=FILE.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from ltx_jax import settings
+from ltx_jax.data.sources import UnreadableImage, iterate
+from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
+from ltx_jax.errors import InputError
+from ltx_jax.progress import compile_clock
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+_AGAINST = flags.DEFINE_bool("against-pytorch", False, "Run the original's loop as well.")
+_TURNS = flags.DEFINE_integer("turns", 4, "Parts that the two take turns on.")
+_JSON = flags.DEFINE_string("json", None, "Where the figures go.")
+
+
+class Measured(NamedTuple):
+    """Seconds, images, and steps of all images together; the selected POS of each image."""
+
+    seconds: float
+    images: int
+    steps: int
+    pos: list[float]
+
+
+Method = Callable[[Sequence[Task]], Measured]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; 2 where the configuration cannot be used."""
+    del argv
+    config = _CONFIG.value
+    try:
+        settings.check(config)
+        models = settings.load_models(config)
+        chosen, start = settings.finetune_settings(config, models.explainer)
+        tasks = load_tasks(config, models)
+    except InputError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    slots = min(config.finetune.slots, len(tasks))
+    engine = engine_method(models, chosen, start, slots)
+    with compile_clock() as clock:
+        engine(tasks[:1])
+    methods: dict[str, Method] = {"engine": engine}
+    if _AGAINST.value:
+        methods["pytorch"] = pytorch_method(models, chosen)
+        methods["pytorch"](tasks[:1])
+    figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
+    if _JSON.value:
+        Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def load_tasks(config: Any, models: settings.Models) -> list[Task]:
+    """The configuration's images with the predicted class to explain."""
+    source = settings.load_source(config)
+    how = models.explainee.preprocessing(config.resize)
+    predict = jax.jit(models.explainee)
+    tasks = []
+    for row, image in iterate(source, how, range(len(source))):
+        if not isinstance(image, UnreadableImage):
+            picture = image.astype(np.float32) / 255
+            logits = np.asarray(predict(picture[None]))[0]
+            tasks.append(Task(row, picture, np.array([logits.argmax()], np.int32), logits))
+    return tasks
+
+
+def take_turns(
+    methods: dict[str, Method], tasks: Sequence[Task], turns: int
+) -> dict[str, list[Measured]]:
+    """Each part of the tasks through each method, in alternating order."""
+    size = -(-len(tasks) // turns)
+    measured: dict[str, list[Measured]] = {name: [] for name in methods}
+    for turn, first in enumerate(range(0, len(tasks), size)):
+        order = list(methods) if turn % 2 == 0 else list(methods)[::-1]
+        for name in order:
+            measured[name].append(methods[name](tasks[first : first + size]))
+    return measured
+
+
+def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[str, Any]:
+    """Print a table; returns its figures."""
+    figures: dict[str, Any] = {"compile_seconds": round(compile_seconds, 2)}
+    print(f"compilation: {compile_seconds:.1f} s")
+    for name, parts in measured.items():
+        seconds, images, steps = (sum(values) for values in list(zip(*parts, strict=True))[:3])
+        pos = float(np.mean([score for part in parts for score in part.pos]))
+        figures[name] = {
+            "seconds_per_image": seconds / images,
+            "milliseconds_per_image_step": 1e3 * seconds / steps,
+            "images": images,
+            "steps": steps,
+            "selected_pos": pos,
+        }
+        print(
+            f"{name:8} {images} images, {steps} steps: {seconds / images:.4f} s an image, "
+            f"{1e3 * seconds / steps:.2f} ms an image-step; selected POS {pos:.2f}"
+        )
+    if "pytorch" in figures:
+        each = [b.seconds / a.seconds for a, b in zip(*measured.values(), strict=True)]
+        ours, theirs = (figures[name]["seconds_per_image"] for name in ("engine", "pytorch"))
+        figures["times_faster"] = theirs / ours
+        turns = ", ".join(f"{ratio:.2f}" for ratio in each)
+        print(f"engine : pytorch = 1 : {theirs / ours:.2f} an image (turn by turn {turns})")
+    return figures
+
+
+def engine_method(
+    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int
+) -> Method:
+    """The slot engine on a list of tasks."""
+
+    def run(tasks: Sequence[Task]) -> Measured:
+        began = time.perf_counter()
+        done = list(finetune(*models, chosen, tasks, slots, start))
+        seconds = time.perf_counter() - began
+        pos = [float(one.agreement[one.mask_steps[1], 0]) for one in done]
+        return Measured(seconds, len(done), sum(one.steps for one in done), pos)
+
+    return run
+
+
+def pytorch_method(models: settings.Models, chosen: FinetuneSettings) -> Method:
+    """The original's loop over single images, lean: nothing but its steps."""
+    import pytorch_loop
+
+    return pytorch_loop.method(models.explainee, models.explainer, chosen, Measured)
+
+
+if __name__ == "__main__":
+    app.run(main)
