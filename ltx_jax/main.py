@@ -24,14 +24,18 @@ def main(argv: Sequence[str]) -> int:
         return _complain(
             f"unexpected argument {argv[1]!r}: settings are given as --config.KEY=VALUE"
         )
-    if _CONFIG.value is None:
+    config = _CONFIG.value
+    try:
+        _ = config and config.task
+    except OSError:  # a file that did not load complains when it is first used
+        return _complain(f"{_filename()} is no configuration file: give one of configs/")
+    if config is None:
         return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
-    flag: Any = flags.FLAGS["config"]
-    name = Path(flag.config_filename).stem
+    name = Path(_filename()).stem
     try:
-        print(run(_CONFIG.value, Path(_WORKDIR.value or Path("results") / name)))
+        print(run(config, Path(_WORKDIR.value or Path("results") / name)))
     except InputError as error:
         return _complain(str(error))
     return 0
@@ -43,8 +47,15 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(_complain(str(error)))
-    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-        sys.exit(_complain(str(error.args[0] if error.args else error)))
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        # The configuration's own complaint, with the nearest known settings, quoted once too often.
+        told = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("'")
+        sys.exit(_complain(f"unknown or unfit setting {told}"))
+
+
+def _filename() -> str:
+    flag: Any = flags.FLAGS["config"]
+    return str(flag.config_filename)
 
 
 def _complain(message: str) -> int:
