@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     )
     config.explainer.checkpoint = str(ASSETS / "demo_explainer.safetensors")
     config.objective.target = "label"
-    config.objective.mask_weight = 10.0
+    config.objective.mask_weight = 6.0
     config.finetune.learning_rate = 1e-3
     config.finetune.stop_below = 0.0  # never early: the table compares full finetunings
     config.rivals = ("integrated_gradients",)

@@ -132,7 +132,7 @@ class SceneSource:
 
     seed: int
     indices: Sequence[int]
-    objects: tuple[int, int] = (1, 3)
+    objects: tuple[int, int] = (1, 2)
 
     def __len__(self) -> int:
         return len(self.indices)
