@@ -144,8 +144,11 @@ class SceneSource:
 
     @cached_property
     def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The classes of each, the one in front last."""
-        return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
+        """What to explain of each: the object in front; of every fourth scene the two in front."""
+        return tuple(
+            scene_classes(self.seed, index, self.objects)[-2 if index % 4 == 0 else -1 :]
+            for index in self.indices
+        )
 
     def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
         """The picture, drawn at a network's size.
