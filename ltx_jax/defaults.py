@@ -45,7 +45,7 @@ def defaults() -> ConfigDict:
 
     config.finetune = ConfigDict()
     config.finetune.steps = 25  # most masks an image gets
-    config.finetune.slots = 8  # images side by side
+    config.finetune.slots = 8  # images side by side, on all local devices together
     config.finetune.chunk = 72  # most images in one forward of the explainee
     config.finetune.learning_rate = 2e-3
     # Resume the checkpoint's Adam moments, step count and learning rate, then follow a schedule of
@@ -55,6 +55,8 @@ def defaults() -> ConfigDict:
     config.finetune.stop_below = 6.0
     config.finetune.stop_above = 89.0
     config.finetune.optimize = "pos"  # or neg
+    # Stop scoring a mask once it cannot be selected: the same masks sooner, a trace with gaps.
+    config.finetune.lazy_scoring = False
     config.finetune.weight_decay = 0.01
 
     config.pretrain = ConfigDict()

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from ltx_jax.errors import InputError
 from ltx_jax.run import run
+from ltx_jax.runtime import prepare
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
         return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    prepare()
     name = Path(_filename()).stem
     try:
         print(run(config, Path(_WORKDIR.value or Path("results") / name)))

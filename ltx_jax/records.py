@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ltx_jax.engine.explain import Explanation
 
 Record = dict[str, Any]
@@ -23,7 +25,7 @@ def record(
         "steps": explanation.steps,
         "probability": round(explanation.probability, 6),
         "trace": {
-            "score": [round(float(score), 4) for score in explanation.score],
+            "score": [None if np.isnan(s) else round(float(s), 4) for s in explanation.score],
             "loss": [round(float(loss), 5) for loss in explanation.loss],
         },
     }

@@ -150,6 +150,7 @@ def finetune_settings(config: ConfigDict, explainer: Explainer) -> tuple[Finetun
         stop_above=chosen.stop_above,
         adamw=AdamW(weight_decay=chosen.weight_decay),
         chunk=chosen.chunk,
+        lazy=chosen.lazy_scoring,
     )
     return settings, start
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import jax
@@ -14,6 +15,13 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading import load_explainee, load_explainer
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import to_state_dict
+
+# Several devices, so that everything is tested divided over them.
+jax.config.update("jax_num_cpu_devices", 8)
+# Runs with the same settings make the same programs: compiled once a session, not once a run.
+_COMPILED = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 TINY_VIT = {
     "image_size": 16,

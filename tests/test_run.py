@@ -16,6 +16,7 @@ from ltx_jax import pretraining
 from ltx_jax import run as run_module
 from ltx_jax.defaults import defaults
 from ltx_jax.engine import memory
+from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.run import run
 
@@ -183,7 +184,8 @@ def test_another_configuration_in_the_same_place(config, tmp_path):
 
 
 def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "bytes_free", lambda: 1_500_000)
+    monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1_500_000)
+    monkeypatch.setattr(memory, "slot_mesh", lambda slots: slot_mesh(1))
     config.finetune.slots = 5
     with pytest.raises(InputError, match=r"5 slots need about .* set finetune.slots to \d or less"):
         run(config, tmp_path / "out")

@@ -5,8 +5,8 @@ python tools/benchmark.py --config=configs/cifar_vit.py --config.images=… [--a
 Runs the images of the configuration through the engine, compilation apart, and prints images and
 image-steps a second. With --against-pytorch the same images also go through the original's loop:
 eager PyTorch in float32 on timm's ViT, one image at a time, one step at a time (explainer forward
-and backward through the explainee, AdamW, ten forwards for the score). The two take turns on parts
-of the images, so that a machine whose speed drifts is unfair to neither; the ratio is of the sums.
+and backward through the explainee, AdamW, ten forwards for the score). The two take turns on the
+images, so that a machine whose speed drifts is unfair to neither; the ratio is of the sums.
 The figures are also written as JSON with --json=FILE.
 """
 
@@ -29,10 +29,11 @@ from ltx_jax.data.sources import UnreadableImage, iterate
 from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
 from ltx_jax.errors import InputError
 from ltx_jax.progress import compile_clock
+from ltx_jax.runtime import prepare
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _AGAINST = flags.DEFINE_bool("against-pytorch", False, "Run the original's loop as well.")
-_TURNS = flags.DEFINE_integer("turns", 4, "Parts that the two take turns on.")
+_TURNS = flags.DEFINE_integer("turns", 2, "How often each goes through the images.")
 _JSON = flags.DEFINE_string("json", None, "Where the figures go.")
 
 
@@ -52,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     """Measure and print; 2 where the configuration cannot be used."""
     del argv
     config = _CONFIG.value
+    prepare()
     try:
         settings.check(config)
         models = settings.load_models(config)
@@ -91,13 +93,11 @@ def load_tasks(config: Any, models: settings.Models) -> list[Task]:
 def take_turns(
     methods: dict[str, Method], tasks: Sequence[Task], turns: int
 ) -> dict[str, list[Measured]]:
-    """Each part of the tasks through each method, in alternating order."""
-    size = -(-len(tasks) // turns)
+    """The tasks through each method, so many times, in alternating order."""
     measured: dict[str, list[Measured]] = {name: [] for name in methods}
-    for turn, first in enumerate(range(0, len(tasks), size)):
-        order = list(methods) if turn % 2 == 0 else list(methods)[::-1]
-        for name in order:
-            measured[name].append(methods[name](tasks[first : first + size]))
+    for turn in range(turns):
+        for name in list(methods) if turn % 2 == 0 else list(methods)[::-1]:
+            measured[name].append(methods[name](tasks))
     return measured
 
 

@@ -37,6 +37,7 @@ from ltx_jax.engine.finetune import (
     refill,
     start_fresh,
 )
+from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
@@ -224,13 +225,14 @@ def finetuned(
     start = start or start_fresh(explainer)
     classes = network.outputs["predicted"].astype(np.int32)[:, None]
     logits = np.asarray(jax.jit(network.explainee)(network.images))
-    state = empty_slots(network.explainee, explainer, settings, len(classes), 1)
+    mesh = slot_mesh(1)
+    state = empty_slots(network.explainee, explainer, settings, len(classes), 1, mesh)
     for slot, task in enumerate(zip(network.images, classes, logits, strict=True)):
-        state = refill(state, start, slot, *task)
+        state = refill(state, start, slot, *task, mesh)
     masks = []
     for _ in rates:
         state = advance(
-            state, network.explainee, replace(explainer, trained={}), start.step, settings
+            state, network.explainee, replace(explainer, trained={}), start.step, settings, mesh
         )
         masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
     return state, np.stack(masks, 1)

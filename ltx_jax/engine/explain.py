@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from ltx_jax.engine.finetune import (
     MASKS,
@@ -18,6 +19,14 @@ from ltx_jax.engine.finetune import (
     Start,
     Task,
     finetune,
+)
+from ltx_jax.engine.sharding import (
+    REPLICATED,
+    SPLIT,
+    on_each_device,
+    replicate,
+    rounded_up,
+    slot_mesh,
 )
 from ltx_jax.explainee import Explainee, in_chunks
 from ltx_jax.explainers.explainer import Explainer
@@ -53,7 +62,8 @@ class Explanation(NamedTuple):
       target, predicted, label: classes; `target` is the one explained.
       probability: of the target on the unmasked image.
       steps: masks drawn.
-      score, loss: at each step [steps]; `score` is the POS (or NEG) that selects.
+      score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN where lazy
+        scoring stopped.
       masks: token masks [4,g,h] in the order of `MASKS`.
       scores: for each name in `MASKS` its `step`, the six `SCORES` in percent and the
         `probability` of the target through the mask.
@@ -89,16 +99,19 @@ def explanations(
       slots: images worked on side by side; also the batch of prediction and scoring.
     """
     asked: dict[int, Request] = {}
+    mesh = slot_mesh(slots)
+    batch = rounded_up(slots, mesh)
+    explainee = replicate(explainee, mesh)
 
     def tasks() -> Iterator[Task]:
-        for request, task in _predicted(explainee, requests, slots):
+        for request, task in _predicted(explainee, requests, batch, mesh):
             asked[task.key] = request
             yield task
 
     finished = finetune(explainee, explainer, settings, tasks(), slots, start)
     # Scoring waits for a few images, since their number of different masks varies.
-    for group in _groups(finished, slots):
-        scores = _score(explainee, settings, group, slots)
+    for group in _groups(finished, batch):
+        scores = _score(explainee, settings, group, batch, mesh)
         for done, areas, trust in scores:
             yield _explanation(settings, asked.pop(done.task.key), done, areas, trust)
 
@@ -109,20 +122,21 @@ def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield group
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="mesh")
 def _logits(
-    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"]
+    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"], mesh: Mesh
 ) -> Float[Array, "n classes"]:
-    return explainee(images)
+    predict = on_each_device(lambda e, x: e(x), mesh, (REPLICATED, SPLIT), SPLIT)
+    return predict(explainee, images)
 
 
 def _predicted(
-    explainee: Explainee, requests: Iterable[Request], batch: int
+    explainee: Explainee, requests: Iterable[Request], batch: int, mesh: Mesh
 ) -> Iterator[tuple[Request, Task]]:
     """Requests with their task: the unmasked logits are computed once an image, in batches."""
     for group in _groups(requests, batch):
         images = np.stack([_unit(request.image) for request in group])
-        logits = np.asarray(_logits(explainee, _padded(images, batch)))
+        logits = np.asarray(_logits(explainee, _padded(images, batch), mesh))
         for request, image, row in zip(group, images, logits, strict=False):
             target = int(row.argmax()) if request.target is None else request.target
             label = target if request.label is None else request.label
@@ -141,20 +155,43 @@ def _padded(array: np.ndarray, batch: int) -> np.ndarray:
 
 
 def _score(
-    explainee: Explainee, settings: FinetuneSettings, group: Sequence[Finetuned], batch: int
+    explainee: Explainee,
+    settings: FinetuneSettings,
+    group: Sequence[Finetuned],
+    batch: int,
+    mesh: Mesh,
 ) -> Iterator[tuple[Finetuned, dict[int, Areas], dict[int, Confidence]]]:
     """For each image, by step: areas of the order that finetuning left out, and confidences.
 
-    A mask that serves under several of the four names is scored once.
+    A mask that serves under several of the four names is scored once. Where lazy scoring stopped,
+    the order of finetuning is made up for as well.
     """
-    wanted = [(i, int(step)) for i, done in enumerate(group) for step in set(done.mask_steps)]
+    wanted = [(i, step) for i, done in enumerate(group) for step in set(done.mask_steps.tolist())]
+    traced_order = settings.optimize == "pos"
+    score = partial(_scores_of, explainee, settings, group, batch, mesh)
     areas: list[dict[int, Areas]] = [{} for _ in group]
     trust: list[dict[int, Confidence]] = [{} for _ in group]
+    for i, step, area, seen in score(wanted, most_relevant_first=not traced_order):
+        areas[i][step], trust[i][step] = area, seen
+    unknown = [(i, step) for i, step in wanted if np.isnan(group[i].agreement[step, 0])]
+    for i, step, area, _ in score(unknown, most_relevant_first=traced_order):
+        group[i].agreement[step], group[i].probability[step] = area
+    yield from zip(group, areas, trust, strict=True)
+
+
+def _scores_of(
+    explainee: Explainee,
+    settings: FinetuneSettings,
+    group: Sequence[Finetuned],
+    batch: int,
+    mesh: Mesh,
+    wanted: Sequence[tuple[int, int]],
+    most_relevant_first: bool,
+) -> Iterator[tuple[int, int, Areas, Confidence]]:
+    """Areas and confidences of masks given as (place in the group, step)."""
     for part in _groups(wanted, batch):
         chosen = [group[i] for i, _ in part]
-        masks = [
-            d.masks[list(d.mask_steps).index(s)] for d, (_, s) in zip(chosen, part, strict=True)
-        ]
+        masks = [group[i].masks[group[i].mask_steps.tolist().index(step)] for i, step in part]
         columns = (
             np.stack([done.task.image for done in chosen]),
             np.stack(masks),
@@ -162,32 +199,34 @@ def _score(
             np.stack([done.task.logits for done in chosen]),
         )
         padded = [_padded(column, batch) for column in columns]
-        remaining = _remaining_scores(
-            explainee, *padded, most_relevant_first=settings.optimize == "neg", chunk=settings.chunk
-        )
-        found_areas, found_trust = jax.tree.map(np.asarray, remaining)
+        scored = _mask_scores(explainee, *padded, most_relevant_first, settings.chunk, mesh)
+        areas, trust = jax.tree.map(np.asarray, scored)
         for n, (i, step) in enumerate(part):
-            areas[i][step] = Areas(*(values[n] for values in found_areas))
-            trust[i][step] = Confidence(*(values[n] for values in found_trust))
-    yield from zip(group, areas, trust, strict=True)
+            yield i, step, Areas(*(x[n] for x in areas)), Confidence(*(x[n] for x in trust))
 
 
-@partial(jax.jit, static_argnames=("most_relevant_first", "chunk"))
-def _remaining_scores(
+@partial(jax.jit, static_argnames=("most_relevant_first", "chunk", "mesh"))
+def _mask_scores(
     explainee: Explainee,
     images: Float[Array | np.ndarray, "n H W 3"],
-    token_masks: Float[Array, "n g h"],
-    classes: Int[Array, "n k"],
-    logits: Float[Array, "n classes"],
+    token_masks: Float[Array | np.ndarray, "n g h"],
+    classes: Int[Array | np.ndarray, "n k"],
+    logits: Float[Array | np.ndarray, "n classes"],
     most_relevant_first: bool,
     chunk: int | None,
+    mesh: Mesh,
 ) -> tuple[Areas, Confidence]:
-    pixel_masks = upsample(token_masks, images.shape[1:3])
-    areas = perturbation_areas(
-        explainee, images, pixel_masks, classes, logits, most_relevant_first, chunk
-    )
-    masked = in_chunks(explainee, images * pixel_masks[..., None], chunk)
-    return areas, confidence(logits, masked, classes)
+    def local(explainee: Explainee, *columns: Array) -> tuple[Areas, Confidence]:
+        images, token_masks, classes, logits = columns
+        pixels = upsample(token_masks, images.shape[1:3])
+        areas = perturbation_areas(
+            explainee, images, pixels, classes, logits, most_relevant_first, chunk
+        )
+        masked = in_chunks(explainee, images * pixels[..., None], chunk)
+        return areas, confidence(logits, masked, classes)
+
+    score = on_each_device(local, mesh, (REPLICATED, *[SPLIT] * 4), SPLIT)
+    return score(explainee, images, token_masks, classes, logits)
 
 
 @partial(jax.jit, static_argnames="chunk")

@@ -1,9 +1,9 @@
 """The finetuning engine: thousands of one-image optimisations, some slots at a time.
 
 Each *slot* holds one image with its own copy of the explainer, its own optimizer state and the
-best masks so far. One jitted, donated function (`advance`) takes every slot a step further; the
-host harvests the slots that are finished and puts the next images in their place, so that
-stopping early saves time instead of leaving lanes idle.
+best masks so far. One jitted, donated function (`advance`) takes every slot a step further, each
+device its share of them; the host harvests the slots that are finished and puts the next images in
+their place, so that stopping early saves time instead of leaving lanes idle.
 """
 
 from __future__ import annotations
@@ -11,19 +11,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltx_jax.engine import adamw
+from ltx_jax.engine.sharding import (
+    AXIS,
+    REPLICATED,
+    SPLIT,
+    local_index,
+    on_each_device,
+    replicate,
+    rounded_up,
+    slot_mesh,
+)
 from ltx_jax.explainee import Explainee, in_chunks
 from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
-from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.metrics.perturbation import Areas, contending_areas, perturbation_areas
 from ltx_jax.objectives.ltx import LossTerms, Objective, losses
 
 if TYPE_CHECKING:
@@ -47,6 +58,8 @@ class FinetuneSettings:
       stop_below, stop_above: an image stops once its POS is below, or its NEG above.
       adamw: hyper-parameters of the optimizer.
       chunk: most images in one forward of the explainee; None for no limit.
+      lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
+        the trace has no score where scoring was stopped.
     """
 
     objective: Objective
@@ -56,6 +69,7 @@ class FinetuneSettings:
     stop_above: float = 89.0
     adamw: adamw.AdamW = field(default_factory=adamw.AdamW)
     chunk: int | None = None
+    lazy: bool = False
 
     @property
     def steps(self) -> int:
@@ -89,7 +103,7 @@ class Finetuned(NamedTuple):
 
     `masks` [4,g,h] and the steps they are from, `mask_steps` [4], are in the order of `MASKS`;
     `loss` [steps] is the total loss; `agreement` and `probability` [steps,k] are the areas of the
-    chosen perturbation order for each class.
+    chosen perturbation order for each class, NaN where lazy scoring stopped.
     """
 
     task: Task
@@ -135,41 +149,55 @@ def finetune(
 ) -> Iterator[Finetuned]:
     """Finetune the explainer on each task by itself; yields them as they finish.
 
-    What comes out for a task depends neither on the number of slots nor on the other tasks.
+    What comes out for a task depends neither on the number of slots and devices nor on the other
+    tasks.
 
     Args:
       explainee: the frozen classifier.
       explainer: the pretrained explainer each image starts from.
       settings: see `FinetuneSettings`.
       tasks: drawn as slots become free.
-      slots: images worked on side by side.
+      slots: images worked on side by side, on all local devices together; rounded up so that each
+        device has the same share.
       start: optimizer state to start from; fresh by default.
     """
-    start = start or start_fresh(explainer)
+    mesh = slot_mesh(slots)
+    slots = rounded_up(slots, mesh)
     explainer = explainer.for_slots()
-    network = replace(explainer, trained={})
+    network, explainee, start = replicate(
+        (replace(explainer, trained={}), explainee, start or start_fresh(explainer)), mesh
+    )
     waiting = iter(tasks)
     running: dict[int, Task] = {}
+    finished: list[Finetuned] = []
     state: Slots | None = None
     while True:
         for slot in range(slots):
             if slot not in running and (task := next(waiting, None)) is not None:
                 if state is None:
-                    state = empty_slots(explainee, explainer, settings, slots, len(task.classes))
-                state = refill(state, start, slot, task.image, task.classes, task.logits)
+                    k = len(task.classes)
+                    state = empty_slots(explainee, explainer, settings, slots, k, mesh)
+                state = refill(state, start, slot, task.image, task.classes, task.logits, mesh)
                 running[slot] = task
+        if state is not None and running:
+            state = advance(state, explainee, network, start.step, settings, mesh)
+        # What the caller does with the results goes on while the devices work.
+        yield from finished
         if state is None or not running:
             return
-        state = advance(state, explainee, network, start.step, settings)
-        for slot in np.flatnonzero(~np.asarray(state.active)).tolist():
-            if slot in running:
-                yield _harvest(state, slot, running.pop(slot))
+        finished = _harvest(state, running)
 
 
+@partial(jax.jit, static_argnames=("settings", "slots", "k", "mesh"))
 def empty_slots(
-    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int, k: int
+    explainee: Explainee,
+    explainer: Explainer,
+    settings: FinetuneSettings,
+    slots: int,
+    k: int,
+    mesh: Mesh,
 ) -> Slots:
-    """The state of slots with nothing in them."""
+    """The state of slots with nothing in them, for k classes each, divided over the devices."""
     axes = slot_axes(explainer.trained)
 
     def zeros() -> Leaves:
@@ -179,7 +207,7 @@ def empty_slots(
         }
 
     steps, grid = settings.steps, explainer.grid()
-    return Slots(
+    state = Slots(
         trained=zeros(),
         moments=adamw.Moments(zeros(), zeros()),
         images=jnp.zeros((slots, *explainee.image_size, 3)),
@@ -193,15 +221,27 @@ def empty_slots(
         agreement=jnp.zeros((slots, steps, k)),
         probability=jnp.zeros((slots, steps, k)),
     )
+    placed = jax.tree.map(partial(NamedSharding, mesh), _specs(state))
+    return jax.lax.with_sharding_constraint(state, placed)
 
 
-@partial(jax.jit, donate_argnames="state", static_argnames="settings")
+def _specs(state: Slots) -> Slots:
+    """Where each leaf is divided over the devices: at its slot axis."""
+    leaves: Any = {
+        path: PartitionSpec(*[None] * axis, AXIS) for path, axis in slot_axes(state.trained).items()
+    }
+    others = jax.tree.map(lambda _: SPLIT, state)
+    return replace(others, trained=leaves, moments=adamw.Moments(leaves, leaves))
+
+
+@partial(jax.jit, donate_argnames="state", static_argnames=("settings", "mesh"))
 def advance(
     state: Slots,
     explainee: Explainee,
     explainer: Explainer,
     first_count: Int[Array, ""],
     settings: FinetuneSettings,
+    mesh: Mesh,
 ) -> Slots:
     """Draw, score and judge one mask in every slot, then update its explainer.
 
@@ -212,8 +252,25 @@ def advance(
       explainee: the classifier.
       explainer: gives the network and its frozen leaves; its trained leaves are not used.
       first_count: optimizer steps taken before an image's first.
-      settings: static.
+      settings, mesh: static.
     """
+    specs = _specs(state)
+    step = on_each_device(
+        partial(_advance, settings=settings),
+        mesh,
+        in_specs=(specs, REPLICATED, REPLICATED, REPLICATED),
+        out_specs=specs,
+    )
+    return step(state, explainee, explainer, first_count)
+
+
+def _advance(
+    state: Slots,
+    explainee: Explainee,
+    explainer: Explainer,
+    first_count: Int[Array, ""],
+    settings: FinetuneSettings,
+) -> Slots:
     axes = slot_axes(state.trained)
     draw = jax.vmap(explainer.masks, in_axes=(axes, 0))
 
@@ -228,16 +285,7 @@ def advance(
 
     # Slots share no parameter, so the gradient of the summed loss is each slot's own.
     gradients, (masks, terms) = jax.grad(total_loss, has_aux=True)(state.trained)
-    areas = perturbation_areas(
-        explainee,
-        state.images,
-        upsample(masks, state.images.shape[1:3]),
-        state.classes,
-        state.logits,
-        most_relevant_first=settings.optimize == "pos",
-        chunk=settings.chunk,
-    )
-    state = _judge(state, settings, masks, terms.total, areas.agreement, areas.probability)
+    state = _judge(state, settings, masks, terms.total, _areas(state, explainee, masks, settings))
     trained, moments = adamw.update(
         settings.adamw,
         state.trained,
@@ -250,15 +298,36 @@ def advance(
     return replace(state, trained=trained, moments=moments)
 
 
+def _areas(
+    state: Slots, explainee: Explainee, masks: Float[Array, "S g h"], settings: FinetuneSettings
+) -> Areas:
+    """The perturbation scores that select; NaN for a mask found not to be selected."""
+    most_relevant_first = settings.optimize == "pos"
+    pixels = upsample(masks, state.images.shape[1:3])
+    setting = (explainee, state.images, pixels, state.classes, state.logits, most_relevant_first)
+    if not settings.lazy:
+        return perturbation_areas(*setting, chunk=settings.chunk)
+    worst, perfect = (jnp.inf, -jnp.inf) if most_relevant_first else (-jnp.inf, jnp.inf)
+    to_beat = jnp.where(state.steps == 0, worst, _selected_score(state))
+    return contending_areas(*setting, jnp.where(state.active, to_beat, perfect), settings.chunk)
+
+
+def _selected_score(state: Slots) -> Float[Array, " S"]:
+    rows = jnp.arange(len(state.steps))
+    return state.agreement[rows, state.mask_steps[:, _SELECTED], 0]
+
+
 def _judge(
     state: Slots,
     settings: FinetuneSettings,
     masks: Float[Array, "S g h"],
     loss: Float[Array, " S"],
-    agreement: Float[Array, "S k"],
-    probability: Float[Array, "S k"],
+    areas: Areas,
 ) -> Slots:
-    """Record the step, keep the masks that are best so far, and see who is finished."""
+    """Record the step, keep the masks that are best so far, and see who is finished.
+
+    A score that is NaN is neither better nor good enough to stop.
+    """
     now = state.steps
     rows = jnp.arange(now.shape[0])
 
@@ -267,8 +336,8 @@ def _judge(
         return trace.at[rows, now].set(jnp.where(keep, value, trace[rows, now]))
 
     sign = 1.0 if settings.optimize == "pos" else -1.0
-    score = sign * agreement[:, 0]
-    best_score = sign * state.agreement[rows, state.mask_steps[:, _SELECTED], 0]
+    score = sign * areas.agreement[:, 0]
+    best_score = sign * _selected_score(state)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
     first = now == 0
     better = jnp.stack(
@@ -282,14 +351,14 @@ def _judge(
         masks=jnp.where(better[..., None, None], masks[:, None], state.masks),
         mask_steps=jnp.where(better, now[:, None], state.mask_steps),
         loss=record(state.loss, loss),
-        agreement=record(state.agreement, agreement),
-        probability=record(state.probability, probability),
+        agreement=record(state.agreement, areas.agreement),
+        probability=record(state.probability, areas.probability),
         steps=steps,
-        active=state.active & (score >= limit) & (steps < settings.steps),
+        active=state.active & ~(score < limit) & (steps < settings.steps),
     )
 
 
-@partial(jax.jit, donate_argnames="state")
+@partial(jax.jit, donate_argnames="state", static_argnames="mesh")
 def refill(
     state: Slots,
     start: Start,
@@ -297,40 +366,69 @@ def refill(
     image: Float[Array, "H W 3"],
     classes: Int[Array, " k"],
     logits: Float[Array, " classes"],
+    mesh: Mesh,
 ) -> Slots:
     """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
-    axes = slot_axes(state.trained)
+    specs = _specs(state)
+    put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 5), out_specs=specs)
+    return put(state, start, slot, image, classes, logits)
 
-    def put(leaves: Leaves, values: Leaves) -> Leaves:
-        return {
-            path: jax.lax.dynamic_update_index_in_dim(leaf, values[path], slot, axes[path])
-            for path, leaf in leaves.items()
-        }
 
-    return replace(
-        state,
-        trained=put(state.trained, start.trained),
-        moments=adamw.Moments(
-            put(state.moments.first, start.moments.first),
-            put(state.moments.second, start.moments.second),
-        ),
-        images=state.images.at[slot].set(image),
-        classes=state.classes.at[slot].set(classes),
-        logits=state.logits.at[slot].set(logits),
-        steps=state.steps.at[slot].set(0),
-        active=state.active.at[slot].set(True),
-        mask_steps=state.mask_steps.at[slot].set(0),
+def _refill(
+    state: Slots, start: Start, slot: Array, image: Array, classes: Array, logits: Array
+) -> Slots:
+    mine, slot = local_index(slot, len(state.steps))
+
+    def put(state: Slots) -> Slots:
+        return replace(
+            state,
+            trained=_put(state.trained, start.trained, slot),
+            moments=adamw.Moments(
+                _put(state.moments.first, start.moments.first, slot),
+                _put(state.moments.second, start.moments.second, slot),
+            ),
+            images=state.images.at[slot].set(image),
+            classes=state.classes.at[slot].set(classes),
+            logits=state.logits.at[slot].set(logits),
+            steps=state.steps.at[slot].set(0),
+            active=state.active.at[slot].set(True),
+            mask_steps=state.mask_steps.at[slot].set(0),
+        )
+
+    return jax.lax.cond(mine, put, lambda state: state, state)
+
+
+def _put(leaves: Leaves, values: Leaves, slot: Array) -> Leaves:
+    axes = slot_axes(leaves)
+    return {
+        path: jax.lax.dynamic_update_index_in_dim(leaf, values[path], slot, axes[path])
+        for path, leaf in leaves.items()
+    }
+
+
+def _harvest(state: Slots, running: dict[int, Task]) -> list[Finetuned]:
+    """Take what is finished out of `running`; waits for the devices."""
+    active = np.asarray(state.active)
+    ready = [slot for slot in running if not active[slot]]
+    if not ready:
+        return []
+    steps, masks, mask_steps, *traces = jax.device_get(
+        (
+            state.steps,
+            state.masks,
+            state.mask_steps,
+            state.loss,
+            state.agreement,
+            state.probability,
+        )
     )
-
-
-def _harvest(state: Slots, slot: int, task: Task) -> Finetuned:
-    steps = int(state.steps[slot])
-    return Finetuned(
-        task=task,
-        steps=steps,
-        masks=np.asarray(state.masks[slot]),
-        mask_steps=np.asarray(state.mask_steps[slot]),
-        loss=np.asarray(state.loss[slot, :steps]),
-        agreement=np.asarray(state.agreement[slot, :steps]),
-        probability=np.asarray(state.probability[slot, :steps]),
-    )
+    return [
+        Finetuned(
+            running.pop(slot),
+            int(steps[slot]),
+            masks[slot],
+            mask_steps[slot],
+            *(trace[slot, : steps[slot]].copy() for trace in traces),
+        )
+        for slot in ready
+    ]

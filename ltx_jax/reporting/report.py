@@ -179,13 +179,17 @@ def _data(picture: np.ndarray) -> str:
 
 
 def _curve(record: Mapping[str, Any]) -> str:
-    """The perturbation score over the steps, the selected one marked."""
-    scores = record["trace"]["score"]
-    width, height = 150, 34
-    step = (width - 8) / max(len(scores) - 1, 1)
-    points = [(4 + i * step, 4 + (1 - s / 90) * (height - 8)) for i, s in enumerate(scores)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    """The perturbation score over the steps, the selected one marked; nothing for a single step."""
+    trace = record["trace"]["score"]
+    if len(trace) == 1:
+        return ""
+    width, height = 110, 34
+    step = (width - 8) / max(len(trace) - 1, 1)
+    known = {i: score for i, score in enumerate(trace) if score is not None}
+    points = {i: (4 + i * step, 4 + (1 - s / 90) * (height - 8)) for i, s in known.items()}
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points.values())
     x, y = points[record["selected"]["step"]]
+    scores = list(known.values())
     return (
         f'<svg viewBox="0 0 {width} {height}" width={width} height={height} role=img '
         f'aria-label="score at each step, from {scores[0]:.0f} to {scores[-1]:.0f}">'

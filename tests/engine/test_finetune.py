@@ -1,13 +1,18 @@
 """The slot engine against a plain loop over single images, and its invariants."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
+from ltx_jax.engine import finetune as engine
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, advance, finetune
+from ltx_jax.engine.sharding import AXIS
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.loading import load_explainer
 from ltx_jax.metrics.perturbation import perturbation_areas
@@ -36,11 +41,9 @@ def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
         masks = explainer.masks(trained, image)
         return losses(settings.objective, explainee, image, masks, target).total[0], masks
 
-    trained, masks, values, scores = explainer.trained, [], [], []
-    for rate in settings.learning_rates:
+    @jax.jit
+    def step(trained, state, rate):
         (value, mask), gradients = jax.value_and_grad(total, has_aux=True)(trained)
-        optimizer = optax.adamw(rate, weight_decay=0.01)
-        state = optimizer.init(trained) if state is None else state
         areas = perturbation_areas(
             explainee,
             image,
@@ -50,11 +53,16 @@ def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
             settings.optimize == "pos",
         )
         updates, state = optimizer.update(gradients, state, trained)
-        trained = optax.apply_updates(trained, updates)
-        masks.append(mask[0])
-        values.append(value)
-        scores.append(areas.agreement[0, 0])
-    return np.stack(masks), np.array(values), np.array(scores)
+        trained = optax.apply_updates(trained, jax.tree.map(lambda u: rate * u, updates))
+        return trained, state, mask[0], value, areas.agreement[0, 0]
+
+    trained, seen = explainer.trained, []
+    optimizer = optax.adamw(1.0, weight_decay=0.01)
+    state = optimizer.init(trained) if state is None else state
+    for rate in settings.learning_rates:
+        trained, state, *values = step(trained, state, rate)
+        seen.append(values)
+    return tuple(np.stack(column) for column in zip(*seen, strict=True))
 
 
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
@@ -84,6 +92,32 @@ def test_convolutions_of_each_images_own(images, tmp_path):
         masks, values, _ = plain_loop(explainee, explainer, done.task)
         np.testing.assert_allclose(done.loss, values, atol=1e-4)
         np.testing.assert_allclose(done.masks, masks[done.mask_steps], atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_number_of_devices_changes_nothing(explainee, explainer, images, devices, monkeypatch):
+    expected = run(explainee, explainer, images, slots=1)
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+    monkeypatch.setattr(engine, "slot_mesh", lambda slots: mesh)
+    for ours, theirs in zip(run(explainee, explainer, images, slots=8), expected, strict=True):
+        assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
+        np.testing.assert_allclose(ours.masks, theirs.masks, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", ["pos", "neg"])
+def test_lazy_scoring_keeps_the_same_masks(explainee, explainer, images, optimize):
+    settings = FinetuneSettings(Objective(2.0), RATES, optimize, stop_below=20, stop_above=70)
+    whole = run(explainee, explainer, images, settings, slots=4)
+    lazy = run(explainee, explainer, images, replace(settings, lazy=True), slots=4)
+    left_out = 0
+    for ours, theirs in zip(lazy, whole, strict=True):
+        assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
+        np.testing.assert_allclose(ours.masks, theirs.masks, atol=1e-5)
+        known = ~np.isnan(ours.agreement)
+        np.testing.assert_allclose(ours.agreement[known], theirs.agreement[known])
+        np.testing.assert_allclose(ours.probability[known], theirs.probability[known], atol=1e-3)
+        left_out += (~known).sum()
+    assert left_out > 0
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7, 9])

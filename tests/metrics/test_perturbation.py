@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltx_jax.explainee import Explainee
-from ltx_jax.metrics.perturbation import perturbation_areas, removal_ranks
+from ltx_jax.metrics.perturbation import contending_areas, perturbation_areas, removal_ranks
 
 # One row of ten pixels: each tenth removed is one pixel. The logit of class 0 is four times the
 # first pixel, that of class 1 is always 1.
@@ -65,3 +65,21 @@ def test_chunks_change_nothing(explainee, images, chunk):
     parts = perturbation_areas(explainee, images[:6], masks, classes, logits, True, chunk)
     np.testing.assert_array_equal(whole.agreement, parts.agreement)
     np.testing.assert_allclose(whole.probability, parts.probability, rtol=1e-4)
+
+
+@pytest.mark.parametrize("most_relevant_first", [True, False])
+def test_masks_out_of_the_running_are_left_alone(explainee, images, most_relevant_first):
+    rng = np.random.default_rng(2)
+    masks = rng.random((len(images), 16, 16), np.float32)
+    logits = explainee(images)
+    classes = np.stack([logits.argmax(-1), np.zeros(len(images), int)], 1)
+    setting = (explainee, images, masks, classes, logits, most_relevant_first)
+    whole = perturbation_areas(*setting)
+    to_beat = np.median(np.asarray(whole.agreement[:, 0])) + rng.choice([-5, 5], len(images))
+    found = contending_areas(*setting, jnp.asarray(to_beat, jnp.float32), chunk=4)
+    better = np.asarray(whole.agreement[:, 0]) < to_beat
+    better = better if most_relevant_first else np.asarray(whole.agreement[:, 0]) > to_beat
+    assert 0 < better.sum() < len(images)
+    for ours, theirs in zip(found, whole, strict=True):
+        np.testing.assert_allclose(ours[better], theirs[better], atol=1e-3)
+    assert np.isnan(found.agreement[~better]).any()

@@ -1,0 +1,54 @@
+"""Local devices side by side: each works on its own share of the slots, and none waits for another.
+
+A process uses its own devices only; several processes share nothing but the list of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "slots"
+REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+
+
+def slot_mesh(slots: int) -> Mesh:
+    """The local devices that so many slots can be divided over, one slot each at least."""
+    return Mesh(np.array(jax.local_devices()[:slots]), (AXIS,))
+
+
+def rounded_up(slots: int, mesh: Mesh) -> int:
+    """The next number of slots that every device has the same share of."""
+    return -(-slots // mesh.size) * mesh.size
+
+
+def replicate(values: Any, mesh: Mesh) -> Any:
+    """A copy of a pytree on every device."""
+    return jax.device_put(values, NamedSharding(mesh, REPLICATED))
+
+
+def on_each_device(
+    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """The function on each device's own share, without communication.
+
+    Args:
+      function: of local arrays.
+      mesh: the devices.
+      in_specs, out_specs: partition specs, as `jax.shard_map` takes them.
+    """
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def local_index(index: Array, share: int) -> tuple[Array, Array]:
+    """Inside `on_each_device`: whether this device has the element, and where in its share."""
+    local = index - jax.lax.axis_index(AXIS) * share
+    mine = (local >= 0) & (local < share)
+    return mine, jax.numpy.clip(local, 0, share - 1)
