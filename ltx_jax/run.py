@@ -77,7 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> str:
 
 
 def plan(source: Source, models: settings.Models, config: ConfigDict) -> list[Row]:
-    """The explanations to make: one an image, or one for each of its several labels.
+    """The explanations to make: one an image, of its predicted class or its label as the
+    configuration says; of an image with several labels one for each of them.
 
     Raises:
       InputError: where labels are to be explained that are missing or beyond the classes.
@@ -98,7 +99,8 @@ def plan(source: Source, models: settings.Models, config: ConfigDict) -> list[Ro
                     f"{name} has no label to explain: give config.labels, or set "
                     "config.objective.target to predicted"
                 )
-            rows.append(Row(i, name, label if by_label else None, label))
+            asked = by_label or isinstance(labels, tuple)
+            rows.append(Row(i, name, label if asked else None, label))
     return rows
 
 
@@ -148,7 +150,7 @@ def explain_rows(
             row = job.rows[explanation.row]
             names = job.models.explainee.class_names
             entry = record(explanation, row.name, explanation.row, names)
-            truth = true_mask(job, explanation.row)
+            truth = true_mask(job, explanation.row, explanation.target)
             if truth is not None:
                 for mask, pixels in zip(
                     MASKS, upsample(explanation.masks, truth.shape), strict=True
@@ -170,12 +172,13 @@ def requests(job: Run, store: ResultStore, waiting: Sequence[int]) -> Iterator[R
             yield Request(row, image, job.rows[row].target, job.rows[row].label)
 
 
-def true_mask(job: Run, row: int) -> np.ndarray | None:
-    """The pixels [H,W] of the object that a row's label names, where the source knows them."""
-    planned = job.rows[row]
-    if not isinstance(job.source, SceneSource) or planned.label is None:
+def true_mask(job: Run, row: int, target: int) -> np.ndarray | None:
+    """The pixels [H,W] of the object of a class, where the source knows them and there is one."""
+    if not isinstance(job.source, SceneSource):
         return None
-    return job.source.mask(planned.image, planned.label, job.models.explainee.image_size[0])
+    side = job.models.explainee.image_size[0]
+    mask = job.source.mask(job.rows[row].image, target, side)
+    return mask if mask.any() else None
 
 
 def score_rival(job: Run, store: ResultStore, name: str) -> dict[str, dict[str, float]]:
@@ -192,8 +195,8 @@ def score_rival(job: Run, store: ResultStore, name: str) -> dict[str, dict[str, 
         scores = score_pixel_masks(explainee, images, masks, targets, job.config.finetune.chunk)
         for score, column in scores.items():
             values.setdefault(score, []).extend(np.asarray(column)[: len(part)].tolist())
-        for (row, _), mask in zip(part, np.asarray(masks), strict=False):
-            if (truth := true_mask(job, row)) is not None:
+        for (row, target), mask in zip(part, np.asarray(masks), strict=False):
+            if (truth := true_mask(job, row, target)) is not None:
                 values.setdefault("iou", []).append(intersection_over_union(mask, truth))
     return {score: interval(np.array(column)) for score, column in values.items()}
 

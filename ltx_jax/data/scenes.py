@@ -143,10 +143,11 @@ class SceneSource:
         return tuple(f"scene-{index:04d}" for index in self.indices)
 
     @cached_property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """What to explain of each: the object in front; of every fourth scene the two in front."""
+    def labels(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Classes to explain: of every fourth scene the two objects in front, otherwise whatever is
+        predicted."""
         return tuple(
-            scene_classes(self.seed, index, self.objects)[-2 if index % 4 == 0 else -1 :]
+            scene_classes(self.seed, index, self.objects)[-2:] if index % 4 == 0 else None
             for index in self.indices
         )
 
@@ -162,7 +163,7 @@ class SceneSource:
         return scene(self.seed, self.indices[index], self.objects, height).image
 
     def mask(self, index: int, label: int, size: int = _UNITS) -> Bool[np.ndarray, "size size"]:
-        """The pixels of the object of a class."""
+        """The pixels of the object of a class; none where there is no such object."""
         return scene(self.seed, self.indices[index], self.objects, size).masks[label]
 
 
