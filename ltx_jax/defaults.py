@@ -25,7 +25,8 @@ def defaults() -> ConfigDict:
     config.explainee = ConfigDict()
     config.explainee.name = "vit_base_patch16_224"
     config.explainee.weights = placeholder(str)  # a file; from the hub where not given
-    config.explainee.sizes = ConfigDict()  # module attributes unlike the published network's
+    # Module attributes unlike the published network's.
+    config.explainee.sizes = ConfigDict({"num_classes": placeholder(int)})
 
     config.explainer = ConfigDict()
     config.explainer.name = placeholder(str)  # the explainee's network where not given

@@ -13,10 +13,15 @@ from ml_collections import config_flags
 
 from ltx_jax.errors import InputError
 from ltx_jax.run import run
-from ltx_jax.runtime import prepare
+from ltx_jax.runtime import join_processes, prepare
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    None,
+    "Share the run with other processes: auto (TPU pod, SLURM), or ADDRESS:PORT,INDEX/ALL.",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     prepare()
     name = Path(_filename()).stem
     try:
+        if _DISTRIBUTED.value:
+            join_processes(_DISTRIBUTED.value)
         print(run(config, Path(_WORKDIR.value or Path("results") / name)))
     except InputError as error:
         return _complain(str(error))

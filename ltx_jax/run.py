@@ -31,6 +31,7 @@ from ltx_jax.records import record
 from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import interval, table
+from ltx_jax.runtime import share_of_process
 
 _FRESH_HEAD = (
     "no explainer checkpoint: the masks start from a mask head that has learnt nothing, and the "
@@ -116,15 +117,20 @@ def explain(job: Run, workdir: Path) -> str:
     fingerprint = settings.fingerprint(config, names)
     slots = min(config.finetune.slots, len(job.rows))
     shape = (len(MASKS), *models.explainer.grid())
+    process = jax.process_index() if jax.process_count() > 1 else None
     with compile_clock() as clock:
         check_slots(*models, chosen, slots)
-        store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
+        store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
         waiting = [row for row in range(len(job.rows)) if row not in store.done]
+        share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
-        explain_rows(job, store, waiting, chosen, start, slots)
+        explain_rows(job, store, share, chosen, start, slots)
         seconds = time.monotonic() - began
+    store.read()
+    if not store.complete:
+        return f"process {process} has explained its {len(share)}; the last to finish reports"
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
-    facts |= run_facts(len(waiting), seconds, clock.seconds)
+    facts |= run_facts(everyones, seconds, clock.seconds)
     rivals = {name: score_rival(job, store, name) for name in config.rivals}
     shown = config.report
     summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
@@ -203,12 +209,15 @@ def score_rival(job: Run, store: ResultStore, name: str) -> dict[str, dict[str, 
 
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:
     """What a run cost and what it ran on."""
-    device = jax.local_devices()[0]
+    devices = jax.local_devices()
+    hardware = f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
+    if jax.process_count() > 1:
+        hardware = f"{jax.process_count()} processes of {hardware}"
     packages = ("jax", "flax", "numpy")
     return {
         "images_per_second": round(images / seconds, 4) if images else None,
         "compile_seconds": round(compile_seconds, 2),
-        "device": f"{len(jax.local_devices())} × {device.device_kind} ({device.platform})",
+        "device": hardware,
         "versions": {"ltx_jax": ltx_jax.__version__, "python": platform.python_version()}
         | {package: version(package) for package in packages},
     }

@@ -1,12 +1,21 @@
-"""What a program sets before it first uses JAX."""
+"""What a program sets before it first uses JAX, and the processes that share a run."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+
+from ltx_jax.errors import InputError
+
+# Seconds: a process that is lost must not take the others with it while they work; one that is done
+# early waits so long for them to be.
+_LOST_AFTER, _WAIT_AT_END = 24 * 3600, 1800
 
 
 def prepare() -> None:
@@ -34,3 +43,56 @@ def keep_compiled() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "ltx_jax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def join_processes(told: str) -> None:
+    """Become one of several processes, under `jax.distributed`.
+
+    Args:
+      told: `auto` where the platform knows (TPU pods, SLURM, Open MPI), or `ADDRESS:PORT,INDEX/ALL`
+        with the address of process 0.
+
+    Raises:
+      InputError: where it is neither, or the processes do not find each other.
+    """
+    stated = re.fullmatch(r"(\S+:\d+),(\d+)/(\d+)", told)
+    if told != "auto" and not stated:
+        raise InputError(
+            f"--distributed={told}: expected auto or ADDRESS:PORT,INDEX/ALL, e.g. 10.0.0.1:1234,0/4"
+        )
+    who: dict[str, Any] = {}
+    if stated:
+        address, index, count = stated.groups()
+        who = {
+            "coordinator_address": address,
+            "num_processes": int(count),
+            "process_id": int(index),
+        }
+    try:
+        jax.distributed.initialize(
+            **who,
+            heartbeat_timeout_seconds=_LOST_AFTER,
+            shutdown_timeout_seconds=_WAIT_AT_END,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--distributed={told}: {error}") from error
+
+
+def share_of_process(rows: Sequence[int], total: int) -> tuple[list[int], int]:
+    """The rows that fall to this process, and how many fall to all together.
+
+    Every process goes by what process 0 found waiting, dealt out in turn: none is left out or done
+    twice, and images that stop early are spread evenly.
+
+    Args:
+      rows: waiting, as this process found them.
+      total: rows of the whole run.
+    """
+    if jax.process_count() == 1:
+        return list(rows), len(rows)
+    from jax.experimental import multihost_utils
+
+    waiting = np.zeros(total, np.int32)
+    waiting[list(rows)] = 1
+    agreed = np.flatnonzero(multihost_utils.broadcast_one_to_all(waiting))
+    return agreed[jax.process_index() :: jax.process_count()].tolist(), len(agreed)

@@ -101,7 +101,7 @@ def load_models(config: ConfigDict) -> Models:
         config.explainee.weights,
         compute_dtype=config.compute_dtype,
         class_names=names,
-        **config.explainee.sizes,
+        **{name: size for name, size in config.explainee.sizes.items() if size is not None},
     )
     explainer = load_explainer(
         explainee,

@@ -1,10 +1,15 @@
-"""A run's work directory: one line of results and one row of masks an image, safe from a kill."""
+"""A run's work directory: one line of results and one row of masks an image, safe from a kill.
+
+Several processes may work on one run. Each appends its lines to a file of its own, and all write
+their rows of the same mask file; whoever finishes the last row puts the lines together.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 SETTINGS, RESULTS, MASK_FILE = "settings.json", "results.jsonl", "masks.npy"
+_SHARDS = "results-*.jsonl"
 
 
 class ResultStore:
@@ -29,15 +35,21 @@ class ResultStore:
     a row's line after its masks are on the disk: a line is the promise that the row is done.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, directory: Path, shape: tuple[int, ...], lines: str = RESULTS) -> None:
         self.directory = directory
         self._shape = shape
+        self._lines = directory / lines
         self._records: dict[int, Record] = {}
         self._offset = 0
 
     @classmethod
     def open(
-        cls, directory: Path, settings: Mapping[str, Any], rows: int, masks: tuple[int, int, int]
+        cls,
+        directory: Path,
+        settings: Mapping[str, Any],
+        rows: int,
+        masks: tuple[int, int, int],
+        process: int | None = None,
     ) -> ResultStore:
         """Begin a run's directory, or go on with it.
 
@@ -46,12 +58,14 @@ class ResultStore:
           settings: what determines the results, by name; JSON types.
           rows: of the whole run.
           masks: (masks a row, g, h).
+          process: which of several processes this is; None where there is one.
 
         Raises:
           InputError: for a directory of a run with other settings, or one that cannot be written.
         """
         make_directory(directory)
-        store = cls(directory, (rows, *masks))
+        lines = RESULTS if process is None else _SHARDS.replace("*", str(process))
+        store = cls(directory, (rows, *masks), lines)
         path = directory / SETTINGS
         if path.exists():
             _compare(json.loads(path.read_text()), dict(settings), directory)
@@ -60,7 +74,8 @@ class ResultStore:
         if not path.exists():
             write_json(path, dict(settings))
         store._read_header()
-        store._read_results()
+        store._cut_torn_line()
+        store.read()
         return store
 
     @property
@@ -97,13 +112,33 @@ class ResultStore:
             file.seek(self._offset + row * size)
             return np.frombuffer(file.read(size), np.float32).reshape(self._shape[1:])
 
+    @property
+    def complete(self) -> bool:
+        """Whether every row of the run is done, as far as this process has read."""
+        return len(self._records) == self._shape[0]
+
     def finish(self) -> None:
-        """Put the lines in order: an interrupted run leaves what an uninterrupted one does."""
+        """Put all lines in order into one file: an interrupted run, or one of several processes,
+        leaves what an uninterrupted one of a single process does.
+
+        Harmless when several processes do it: they write the same.
+        """
         lines = "".join(_line(record) for record in self.records())
         write_bytes(self.directory / RESULTS, lines.encode())
+        for shard in self.directory.glob(_SHARDS):
+            shard.unlink(missing_ok=True)
+
+    def read(self) -> None:
+        """Learn what all processes have done so far; a line that is still being written is left."""
+        for path in (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS))):
+            with suppress(FileNotFoundError):  # merged by another process just now
+                content = path.read_bytes()
+                for line in content[: content.rfind(b"\n") + 1].decode().splitlines():
+                    record = json.loads(line)
+                    self._records[record["row"]] = record
 
     def _append(self, row: int, record: Record) -> None:
-        path = self.directory / RESULTS
+        path = self._lines
         with writing(path), path.open("ab") as file:
             file.write(_line(record).encode())
             file.flush()
@@ -116,7 +151,7 @@ class ResultStore:
         header = BytesIO()
         description = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
         np.lib.format.write_array_header_1_0(header, description)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         row = np.full(self._shape[1:], np.nan, np.float32).tobytes()
         with writing(path):
             try:
@@ -124,7 +159,11 @@ class ResultStore:
                     file.write(header.getvalue())
                     for _ in range(self._shape[0]):
                         file.write(row)
-                temporary.replace(path)
+                if self._lines.name == RESULTS:
+                    temporary.replace(path)
+                else:  # a rename would replace what another process has begun to fill
+                    with suppress(FileExistsError):
+                        path.hardlink_to(temporary)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -140,19 +179,15 @@ class ResultStore:
                 "work directory"
             )
 
-    def _read_results(self) -> None:
-        """Read the whole lines; what a kill left of a last one is cut off."""
-        path = self.directory / RESULTS
-        if not path.exists():
+    def _cut_torn_line(self) -> None:
+        """Cut off what a kill left of this process's last line."""
+        if not self._lines.exists():
             return
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with writing(path), path.open("r+b") as file:
-                file.truncate(len(whole))
-        for line in whole.decode().splitlines():
-            record = json.loads(line)
-            self._records[record["row"]] = record
+        content = self._lines.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with writing(self._lines), self._lines.open("r+b") as file:
+                file.truncate(whole)
 
 
 def _line(record: Record) -> str:
