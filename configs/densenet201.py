@@ -17,5 +17,4 @@ def get_config() -> ConfigDict:
     config = defaults()
     config.explainee.name = "densenet201"
     config.objective.mask_weight = 50.0
-    config.finetune.slots = 4
     return config

@@ -14,5 +14,4 @@ def get_config() -> ConfigDict:
     config = defaults()
     config.explainee.name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
     config.objective.mask_weight = 30.0
-    config.finetune.slots = 4
     return config

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltx_jax.engine.explain import SCORES, Explanation, Request, explanations
 from ltx_jax.engine.finetune import MASKS, FinetuneSettings
-from ltx_jax.engine.memory import check_slots
+from ltx_jax.engine.memory import choose_slots
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
@@ -111,8 +111,8 @@ def explain(
     optimize: str = "pos",
     stop_below: float = 6.0,
     stop_above: float = 89.0,
-    slots: int = 8,
-    chunk: int | None = 72,
+    slots: int | None = None,
+    chunk: int | None = 36,
 ) -> Explanations:
     """What did the explainee look at?
 
@@ -126,7 +126,8 @@ def explain(
       labels: the true class of each image, to be scored as well.
       objective: of the finetuning; λ = 50 with binary cross-entropy where not given.
       learning_rate, steps, optimize, stop_below, stop_above: see `FinetuneSettings`.
-      slots: images worked on side by side.
+      slots: images worked on side by side on each local device; as many as are of use and fit
+        where not given.
       chunk: most images in one forward of the explainee.
 
     Returns:
@@ -154,11 +155,9 @@ def explain(
         Request(row, pictures[i], target, None if known[i] is None else int(known[i]))
         for row, (i, target) in enumerate(pairs)
     ]
-    slots = min(slots, len(requests))
-    check_slots(explainee, explainer, settings, slots)
-    done = sorted(
-        explanations(explainee, explainer, settings, requests, slots), key=lambda one: one.row
-    )
+    slots, mesh = choose_slots(explainee, explainer, settings, len(requests), slots)
+    found = explanations(explainee, explainer, settings, requests, slots, mesh)
+    done = sorted(found, key=lambda one: one.row)
     return Explanations(explainee, pictures, tuple(i for i, _ in pairs), tuple(done))
 
 

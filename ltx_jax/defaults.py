@@ -46,8 +46,9 @@ def defaults() -> ConfigDict:
 
     config.finetune = ConfigDict()
     config.finetune.steps = 25  # most masks an image gets
-    config.finetune.slots = 8  # images side by side, on all local devices together
-    config.finetune.chunk = 72  # most images in one forward of the explainee
+    # Images side by side on each device; as many as are of use and fit where not given.
+    config.finetune.slots = placeholder(int)
+    config.finetune.chunk = 36  # most images in one forward of the explainee
     config.finetune.learning_rate = 2e-3
     # Resume the checkpoint's Adam moments, step count and learning rate, then follow a schedule of
     # `schedule_steps` whose peak is `learning_rate`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ import ltx_jax
 from ltx_jax import settings
 from ltx_jax.data.scenes import SceneSource
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
-from ltx_jax.engine.explain import Request, explanations, score_pixel_masks
-from ltx_jax.engine.finetune import MASKS, FinetuneSettings, Start
-from ltx_jax.engine.memory import check_slots
+from ltx_jax.engine.explain import Explanation, Request, explanations, score_pixel_masks
+from ltx_jax.engine.finetune import MASKS
+from ltx_jax.engine.memory import choose_slots
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.segmentation import intersection_over_union
@@ -115,23 +115,23 @@ def explain(job: Run, workdir: Path) -> str:
     chosen, start = settings.finetune_settings(config, models.explainer)
     names = [f"{row.name}:{row.target}" for row in job.rows]
     fingerprint = settings.fingerprint(config, names)
-    slots = min(config.finetune.slots, len(job.rows))
     shape = (len(MASKS), *models.explainer.grid())
     process = jax.process_index() if jax.process_count() > 1 else None
     with compile_clock() as clock:
-        check_slots(*models, chosen, slots)
+        slots, mesh = choose_slots(*models, chosen, len(job.rows), config.finetune.slots)
         store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
         waiting = [row for row in range(len(job.rows)) if row not in store.done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
-        explain_rows(job, store, share, chosen, start, slots)
+        found = explanations(*models, chosen, requests(job, store, share), slots, mesh, start)
+        write_rows(job, store, found, len(share))
         seconds = time.monotonic() - began
     store.read()
     if not store.complete:
         return f"process {process} has explained its {len(share)}; the last to finish reports"
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
     facts |= run_facts(everyones, seconds, clock.seconds)
-    rivals = {name: score_rival(job, store, name) for name in config.rivals}
+    rivals = {name: score_rival(job, store, name, slots) for name in config.rivals}
     shown = config.report
     summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
@@ -141,17 +141,9 @@ def explain(job: Run, workdir: Path) -> str:
     )
 
 
-def explain_rows(
-    job: Run,
-    store: ResultStore,
-    waiting: Sequence[int],
-    chosen: FinetuneSettings,
-    start: Start,
-    slots: int,
-) -> None:
-    """Explain the waiting rows and write each to the store as it is finished."""
-    found = explanations(*job.models, chosen, requests(job, store, waiting), slots, start)
-    with tqdm(total=len(waiting), unit=" images", disable=None) as bar:
+def write_rows(job: Run, store: ResultStore, found: Iterable[Explanation], total: int) -> None:
+    """Write each explanation to the store as it is finished."""
+    with tqdm(total=total, unit=" images", disable=None) as bar:
         for explanation in found:
             row = job.rows[explanation.row]
             names = job.models.explainee.class_names
@@ -187,9 +179,9 @@ def true_mask(job: Run, row: int, target: int) -> np.ndarray | None:
     return mask if mask.any() else None
 
 
-def score_rival(job: Run, store: ResultStore, name: str) -> dict[str, dict[str, float]]:
+def score_rival(job: Run, store: ResultStore, name: str, batch: int) -> dict[str, dict[str, float]]:
     """A rival method's scores on the rows that were explained: mean and interval of each."""
-    explainee, batch = job.models.explainee, job.config.finetune.slots
+    explainee = job.models.explainee
     done = [(entry["row"], entry["class"]) for entry in store.records() if "skipped" not in entry]
     values: dict[str, list[float]] = {}
     for first in range(0, len(done), batch):

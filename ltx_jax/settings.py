@@ -64,7 +64,7 @@ def check(config: ConfigDict) -> None:
             )
     positive = ("finetune.steps", "finetune.slots", "finetune.chunk", "pretrain.batch_size")
     for key in positive:
-        if flat[key] < 1:
+        if flat[key] is not None and flat[key] < 1:
             raise InputError(f"config.{key} is {flat[key]}: it must be at least 1")
     unknown = set(config.rivals) - set(RIVALS)
     if unknown:

@@ -43,6 +43,12 @@ def config(tmp_path: Path, vit_weights: Path) -> ConfigDict:
     return settings
 
 
+@pytest.fixture(autouse=True)
+def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer devices than images, so that slots are refilled."""
+    monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(min(images, 2)))
+
+
 def lines(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
@@ -185,10 +191,13 @@ def test_another_configuration_in_the_same_place(config, tmp_path):
 
 def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1_500_000)
-    monkeypatch.setattr(memory, "slot_mesh", lambda slots: slot_mesh(1))
+    monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(1))
     config.finetune.slots = 5
-    with pytest.raises(InputError, match=r"5 slots need about .* set finetune.slots to \d or less"):
+    with pytest.raises(InputError, match=r"5 slots need about .* set finetune.slots to \d$"):
         run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    config.finetune.slots = None
+    assert "5 explained" in run(config, tmp_path / "out")
 
 
 def test_labels_beyond_the_classes(config, tmp_path):

@@ -22,11 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from ltx_jax import settings
 from ltx_jax.data.sources import UnreadableImage, iterate
 from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
+from ltx_jax.engine.memory import choose_slots
 from ltx_jax.errors import InputError
 from ltx_jax.progress import compile_clock
 from ltx_jax.runtime import prepare
@@ -62,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    slots = min(config.finetune.slots, len(tasks))
-    engine = engine_method(models, chosen, start, slots)
+    slots, mesh = choose_slots(*models, chosen, len(tasks), config.finetune.slots)
+    engine = engine_method(models, chosen, start, slots, mesh)
     with compile_clock() as clock:
         engine(tasks[:1])
     methods: dict[str, Method] = {"engine": engine}
@@ -129,13 +131,13 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
 
 
 def engine_method(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int
+    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int, mesh: Mesh
 ) -> Method:
     """The slot engine on a list of tasks."""
 
     def run(tasks: Sequence[Task]) -> Measured:
         began = time.perf_counter()
-        done = list(finetune(*models, chosen, tasks, slots, start))
+        done = list(finetune(*models, chosen, tasks, slots, mesh, start))
         seconds = time.perf_counter() - began
         pos = [float(one.agreement[one.mask_steps[1], 0]) for one in done]
         return Measured(seconds, len(done), sum(one.steps for one in done), pos)

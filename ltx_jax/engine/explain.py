@@ -25,8 +25,6 @@ from ltx_jax.engine.sharding import (
     SPLIT,
     on_each_device,
     replicate,
-    rounded_up,
-    slot_mesh,
 )
 from ltx_jax.explainee import Explainee, in_chunks
 from ltx_jax.explainers.explainer import Explainer
@@ -89,18 +87,18 @@ def explanations(
     settings: FinetuneSettings,
     requests: Iterable[Request],
     slots: int,
+    mesh: Mesh,
     start: Start | None = None,
 ) -> Iterator[Explanation]:
     """Explain a stream of images; yields them as they finish, in no particular order.
 
     Args:
-      explainee, explainer, settings, start: see `engine.finetune.finetune`.
+      explainee, explainer, settings, slots, mesh, start: see `engine.finetune.finetune`; all slots
+        together are also the batch of prediction and scoring.
       requests: drawn as slots become free.
-      slots: images worked on side by side; also the batch of prediction and scoring.
     """
     asked: dict[int, Request] = {}
-    mesh = slot_mesh(slots)
-    batch = rounded_up(slots, mesh)
+    batch = slots * mesh.size
     explainee = replicate(explainee, mesh)
 
     def tasks() -> Iterator[Task]:
@@ -108,7 +106,7 @@ def explanations(
             asked[task.key] = request
             yield task
 
-    finished = finetune(explainee, explainer, settings, tasks(), slots, start)
+    finished = finetune(explainee, explainer, settings, tasks(), slots, mesh, start)
     # Scoring waits for a few images, since their number of different masks varies.
     for group in _groups(finished, batch):
         scores = _score(explainee, settings, group, batch, mesh)

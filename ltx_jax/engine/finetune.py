@@ -28,8 +28,6 @@ from ltx_jax.engine.sharding import (
     local_index,
     on_each_device,
     replicate,
-    rounded_up,
-    slot_mesh,
 )
 from ltx_jax.explainee import Explainee, in_chunks
 from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
@@ -145,6 +143,7 @@ def finetune(
     settings: FinetuneSettings,
     tasks: Iterable[Task],
     slots: int,
+    mesh: Mesh,
     start: Start | None = None,
 ) -> Iterator[Finetuned]:
     """Finetune the explainer on each task by itself; yields them as they finish.
@@ -157,12 +156,10 @@ def finetune(
       explainer: the pretrained explainer each image starts from.
       settings: see `FinetuneSettings`.
       tasks: drawn as slots become free.
-      slots: images worked on side by side, on all local devices together; rounded up so that each
-        device has the same share.
+      slots: images worked on side by side on each device.
+      mesh: the devices.
       start: optimizer state to start from; fresh by default.
     """
-    mesh = slot_mesh(slots)
-    slots = rounded_up(slots, mesh)
     explainer = explainer.for_slots()
     network, explainee, start = replicate(
         (replace(explainer, trained={}), explainee, start or start_fresh(explainer)), mesh
@@ -172,7 +169,7 @@ def finetune(
     finished: list[Finetuned] = []
     state: Slots | None = None
     while True:
-        for slot in range(slots):
+        for slot in range(slots * mesh.size):
             if slot not in running and (task := next(waiting, None)) is not None:
                 if state is None:
                     k = len(task.classes)
@@ -197,7 +194,8 @@ def empty_slots(
     k: int,
     mesh: Mesh,
 ) -> Slots:
-    """The state of slots with nothing in them, for k classes each, divided over the devices."""
+    """The state of `slots` slots on each device with nothing in them, for k classes each."""
+    slots *= mesh.size
     axes = slot_axes(explainer.trained)
 
     def zeros() -> Leaves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots
-from ltx_jax.engine.sharding import rounded_up, slot_mesh
+from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
 
+# More slots a device gain nothing: a CPU core is busy with few, an accelerator with some dozens.
+_OF_USE = {"cpu": 4, "gpu": 32, "tpu": 32}
 # Share of the free memory that a run may plan with; the rest is for images on their way.
 _USABLE = 0.9
 
@@ -48,30 +51,40 @@ def bytes_free(mesh: Mesh) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // mesh.size
 
 
-def check_slots(
-    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int
-) -> None:
-    """Refuse a number of slots that would not fit.
+def choose_slots(
+    explainee: Explainee,
+    explainer: Explainer,
+    settings: FinetuneSettings,
+    images: int,
+    asked: int | None,
+) -> tuple[int, Mesh]:
+    """How many slots each device gets for a run, and the devices.
 
     Args:
-      explainee, explainer, settings, slots: of the run to come; its step is compiled here, and
-        the run finds it compiled.
+      explainee, explainer, settings: of the run to come; its step is compiled here.
+      images: of the run.
+      asked: slots on each device; None for as many as are of use and fit into the free memory.
 
     Raises:
-      InputError: says how many slots would fit.
+      InputError: where the slots asked for would not fit, or not even one does.
     """
-    if slots < 1:
-        raise InputError(f"finetune.slots is {slots}: at least one slot is needed")
-    mesh = slot_mesh(slots)
-    share = rounded_up(slots, mesh) // mesh.size
+    if asked is not None and asked < 1:
+        raise InputError(f"finetune.slots is {asked}: at least one slot is needed")
+    mesh = slot_mesh(images)
+    share = -(-images // mesh.size)
+    most = _OF_USE.get(mesh.devices.flat[0].platform, _OF_USE["gpu"]) if asked is None else asked
+    slots = min(most, share)
     usable = int(_USABLE * bytes_free(mesh))
-    needed = bytes_needed(explainee, explainer, settings, share * mesh.size, mesh)
-    if needed <= usable:
-        return
-    shared = sum(leaf.nbytes for leaf in jax.tree.leaves((explainee, explainer)))
-    fitting = max(0, int((usable - shared) / ((needed - shared) / share))) * mesh.size
-    remedy = f"{fitting} or less" if fitting else "1 and finetune.chunk to 1, or take a smaller net"
-    raise InputError(
-        f"{slots} slots need about {needed / 2**30:.1f} GiB of each of {mesh.size} devices and "
-        f"{usable / 2**30:.1f} GiB are free: set finetune.slots to {remedy}"
-    )
+    needed = bytes_needed(explainee, explainer, settings, slots, mesh)
+    if needed > usable:
+        shared = sum(leaf.nbytes for leaf in jax.tree.leaves((explainee, explainer)))
+        fitting = int((usable - shared) / ((needed - shared) / slots))
+        if asked is not None or fitting < 1:
+            remedy = str(fitting) if fitting > 0 else "1 and finetune.chunk to 9"
+            raise InputError(
+                f"{slots} slots need about {needed / 2**30:.1f} GiB on each of {mesh.size} devices "
+                f"and {usable / 2**30:.1f} GiB are free: set finetune.slots to {remedy}"
+            )
+        slots = fitting
+    logging.info("%d images side by side on each of %d devices", slots, mesh.size)
+    return slots, mesh

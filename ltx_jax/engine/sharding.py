@@ -17,14 +17,9 @@ AXIS = "slots"
 REPLICATED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
-def slot_mesh(slots: int) -> Mesh:
-    """The local devices that so many slots can be divided over, one slot each at least."""
-    return Mesh(np.array(jax.local_devices()[:slots]), (AXIS,))
-
-
-def rounded_up(slots: int, mesh: Mesh) -> int:
-    """The next number of slots that every device has the same share of."""
-    return -(-slots // mesh.size) * mesh.size
+def slot_mesh(images: int) -> Mesh:
+    """The local devices to work on so many images, no more than there are images."""
+    return Mesh(np.array(jax.local_devices()[:images]), (AXIS,))
 
 
 def replicate(values: Any, mesh: Mesh) -> Any:
