@@ -190,7 +190,7 @@ def test_another_configuration_in_the_same_place(config, tmp_path):
 
 
 def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1_500_000)
+    monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1_000_000)
     monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(1))
     config.finetune.slots = 5
     with pytest.raises(InputError, match=r"5 slots need about .* set finetune.slots to \d$"):

@@ -4,9 +4,12 @@ python tools/benchmark.py --config=configs/cifar_vit.py --config.images=… [--a
 
 Runs the images of the configuration through the engine, compilation apart, and prints images and
 image-steps a second. With --against-pytorch the same images also go through the original's loop:
-eager PyTorch in float32 on timm's ViT, one image at a time, one step at a time (explainer forward
-and backward through the explainee, AdamW, ten forwards for the score). The two take turns on the
-images, so that a machine whose speed drifts is unfair to neither; the ratio is of the sums.
+eager PyTorch in float32 on timm's or torchvision's network, one image at a time, one step at a time
+(explainer forward and backward through the explainee, AdamW, ten forwards for the score); and
+through the best that PyTorch makes of it, with those ten forwards in one. They take turns on the
+images, so that a machine whose speed drifts is unfair to none; the ratios are of the sums.
+With --parts it says where the time of a step goes on one device, what the network's shape asks for,
+what the machine can do at best, and what memory a slot takes.
 The figures are also written as JSON with --json=FILE.
 """
 
@@ -36,16 +39,17 @@ from ltx_jax.runtime import prepare
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _AGAINST = flags.DEFINE_bool("against-pytorch", False, "Run the original's loop as well.")
 _TURNS = flags.DEFINE_integer("turns", 2, "How often each goes through the images.")
+_PARTS = flags.DEFINE_bool("parts", False, "Time the parts of a step, and the machine's ceilings.")
 _JSON = flags.DEFINE_string("json", None, "Where the figures go.")
 
 
 class Measured(NamedTuple):
-    """Seconds, images, and steps of all images together; the selected POS of each image."""
+    """Seconds, images, and steps of all images together; the selected score of each image."""
 
     seconds: float
     images: int
     steps: int
-    pos: list[float]
+    scores: list[float]
 
 
 Method = Callable[[Sequence[Task]], Measured]
@@ -70,9 +74,14 @@ def main(argv: Sequence[str]) -> int:
         engine(tasks[:1])
     methods: dict[str, Method] = {"engine": engine}
     if _AGAINST.value:
-        methods["pytorch"] = pytorch_method(models, chosen)
-        methods["pytorch"](tasks[:1])
+        for name, batched in (("pytorch", False), ("pytorch, batched", True)):
+            methods[name] = pytorch_method(models, chosen, batched)
+            methods[name](tasks[:1])
     figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
+    if _PARTS.value:
+        import parts
+
+        figures["step"] = parts.measure(models, chosen, start, slots)
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n")
     return 0
@@ -109,24 +118,24 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
     print(f"compilation: {compile_seconds:.1f} s")
     for name, parts in measured.items():
         seconds, images, steps = (sum(values) for values in list(zip(*parts, strict=True))[:3])
-        pos = float(np.mean([score for part in parts for score in part.pos]))
+        pos = float(np.mean([score for part in parts for score in part.scores]))
         figures[name] = {
             "seconds_per_image": seconds / images,
             "milliseconds_per_image_step": 1e3 * seconds / steps,
             "images": images,
             "steps": steps,
-            "selected_pos": pos,
+            "selected_score": pos,
         }
         print(
-            f"{name:8} {images} images, {steps} steps: {seconds / images:.4f} s an image, "
-            f"{1e3 * seconds / steps:.2f} ms an image-step; selected POS {pos:.2f}"
+            f"{name:16} {images} images, {steps} steps: {seconds / images:.4f} s an image, "
+            f"{1e3 * seconds / steps:.2f} ms an image-step; selected score {pos:.2f}"
         )
-    if "pytorch" in figures:
-        each = [b.seconds / a.seconds for a, b in zip(*measured.values(), strict=True)]
-        ours, theirs = (figures[name]["seconds_per_image"] for name in ("engine", "pytorch"))
-        figures["times_faster"] = theirs / ours
-        turns = ", ".join(f"{ratio:.2f}" for ratio in each)
-        print(f"engine : pytorch = 1 : {theirs / ours:.2f} an image (turn by turn {turns})")
+    for name in list(measured)[1:]:
+        pairs = zip(measured["engine"], measured[name], strict=True)
+        turns = ", ".join(f"{theirs.seconds / ours.seconds:.2f}" for ours, theirs in pairs)
+        ratio = figures[name]["seconds_per_image"] / figures["engine"]["seconds_per_image"]
+        figures[name]["times_slower"] = ratio
+        print(f"engine : {name} = 1 : {ratio:.2f} an image (turn by turn {turns})")
     return figures
 
 
@@ -145,11 +154,11 @@ def engine_method(
     return run
 
 
-def pytorch_method(models: settings.Models, chosen: FinetuneSettings) -> Method:
+def pytorch_method(models: settings.Models, chosen: FinetuneSettings, batched: bool) -> Method:
     """The original's loop over single images, lean: nothing but its steps."""
     import pytorch_loop
 
-    return pytorch_loop.method(models.explainee, models.explainer, chosen, Measured)
+    return pytorch_loop.method(models.explainee, models.explainer, chosen, Measured, batched)
 
 
 if __name__ == "__main__":

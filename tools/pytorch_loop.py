@@ -1,4 +1,4 @@
-"""The original's per-image finetuning in eager PyTorch on timm's ViT, to measure against."""
+"""The original's per-image finetuning in eager PyTorch on timm's or torchvision's networks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer, join
 from ltx_jax.loading import explainer_table
+from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights.state_dict import to_state_dict
 
+Normalised = Callable[[torch.Tensor], torch.Tensor]
 
-def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
-    """timm's ViT of the same sizes."""
+
+def define_torchvision_operators() -> None:
+    """torchvision beside a torch of another build: its operators need to be defined at least."""
     try:
         torch.ops.torchvision.nms  # noqa: B018
     except (AttributeError, RuntimeError):
-        # torchvision beside a torch of another build: its operators need to be defined at least.
         library = torch.library.Library("torchvision", "DEF")
         boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         library.define(f"nms{boxes}")
         library.define(f"qnms{boxes}")
+
+
+def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
+    """timm's ViT of the same sizes."""
+    define_torchvision_operators()
     from timm.models import VisionTransformer as Timm
 
     return Timm(
@@ -43,7 +50,7 @@ def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
     ).eval()
 
 
-class MaskNetwork(torch.nn.Module):
+class TokenMask(torch.nn.Module):
     """timm's ViT with the original's mask head."""
 
     def __init__(self, module: VisionTransformer) -> None:
@@ -51,6 +58,9 @@ class MaskNetwork(torch.nn.Module):
         self.vit = timm_vit(module, 0)
         self.patch_pooler = torch.nn.Linear(module.width, module.width)
         self.patch_classifier = torch.nn.Linear(module.width, 1)
+        self.vit.patch_embed.requires_grad_(False)
+        self.vit.cls_token.requires_grad_(False)
+        self.vit.pos_embed.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images to token masks [n,1,g,g]."""
@@ -60,55 +70,86 @@ class MaskNetwork(torch.nn.Module):
         return torch.sigmoid(raw).reshape(len(images), 1, side, side)
 
 
-def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, MaskNetwork]:
+class FeatureMask(torch.nn.Module):
+    """A CNN's features with the original's mask head."""
+
+    def __init__(self, features: torch.nn.Module, width: int) -> None:
+        super().__init__()
+        self.features = features
+        self.bottleneck = torch.nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images to token masks [n,1,g,g]."""
+        return torch.sigmoid(self.bottleneck(self.features(images)))
+
+
+def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Module]:
     """Both networks with the weights of ours.
 
     Raises:
-      InputError: where they are no ViTs.
+      InputError: for a family that the loop does not know.
     """
     own = explainee.architecture
-    if own is None or not isinstance(own.module, VisionTransformer):
-        raise InputError("the PyTorch loop knows ViTs only: measure it with one of their configs")
-    classifier = timm_vit(own.module, own.module.num_classes)
-    state = to_state_dict(explainee.params, own.table(own.module))
-    classifier.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
-    masks = MaskNetwork(own.module)
+    masks: torch.nn.Module
+    if own is not None and isinstance(own.module, VisionTransformer):
+        classifier = timm_vit(own.module, own.module.num_classes)
+        masks = TokenMask(own.module)
+    elif own is not None and isinstance(own.module, SqueezeNet):
+        define_torchvision_operators()
+        from torchvision.models import squeezenet1_1
+
+        classifier = squeezenet1_1(num_classes=own.module.num_classes).eval()
+        masks = FeatureMask(squeezenet1_1().features, 512).eval()
+    else:
+        raise InputError("the PyTorch loop knows ViTs and SqueezeNet: take one of their configs")
+    classifier.load_state_dict(_tensors(to_state_dict(explainee.params, own.table(own.module))))
     state = to_state_dict(
         join(explainer.trained, explainer.frozen), explainer_table(explainer.architecture)
     )
-    masks.load_state_dict(
-        {
-            name if name.startswith("patch_") and "embed" not in name else f"vit.{name}": (
-                torch.tensor(value)
-            )
-            for name, value in state.items()
-        }
-    )
-    for frozen in (classifier, masks.vit.patch_embed):
-        frozen.requires_grad_(False)
-    masks.vit.cls_token.requires_grad_(False)
-    masks.vit.pos_embed.requires_grad_(False)
+    if isinstance(masks, TokenMask):
+        head = ("patch_pooler.", "patch_classifier.")
+        state = {n if n.startswith(head) else f"vit.{n}": value for n, value in state.items()}
+    masks.load_state_dict(_tensors(state))
+    classifier.requires_grad_(False)
     return classifier, masks
 
 
+def _tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(value) for name, value in state.items()}
+
+
 def method(
-    explainee: Explainee, explainer: Explainer, chosen: FinetuneSettings, result: Any
+    explainee: Explainee,
+    explainer: Explainer,
+    chosen: FinetuneSettings,
+    result: Any,
+    batched: bool,
 ) -> Callable[[Sequence[Task]], Any]:
-    """The loop over a list of tasks; gives `result(seconds, images, steps, pos)`."""
+    """The loop over a list of tasks; gives `result(seconds, images, steps, scores)`.
+
+    Args:
+      explainee, explainer, chosen: ours, whose weights and settings it takes.
+      result: makes the result.
+      batched: the best that PyTorch does: the unmasked prediction once an image, and the nine
+        perturbed images in one forward. The original does one at a time.
+    """
     classifier, pretrained = load(explainee, explainer)
     mean, std = (
         torch.tensor(values, dtype=torch.float32)[:, None, None]
         for values in (explainer.mean, explainer.std)
     )
 
+    def normalised(images: torch.Tensor) -> torch.Tensor:
+        return (images - mean) / std
+
     def run(tasks: Sequence[Task]) -> Any:
         began = time.perf_counter()
         steps, best = 0, []
         for task in tasks:
             image = torch.tensor(task.image).permute(2, 0, 1)[None]
-            scores = finetune(classifier, pretrained, image, chosen, mean, std)
+            scores = finetune(classifier, pretrained, image, chosen, normalised, batched)
             steps += len(scores)
-            best.append(min(scores))
+            best.append(min(scores) if chosen.optimize == "pos" else max(scores))
         return result(time.perf_counter() - began, len(tasks), steps, best)
 
     return run
@@ -116,31 +157,38 @@ def method(
 
 def finetune(
     classifier: Any,
-    pretrained: MaskNetwork,
+    pretrained: torch.nn.Module,
     image: torch.Tensor,
     chosen: FinetuneSettings,
-    mean: torch.Tensor,
-    std: torch.Tensor,
+    normalised: Normalised,
+    batched: bool,
 ) -> list[float]:
-    """One image: the POS of each step's mask until one is good enough."""
+    """One image: the POS (or NEG) of each step's mask until one is good enough."""
     network = copy.deepcopy(pretrained)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=chosen.adamw.weight_decay)
     scores: list[float] = []
+    unmasked = None
     for rate in chosen.learning_rates:
-        with torch.no_grad():
-            target = classifier((image - mean) / std).argmax(-1)
-        mask = network((image - mean) / std)
+        if unmasked is None or not batched:
+            with torch.no_grad():
+                unmasked = classifier(normalised(image))
+        target = unmasked.argmax(-1)
+        mask = network(normalised(image))
         pixels = functional.interpolate(mask, image.shape[2:], mode="bilinear", align_corners=False)
-        fit = functional.cross_entropy(classifier((image * pixels - mean) / std), target)
+        fit = functional.cross_entropy(classifier(normalised(image * pixels)), target)
         area = functional.binary_cross_entropy_with_logits(mask, torch.zeros_like(mask))
         optimizer.zero_grad()
         (fit + chosen.objective.mask_weight * area).backward()
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
-        scores.append(score(classifier, image, pixels.detach(), target, mean, std))
-        if scores[-1] < chosen.stop_below:
+        most_relevant_first = chosen.optimize == "pos"
+        order = pixels.detach() if most_relevant_first else -pixels.detach()
+        classify = _all_at_once if batched else _one_at_a_time
+        scores.append(score(classifier, image, order, int(target), normalised, classify))
+        good = scores[-1] < chosen.stop_below
+        if good if most_relevant_first else scores[-1] > chosen.stop_above:
             break
     return scores
 
@@ -149,18 +197,24 @@ def finetune(
 def score(
     classifier: Any,
     image: torch.Tensor,
-    pixels: torch.Tensor,
-    target: torch.Tensor,
-    mean: torch.Tensor,
-    std: torch.Tensor,
+    order: torch.Tensor,
+    target: int,
+    normalised: Normalised,
+    classify: Callable[[Any, torch.Tensor], torch.Tensor],
 ) -> float:
-    """POS: ten forwards of one image, most relevant pixels blackened first."""
-    count = pixels.numel()
-    right = []
+    """The area of top-1 agreement over ten images, highest values of `order` blackened first."""
+    count = order.numel()
+    perturbed = image.repeat(10, 1, 1, 1).reshape(10, 3, -1)
     for tenth in range(10):
-        perturbed = image.clone().reshape(1, 3, -1)
-        removed = torch.topk(pixels.flatten(), int(count * tenth / 10)).indices
-        perturbed[..., removed] = 0
-        logits = classifier((perturbed.reshape(image.shape) - mean) / std)
-        right.append(float(logits.argmax(-1) == target))
-    return float(np.trapezoid(right, dx=10.0))
+        removed = torch.topk(order.flatten(), int(count * tenth / 10)).indices
+        perturbed[tenth, :, removed] = 0
+    predicted = classify(classifier, normalised(perturbed.reshape(10, *image.shape[1:])))
+    return float(np.trapezoid((predicted == target).float().numpy(), dx=10.0))
+
+
+def _one_at_a_time(classifier: Any, images: torch.Tensor) -> torch.Tensor:
+    return torch.cat([classifier(image[None]).argmax(-1) for image in images])
+
+
+def _all_at_once(classifier: Any, images: torch.Tensor) -> torch.Tensor:
+    return classifier(images).argmax(-1)

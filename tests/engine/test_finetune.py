@@ -181,4 +181,4 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
 
 
 def test_no_tasks_no_results(explainee, explainer):
-    assert run(explainee, explainer, np.zeros((0, 16, 16, 3), np.float32)) == []
+    assert list(finetune(explainee, explainer, SETTINGS, [], 4, slot_mesh(1))) == []

@@ -1,6 +1,7 @@
 """The work directory survives a kill at any byte, and a disk that refuses."""
 
 import errno
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,26 @@ def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="Read-only file system"):
         ResultStore.open(tmp_path / "run", SETTINGS, 3, (2, 2, 2))
+
+
+def test_processes_write_side_by_side_and_the_last_merges(tmp_path):
+    stores = [
+        ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2), process=process) for process in (0, 1)
+    ]
+    for row, store in ((2, stores[0]), (0, stores[1]), (1, stores[0])):
+        store.add(row, {"row": row}, np.full((2, 2, 2), row))
+    assert not stores[1].complete
+    with (tmp_path / "results-0.jsonl").open("a") as file:
+        file.write('{"row": 0, "torn')  # as it looks while process 0 writes
+    stores[1].read()
+    assert stores[1].complete
+    stores[1].finish()
+    assert [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
+        {"row": row} for row in range(3)
+    ]
+    assert not list(tmp_path.glob("results-*"))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "masks.npy")[:, 0, 0, 0], np.arange(3, dtype=np.float32)
+    )
+    alone = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
+    assert alone.done == {0, 1, 2}

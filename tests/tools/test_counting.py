@@ -1,0 +1,84 @@
+"""Operation counts against formulas, and plans against arithmetic by hand."""
+
+import counting
+import jax
+import jax.numpy as jnp
+import numpy as np
+import plan_run
+import pytest
+from counting import operations
+from jax import ShapeDtypeStruct
+
+from ltx_jax.models.registry import architecture
+from ltx_jax.weights.state_dict import shapes_of
+
+
+def array(*shape):
+    return ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_products_convolutions_and_loops():
+    assert operations(jnp.matmul, array(3, 4), array(4, 5)) == 2 * 3 * 4 * 5
+    assert operations(jax.vmap(jnp.matmul), array(7, 3, 4), array(7, 4, 5)) == 7 * 2 * 3 * 4 * 5
+
+    def seven(x, w):
+        return jax.lax.scan(lambda c, _: (c @ w, None), x, None, length=7)[0]
+
+    assert operations(jax.jit(seven), array(3, 4), array(4, 4)) == 7 * 2 * 3 * 4 * 4
+
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    # 5×5 positions, 8 features, each over a window of 3×3×4.
+    assert operations(convolve, array(1, 10, 10, 4), array(3, 3, 4, 8)) == 2 * 25 * 8 * 36
+
+
+def test_a_gradient_costs_what_it_recomputes():
+    def remembered(w, x):
+        return jnp.sin(x @ w).sum()
+
+    def recomputed(w, x):
+        return jax.checkpoint(remembered)(w, x)
+
+    # Forward and the gradient of w; with a checkpoint the forward twice.
+    once = 2 * 3 * 4 * 5
+    assert operations(jax.grad(remembered), array(4, 5), array(3, 4)) == 2 * once
+    assert operations(jax.grad(recomputed), array(4, 5), array(3, 4)) == 3 * once
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"), [("vit_base_patch16_224", 35.13), ("resnet50", 8.18), ("squeezenet1_1", 0.70)]
+)
+def test_published_costs_of_networks(name, giga):
+    network = architecture(name)
+
+    def forward(weights, image):
+        return network.module.apply(weights, image)[0]
+
+    counted = operations(forward, shapes_of(network.module, network.size), array(1, 224, 224, 3))
+    assert counted / 1e9 == pytest.approx(giga, abs=0.01)
+
+
+def test_a_plan_counts_a_step():
+    from configs import cifar_vit
+
+    step = plan_run.count_step(cifar_vit.get_config())
+    tokens, width = 65, 64
+    products = 2 * tokens * width * (3 * width + width + 2 * 4 * width)
+    block = products + 2 * 2 * tokens * tokens * width
+    forward = 4 * block + 2 * 64 * 48 * width + 2 * width * 10
+    assert step.operations > 9 * forward
+    # Masked explainee with its gradient, explainer with both gradients; blocks once more for each.
+    extra = step.operations - 9 * forward
+    assert extra / (4 * block) == pytest.approx(3 + 4, rel=0.05)
+    parameters = 64 * (48 + 1) + 66 * 64 + 4 * (12 * 64 * 64 + 13 * 64) + 128 + 64 * 65 + 65
+    assert step.slot_bytes == 4 * 4 * parameters
+
+
+def test_unknown_lengths_count_once():
+    def until(x):
+        return jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ c, x)
+
+    assert counting.operations(until, np.ones((2, 2), np.float32)) == 16
