@@ -68,9 +68,9 @@ def main(argv: Sequence[str]) -> int:
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    slots, mesh = choose_slots(*models, chosen, len(tasks), config.finetune.slots)
-    engine = engine_method(models, chosen, start, slots, mesh)
     with compile_clock() as clock:
+        slots, mesh = choose_slots(*models, chosen, len(tasks), config.finetune.slots)
+        engine = engine_method(models, chosen, start, slots, mesh)
         engine(tasks[:1])
     methods: dict[str, Method] = {"engine": engine}
     if _AGAINST.value:
@@ -97,7 +97,7 @@ def load_tasks(config: Any, models: settings.Models) -> list[Task]:
         if not isinstance(image, UnreadableImage):
             picture = image.astype(np.float32) / 255
             logits = np.asarray(predict(picture[None]))[0]
-            tasks.append(Task(row, picture, np.array([logits.argmax()], np.int32), logits))
+            tasks.append(Task(row, picture, np.repeat(logits.argmax(), 2).astype(np.int32), logits))
     return tasks
 
 

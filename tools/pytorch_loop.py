@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,20 @@ from ltx_jax.weights.state_dict import to_state_dict
 Normalised = Callable[[torch.Tensor], torch.Tensor]
 
 
-def define_torchvision_operators() -> None:
-    """torchvision beside a torch of another build: its operators need to be defined at least."""
+@cache
+def define_torchvision_operators() -> Any:
+    """torchvision beside a torch of another build: its operators need to be defined at least.
+
+    What is returned, and cached, keeps them defined.
+    """
     try:
-        torch.ops.torchvision.nms  # noqa: B018
+        return torch.ops.torchvision.nms
     except (AttributeError, RuntimeError):
         library = torch.library.Library("torchvision", "DEF")
         boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         library.define(f"nms{boxes}")
         library.define(f"qnms{boxes}")
+        return library
 
 
 def timm_vit(module: VisionTransformer, num_classes: int) -> Any:

@@ -219,12 +219,12 @@ def empty_slots(
         agreement=jnp.zeros((slots, steps, k)),
         probability=jnp.zeros((slots, steps, k)),
     )
-    placed = jax.tree.map(partial(NamedSharding, mesh), _specs(state))
+    placed = jax.tree.map(partial(NamedSharding, mesh), slot_specs(state))
     return jax.lax.with_sharding_constraint(state, placed)
 
 
-def _specs(state: Slots) -> Slots:
-    """Where each leaf is divided over the devices: at its slot axis."""
+def slot_specs(state: Slots) -> Slots:
+    """Where each leaf is divided over the devices: a partition spec in the place of each."""
     leaves: Any = {
         path: PartitionSpec(*[None] * axis, AXIS) for path, axis in slot_axes(state.trained).items()
     }
@@ -252,7 +252,7 @@ def advance(
       first_count: optimizer steps taken before an image's first.
       settings, mesh: static.
     """
-    specs = _specs(state)
+    specs = slot_specs(state)
     step = on_each_device(
         partial(_advance, settings=settings),
         mesh,
@@ -367,7 +367,7 @@ def refill(
     mesh: Mesh,
 ) -> Slots:
     """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
-    specs = _specs(state)
+    specs = slot_specs(state)
     put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 5), out_specs=specs)
     return put(state, start, slot, image, classes, logits)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots
-from ltx_jax.engine.sharding import slot_mesh
+from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots, slot_specs
+from ltx_jax.engine.sharding import REPLICATED, slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
@@ -32,9 +33,15 @@ def bytes_needed(
     """
     network = explainer.for_slots()
     state = jax.eval_shape(lambda: empty_slots(explainee, network, settings, slots, 2, mesh))
-    compiled = advance.lower(
-        state, explainee, replace(network, trained={}), jnp.int32(0), settings, mesh
-    ).compile()
+
+    def placed(shape: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
+
+    # Placed as the run will place them, so that the run finds the step compiled.
+    slots_there = jax.tree.map(placed, state, slot_specs(state))
+    others = explainee, replace(network, trained={}), jnp.int32(0)
+    everywhere = jax.tree.map(partial(placed, spec=REPLICATED), others)
+    compiled = advance.lower(slots_there, *everywhere, settings, mesh).compile()
     plan: Any = compiled.memory_analysis()
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
