@@ -115,6 +115,8 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
     if isinstance(masks, TokenMask):
         head = ("patch_pooler.", "patch_classifier.")
         state = {n if n.startswith(head) else f"vit.{n}": value for n, value in state.items()}
+    else:
+        state["bottleneck.weight"] = state["bottleneck.weight"][..., None, None]
     masks.load_state_dict(_tensors(state))
     classifier.requires_grad_(False)
     return classifier, masks
