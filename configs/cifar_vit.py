@@ -4,7 +4,7 @@ Reproduces the original PyTorch code, step by step, on 100 test images from the 
 explainer: POS 10.45 (selected) and 12.65 (last step).
 Needs: weights of the ViT (image 32, patch 4, width 64, depth 4, heads 4; input in [0,1] as it is)
 and an .npz with the images.
-Takes: 7 s for 100 images on two CPU cores, after 10 s of compilation.
+Takes: 20 s for 100 images on two CPU cores, compilation included.
 
 python -m ltx_jax.main --config=configs/cifar_vit.py --config.images=cifar10.npz \
     --config.explainee.weights=vit.safetensors --config.explainer.checkpoint=explainer.safetensors

@@ -126,8 +126,7 @@ def explain(
       labels: the true class of each image, to be scored as well.
       objective: of the finetuning; λ = 50 with binary cross-entropy where not given.
       learning_rate, steps, optimize, stop_below, stop_above: see `FinetuneSettings`.
-      slots: images worked on side by side on each local device; as many as are of use and fit
-        where not given.
+      slots: images side by side on each device; as many as are of use and fit where not given.
       chunk: most images in one forward of the explainee.
 
     Returns:

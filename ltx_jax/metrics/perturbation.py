@@ -95,53 +95,55 @@ def contending_areas(
     """
     images, classes = jnp.asarray(images), jnp.asarray(classes)
     n, k = classes.shape
-    steps = len(FRACTIONS)
-    per_round = min(n, chunk or n)
     ranks = removal_ranks(pixel_masks, most_relevant_first)
-    removed = _removed(ranks)
-    weights = 10.0 * jnp.ones(steps).at[-1].set(0.5)
-    before, likely = _read(logits[:, None], classes)
-    base = 5.0 * before[:, 0, 0]
-    urgency = jnp.arange(steps) if most_relevant_first else jnp.arange(steps)[::-1]
+    unperturbed = _read(logits[:, None], classes)
+    urgency = jnp.arange(len(FRACTIONS))[:: 1 if most_relevant_first else -1]
 
-    def contending(known: Array, agreement: Array) -> Array:
-        lowest = base + (weights * agreement[:, 0] * known).sum(-1)
-        highest = lowest + (weights * ~known).sum(-1)
-        return lowest < to_beat if most_relevant_first else highest > to_beat
+    def wanted(curves: _Curves) -> Array:
+        lowest, highest = _bounds(curves, unperturbed[0][:, 0, 0])
+        contending = lowest < to_beat if most_relevant_first else highest > to_beat
+        return contending[:, None] & ~curves.known
 
-    def outstanding(carry: tuple[Array, Array, Array]) -> Array:
-        known, agreement, _ = carry
-        return contending(known, agreement)[:, None] & ~known
-
-    def one_round(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        wanted = outstanding(carry)
-        order = jnp.argsort(jnp.where(wanted, urgency, steps).ravel())[:per_round]
-        mask, step = jnp.divmod(order, steps)
-        kept = ranks[mask] >= removed[step, None, None]
+    def one_round(curves: _Curves) -> _Curves:
+        missing = wanted(curves)
+        order = jnp.argsort(jnp.where(missing, urgency, len(FRACTIONS)).ravel())
+        mask, step = jnp.divmod(order[: min(n, chunk or n)], len(FRACTIONS))
+        kept = ranks[mask] >= _removed(ranks)[step, None, None]
         found = explainee(jnp.where(kept[..., None], images[mask], 0.0))
         agreement, probability = _read(found[:, None], classes[mask])
-        mask = jnp.where(wanted.ravel()[order], mask, n)  # out of range: dropped
-        known, agreements, probabilities = carry
-        return (
-            known.at[mask, step].set(True, mode="drop"),
-            agreements.at[mask, :, step].set(agreement[..., 0], mode="drop"),
-            probabilities.at[mask, :, step].set(probability[..., 0], mode="drop"),
+        mask = jnp.where(missing[mask, step], mask, n)  # out of range: dropped
+        return _Curves(
+            curves.known.at[mask, step].set(True, mode="drop"),
+            curves.agreement.at[mask, :, step].set(agreement[..., 0], mode="drop"),
+            curves.probability.at[mask, :, step].set(probability[..., 0], mode="drop"),
         )
 
-    nothing = (
-        jnp.zeros((n, steps), bool),
-        jnp.zeros((n, k, steps), bool),
-        jnp.zeros((n, k, steps)),
-    )
-    known, agreement, probability = jax.lax.while_loop(
-        lambda carry: outstanding(carry).any(), one_round, nothing
-    )
-    areas = Areas(
-        _area(jnp.concatenate([before, agreement], -1).astype(jnp.float32)),
-        _area(jnp.concatenate([likely, probability], -1)),
-    )
-    whole = known.all(-1)[:, None]
+    shape = (n, k, len(FRACTIONS))
+    nothing = _Curves(jnp.zeros((n, shape[-1]), bool), jnp.zeros(shape, bool), jnp.zeros(shape))
+    curves = jax.lax.while_loop(lambda curves: wanted(curves).any(), one_round, nothing)
+    whole = curves.known.all(-1)[:, None]
+    areas = [
+        _area(jnp.concatenate([first, rest], -1).astype(jnp.float32))
+        for first, rest in zip(unperturbed, curves[1:], strict=True)
+    ]
     return Areas(*(jnp.where(whole, area, jnp.nan) for area in areas))
+
+
+class _Curves(NamedTuple):
+    """What is known of the perturbation curves, without their unperturbed first point."""
+
+    known: Bool[Array, "n steps"]
+    agreement: Bool[Array, "n k steps"]
+    probability: Float[Array, "n k steps"]
+
+
+def _bounds(
+    curves: _Curves, unperturbed: Bool[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Least and greatest agreement with the first class that each curve can still turn out with."""
+    weights = 10.0 * jnp.ones(len(FRACTIONS)).at[-1].set(0.5)
+    lowest = 5.0 * unperturbed + (weights * curves.agreement[:, 0] * curves.known).sum(-1)
+    return lowest, lowest + (weights * ~curves.known).sum(-1)
 
 
 def _perturbed_logits(
