@@ -60,6 +60,7 @@ def defaults() -> ConfigDict:
     # Stop scoring a mask once it cannot be selected: the same masks sooner, a trace with gaps.
     config.finetune.lazy_scoring = False
     config.finetune.weight_decay = 0.01
+    config.finetune.first_moment = "float32"  # or bfloat16: an eighth of a slot's memory less
 
     config.pretrain = ConfigDict()
     config.pretrain.epochs = 30

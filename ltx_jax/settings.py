@@ -38,6 +38,7 @@ _CHOICES = {
     "objective.target": ("predicted", "label"),
     "objective.mask_loss": MASK_LOSSES,
     "finetune.optimize": ("pos", "neg"),
+    "finetune.first_moment": ("float32", "bfloat16"),
 }
 
 
@@ -148,7 +149,7 @@ def finetune_settings(config: ConfigDict, explainer: Explainer) -> tuple[Finetun
         optimize=chosen.optimize,
         stop_below=chosen.stop_below,
         stop_above=chosen.stop_above,
-        adamw=AdamW(weight_decay=chosen.weight_decay),
+        adamw=AdamW(weight_decay=chosen.weight_decay, first_moment=chosen.first_moment),
         chunk=chosen.chunk,
         lazy=chosen.lazy_scoring,
     )

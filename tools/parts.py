@@ -124,7 +124,8 @@ def step_parts(
 
     def update(trained: Leaves) -> Any:
         count, rate = jnp.ones(slots, jnp.int32), jnp.full(slots, 1e-3)
-        moments = adamw.Moments(trained, trained)
+        first = jax.tree.map(lambda leaf: leaf.astype(chosen.adamw.first_moment), trained)
+        moments = adamw.Moments(first, trained)
         return adamw.update(chosen.adamw, trained, trained, moments, count, rate, axes)
 
     trained = jax.tree.map(jnp.copy, state.trained)

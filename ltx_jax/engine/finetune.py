@@ -198,16 +198,16 @@ def empty_slots(
     slots *= mesh.size
     axes = slot_axes(explainer.trained)
 
-    def zeros() -> Leaves:
+    def zeros(dtype: str = "float32") -> Leaves:
         return {
-            path: jnp.zeros((*leaf.shape[: axes[path]], slots, *leaf.shape[axes[path] :]))
+            path: jnp.zeros((*leaf.shape[: axes[path]], slots, *leaf.shape[axes[path] :]), dtype)
             for path, leaf in explainer.trained.items()
         }
 
     steps, grid = settings.steps, explainer.grid()
     state = Slots(
         trained=zeros(),
-        moments=adamw.Moments(zeros(), zeros()),
+        moments=adamw.Moments(zeros(settings.adamw.first_moment), zeros()),
         images=jnp.zeros((slots, *explainee.image_size, 3)),
         classes=jnp.zeros((slots, k), jnp.int32),
         logits=jnp.zeros((slots, explainee.num_classes)),
@@ -399,7 +399,9 @@ def _refill(
 def _put(leaves: Leaves, values: Leaves, slot: Array) -> Leaves:
     axes = slot_axes(leaves)
     return {
-        path: jax.lax.dynamic_update_index_in_dim(leaf, values[path], slot, axes[path])
+        path: jax.lax.dynamic_update_index_in_dim(
+            leaf, values[path].astype(leaf.dtype), slot, axes[path]
+        )
         for path, leaf in leaves.items()
     }
 

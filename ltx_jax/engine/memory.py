@@ -93,5 +93,5 @@ def choose_slots(
                 f"and {usable / 2**30:.1f} GiB are free: set finetune.slots to {remedy}"
             )
         slots = fitting
-    logging.info("%d images side by side on each of %d devices", slots, mesh.size)
+    logging.info("slots: %d on each of %d devices", slots, mesh.size)
     return slots, mesh

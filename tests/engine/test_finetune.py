@@ -8,8 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from ltx_jax.engine.adamw import Moments
-from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, advance, finetune
+from ltx_jax.engine.adamw import AdamW, Moments
+from ltx_jax.engine.finetune import (
+    FinetuneSettings,
+    Start,
+    Task,
+    advance,
+    empty_slots,
+    finetune,
+)
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.loading import load_explainer
@@ -178,6 +185,18 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
     state = (adam._replace(count=jnp.int32(40), mu=draw, nu=squares), *others)
     _, values, _ = plain_loop(explainee, explainer, done.task, state=state)
     np.testing.assert_allclose(done.loss, values, atol=2e-5)
+
+
+def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, images):
+    settings = replace(SETTINGS, adamw=AdamW(first_moment="bfloat16"))
+    network, mesh = explainer.for_slots(), slot_mesh(1)
+    state = empty_slots(explainee, network, settings, 2, 1, mesh)
+    assert {leaf.dtype for leaf in state.moments.first.values()} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in state.moments.second.values()} == {jnp.dtype("float32")}
+    whole = run(explainee, explainer, images)
+    for ours, theirs in zip(run(explainee, explainer, images, settings), whole, strict=True):
+        np.testing.assert_array_equal(ours.loss[:2], theirs.loss[:2])  # rounded from step 2 on
+        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=2e-3)
 
 
 def test_no_tasks_no_results(explainee, explainer):
