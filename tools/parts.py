@@ -101,7 +101,8 @@ def step_parts(
     images = np.random.default_rng(0).random((slots, *explainee.image_size, 3), np.float32)
     logits = np.asarray(jax.jit(explainee)(images))
     classes = logits.argmax(-1).astype(np.int32)[:, None]
-    chosen = replace(chosen, stop_below=-1.0, stop_above=101.0)
+    # Every step in full, as the parts and the count have it.
+    chosen = replace(chosen, stop_below=-1.0, stop_above=101.0, lazy=False)
     state = empty_slots(explainee, explainer, chosen, slots, 1, mesh)
     for slot in range(slots):
         task = images[slot], classes[slot], logits[slot]
