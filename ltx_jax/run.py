@@ -70,6 +70,8 @@ def run(config: ConfigDict, workdir: Path) -> str:
       InputError: for anything in the configuration that cannot be used.
     """
     settings.check(config)
+    if config.task == "pretrain" and jax.process_count() > 1:
+        raise InputError("pretraining runs in one process: leave --distributed out")
     source = settings.load_source(config)
     models = settings.load_models(config)
     if config.task == "pretrain":

@@ -164,12 +164,14 @@ def finetune(
     network, explainee, start = replicate(
         (replace(explainer, trained={}), explainee, start or start_fresh(explainer)), mesh
     )
+    # One slot of each device after another, so that few tasks are spread over all devices.
+    order = np.arange(slots * mesh.size).reshape(mesh.size, slots).T.ravel().tolist()
     waiting = iter(tasks)
     running: dict[int, Task] = {}
     finished: list[Finetuned] = []
     state: Slots | None = None
     while True:
-        for slot in range(slots * mesh.size):
+        for slot in order:
             if slot not in running and (task := next(waiting, None)) is not None:
                 if state is None:
                     k = len(task.classes)

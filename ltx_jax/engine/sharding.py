@@ -1,4 +1,4 @@
-"""Local devices side by side: each works on its own share of the slots, and none waits for another.
+"""Local devices side by side: each steps its own share of the slots, without a word to the others.
 
 A process uses its own devices only; several processes share nothing but the list of images.
 """
