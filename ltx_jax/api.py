@@ -11,7 +11,7 @@ import numpy as np
 
 from ltx_jax.engine.explain import SCORES, Explanation, Request, explanations
 from ltx_jax.engine.finetune import MASKS, FinetuneSettings
-from ltx_jax.engine.memory import choose_slots
+from ltx_jax.engine.memory import lay_out
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
@@ -112,7 +112,7 @@ def explain(
     stop_below: float = 6.0,
     stop_above: float = 89.0,
     slots: int | None = None,
-    chunk: int | None = 36,
+    chunk: int | None = None,
 ) -> Explanations:
     """What did the explainee look at?
 
@@ -127,7 +127,8 @@ def explain(
       objective: of the finetuning; λ = 50 with binary cross-entropy where not given.
       learning_rate, steps, optimize, stop_below, stop_above: see `FinetuneSettings`.
       slots: images side by side on each device; as many as are of use and fit where not given.
-      chunk: most images in one forward of the explainee.
+      chunk: most images in one forward of the explainee; as many as are of use and fit where not
+        given.
 
     Returns:
       One explanation for each target of each image.
@@ -154,8 +155,8 @@ def explain(
         Request(row, pictures[i], target, None if known[i] is None else int(known[i]))
         for row, (i, target) in enumerate(pairs)
     ]
-    slots, mesh = choose_slots(explainee, explainer, settings, len(requests), slots)
-    found = explanations(explainee, explainer, settings, requests, slots, mesh)
+    layout = lay_out(explainee, explainer, settings, len(requests), slots)
+    found = explanations(explainee, explainer, layout.settings, requests, *layout[1:])
     done = sorted(found, key=lambda one: one.row)
     return Explanations(explainee, pictures, tuple(i for i, _ in pairs), tuple(done))
 

@@ -48,7 +48,8 @@ def defaults() -> ConfigDict:
     config.finetune.steps = 25  # most masks an image gets
     # Images side by side on each device; as many as are of use and fit where not given.
     config.finetune.slots = placeholder(int)
-    config.finetune.chunk = 36  # most images in one forward of the explainee
+    # Most images in one forward of the explainee; as many as are of use and fit where not given.
+    config.finetune.chunk = placeholder(int)
     config.finetune.learning_rate = 2e-3
     # Resume the checkpoint's Adam moments, step count and learning rate, then follow a schedule of
     # `schedule_steps` whose peak is `learning_rate`.
@@ -57,8 +58,9 @@ def defaults() -> ConfigDict:
     config.finetune.stop_below = 6.0
     config.finetune.stop_above = 89.0
     config.finetune.optimize = "pos"  # or neg
-    # Stop scoring a mask once it cannot be selected: the same masks sooner, a trace with gaps.
-    config.finetune.lazy_scoring = False
+    # Stop scoring a mask once it cannot be selected: the same masks and scores sooner; False for a
+    # trace without gaps.
+    config.finetune.lazy_scoring = True
     config.finetune.weight_decay = 0.01
     config.finetune.first_moment = "float32"  # or bfloat16: an eighth of a slot's memory less
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ltx_jax import settings
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
+from ltx_jax.engine.memory import default_chunk
 from ltx_jax.engine.pretrain import (
     PretrainSettings,
     TrainState,
@@ -56,6 +57,7 @@ def pretrain(config: ConfigDict, source: Source, models: settings.Models, workdi
     per_epoch = len(training) // chosen.batch_size
     plan = settings.pretrain_settings(config, per_epoch * chosen.epochs)
     make_directory(workdir)
+    chunk = config.finetune.chunk or default_chunk()
     state, curves = _resume(config, source, explainer, plan, workdir)
     for epoch in range(len(curves["epochs"]), chosen.epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(training).tolist()
@@ -68,7 +70,7 @@ def pretrain(config: ConfigDict, source: Source, models: settings.Models, workdi
             bar.update()
         bar.close()
         held_out = (images for images, _ in batches(source, how, validation, len(validation)))
-        pos = validation_score(explainee, explainer, state.trained, held_out, config.finetune.chunk)
+        pos = validation_score(explainee, explainer, state.trained, held_out, chunk)
         means = np.mean(np.array(totals, np.float64), axis=0).round(5).tolist()
         curves["epochs"].append({"epoch": epoch, "losses": means, "pos": round(pos, 4)})
         logging.info("epoch %d: loss %.4f, validation POS %.2f", epoch, means[0], pos)

@@ -21,7 +21,7 @@ from ltx_jax.data.scenes import SceneSource
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
 from ltx_jax.engine.explain import Explanation, Request, explanations, score_pixel_masks
 from ltx_jax.engine.finetune import MASKS
-from ltx_jax.engine.memory import choose_slots
+from ltx_jax.engine.memory import Layout, lay_out
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.segmentation import intersection_over_union
@@ -120,12 +120,14 @@ def explain(job: Run, workdir: Path) -> str:
     shape = (len(MASKS), *models.explainer.grid())
     process = jax.process_index() if jax.process_count() > 1 else None
     with compile_clock() as clock:
-        slots, mesh = choose_slots(*models, chosen, len(job.rows), config.finetune.slots)
+        layout = lay_out(*models, chosen, len(job.rows), config.finetune.slots)
         store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
         waiting = [row for row in range(len(job.rows)) if row not in store.done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
-        found = explanations(*models, chosen, requests(job, store, share), slots, mesh, start)
+        found = explanations(
+            *models, layout.settings, requests(job, store, share), *layout[1:], start
+        )
         write_rows(job, store, found, len(share))
         seconds = time.monotonic() - began
     store.read()
@@ -133,7 +135,7 @@ def explain(job: Run, workdir: Path) -> str:
         return f"process {process} has explained its {len(share)}; the last to finish reports"
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
     facts |= run_facts(everyones, seconds, clock.seconds)
-    rivals = {name: score_rival(job, store, name, slots) for name in config.rivals}
+    rivals = {name: score_rival(job, store, name, layout) for name in config.rivals}
     shown = config.report
     summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
@@ -181,8 +183,11 @@ def true_mask(job: Run, row: int, target: int) -> np.ndarray | None:
     return mask if mask.any() else None
 
 
-def score_rival(job: Run, store: ResultStore, name: str, batch: int) -> dict[str, dict[str, float]]:
+def score_rival(
+    job: Run, store: ResultStore, name: str, layout: Layout
+) -> dict[str, dict[str, float]]:
     """A rival method's scores on the rows that were explained: mean and interval of each."""
+    batch = layout.slots
     explainee = job.models.explainee
     done = [(entry["row"], entry["class"]) for entry in store.records() if "skipped" not in entry]
     values: dict[str, list[float]] = {}
@@ -192,7 +197,7 @@ def score_rival(job: Run, store: ResultStore, name: str, batch: int) -> dict[str
         images = np.stack([job.picture(row) for row, _ in padded]).astype(np.float32) / 255
         targets = np.array([target for _, target in padded], np.int32)
         masks = settings.RIVALS[name](explainee, images, targets)
-        scores = score_pixel_masks(explainee, images, masks, targets, job.config.finetune.chunk)
+        scores = score_pixel_masks(explainee, images, masks, targets, layout.settings.chunk)
         for score, column in scores.items():
             values.setdefault(score, []).extend(np.asarray(column)[: len(part)].tolist())
         for (row, target), mask in zip(part, np.asarray(masks), strict=False):

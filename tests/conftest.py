@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -52,6 +53,13 @@ def random_weights(path: Path, name: str, seed: int = 0, **sizes: object) -> Pat
     variables = jax.tree_util.tree_map_with_path(lively, variables)
     save_file(to_state_dict(variables, network.table(network.module)), path)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_programs_go() -> Iterator[None]:
+    """Each loaded program takes memory maps, of which Linux allows a process so many."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

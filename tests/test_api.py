@@ -22,6 +22,7 @@ def result(explainee, explainer, images):
         explainer=explainer,
         steps=3,
         slots=2,
+        stop_below=-1.0,
         labels=[0, 0, 0],
     )
 
@@ -31,7 +32,8 @@ def test_several_classes_of_one_image(result):
     assert result.image_of == (0, 1, 1, 2)
     assert result.targets.tolist() == [0, 1, 2, 4]
     assert result.masks.shape == (4, 4, 4)
-    assert not np.allclose(result.masks[1], result.masks[2])
+    last = result.token_masks("last")
+    assert not np.allclose(last[1], last[2])
     assert [one.label_scores is None for one in result.each] == [True, False, False, False]
 
 

@@ -31,7 +31,7 @@ from ml_collections import config_flags
 from ltx_jax import settings
 from ltx_jax.data.sources import UnreadableImage, iterate
 from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
-from ltx_jax.engine.memory import choose_slots
+from ltx_jax.engine.memory import lay_out
 from ltx_jax.errors import InputError
 from ltx_jax.progress import compile_clock
 from ltx_jax.runtime import prepare
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     with compile_clock() as clock:
-        slots, mesh = choose_slots(*models, chosen, len(tasks), config.finetune.slots)
+        chosen, slots, mesh = lay_out(*models, chosen, len(tasks), config.finetune.slots)
         engine = engine_method(models, chosen, start, slots, mesh)
         engine(tasks[:1])
     methods: dict[str, Method] = {"engine": engine}

@@ -8,19 +8,23 @@ from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.interpreters import partial_eval
 
 
 def operations(function: Callable[..., Any], *arguments: Any) -> int:
     """Floating-point operations of all matrix products and convolutions, two for a multiply-add.
 
     Loops of a known length are counted as often as they run; those of an unknown one
-    (`jax.lax.while_loop`) once. Elementwise work is left out: memory bounds it, not arithmetic.
+    (`jax.lax.while_loop`) once, and what no result depends on not at all. Elementwise work is left
+    out: memory bounds it, not arithmetic.
 
     Args:
       function: traced, not run; all its arguments are arrays or pytrees of them.
       *arguments: arrays or `jax.ShapeDtypeStruct`s.
     """
-    return _in_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _in_jaxpr(needed)
 
 
 def _in_jaxpr(jaxpr: Jaxpr) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -77,9 +78,9 @@ def convolve_as_products(
 ) -> Float[Array, "n h w d"]:
     """A convolution as matrix products, for weights that `vmap` gives each image its own.
 
-    One product over gathered patches (im2col) where the image is small beside its channels, one
-    product per kernel offset otherwise, which needs no copy of the image per offset. A depthwise
-    convolution is a sum of elementwise products.
+    One product over gathered patches (im2col) where the image is small beside its channels, or they
+    grow in number; one product per kernel offset otherwise, which copies no patches and adds up
+    outputs instead. A depthwise convolution is a sum of elementwise products.
 
     Raises:
       ValueError: for grouped convolutions other than depthwise ones.
@@ -103,7 +104,7 @@ def convolve_as_products(
         if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
             raise ValueError("only depthwise convolutions can be grouped here")
         return jax.tree.reduce(jnp.add, [shifted(i, j) * kernel[i, j, 0] for i, j in offsets])
-    if rows * columns > x.shape[-1]:
+    if rows * columns > x.shape[-1] >= kernel.shape[-1]:
         return jax.tree.reduce(jnp.add, [shifted(i, j) @ kernel[i, j] for i, j in offsets])
     patches = jnp.concatenate([shifted(i, j) for i, j in offsets], axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
@@ -112,14 +113,66 @@ def convolve_as_products(
 def max_pool(
     x: Float[Array, "n H W c"], window: int, stride: int, padding: Padding, ceil_mode: bool = False
 ) -> Float[Array, "n h w c"]:
-    """Max pooling as PyTorch does it; `ceil_mode` lets the last window hang over the edge."""
-    pads = [(0, 0), (0, 0)] if isinstance(padding, str) else [tuple(p) for p in padding]
-    if ceil_mode:
-        for axis in (0, 1):
-            low, high = pads[axis]
-            span = x.shape[1 + axis] + low + high - window
-            pads[axis] = (low, high + (-span) % stride)
-    return nn.max_pool(x, (window, window), (stride, stride), pads)
+    """Max pooling as PyTorch does it; `ceil_mode` lets the last window hang over the edge.
+
+    The gradient of a window goes to its first largest value in reading order. Written out along
+    each axis, since XLA's own gradient is several times as slow on a CPU.
+    """
+    for axis in (2, 1):
+        if isinstance(padding, str):
+            low, high = jax.lax.padtype_to_pads((x.shape[axis],), (window,), (stride,), padding)[0]
+        else:
+            low, high = padding[axis - 1]
+        if ceil_mode:
+            high += -(x.shape[axis] + low + high - window) % stride
+        pads = [(0, 0)] * 4
+        pads[axis] = (low, high)
+        x = _max_along(jnp.pad(x, pads, constant_values=-jnp.inf), window, stride, axis)
+    return x
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_along(x: Array, window: int, stride: int, axis: int) -> Array:
+    return reduce(jnp.maximum, _offsets(x, window, stride, axis))
+
+
+def _offsets(x: Array, window: int, stride: int, axis: int) -> list[Array]:
+    """The first, second … value of every window along an axis."""
+    windows = (x.shape[axis] - window) // stride + 1
+    return [
+        jax.lax.slice_in_dim(x, i, i + (windows - 1) * stride + 1, stride, axis)
+        for i in range(window)
+    ]
+
+
+def _max_along_forward(
+    x: Array, window: int, stride: int, axis: int
+) -> tuple[Array, tuple[Array, Array]]:
+    y = _max_along(x, window, stride, axis)
+    return y, (x, y)
+
+
+def _max_along_backward(
+    window: int, stride: int, axis: int, kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+    x, y = kept
+    length = -(-x.shape[axis] // stride)
+    # Offset i of window k is element k + i // stride of those with remainder i % stride.
+    parts: list[Array | float] = [0.0] * stride
+    for i, value in enumerate(_offsets(x, window, stride, axis)):
+        first = value == y
+        pads = [(0, 0, 0)] * x.ndim
+        pads[axis] = (i // stride, length - y.shape[axis] - i // stride, 0)
+        share = jax.lax.pad(jnp.where(first, gradient, 0), jnp.zeros((), x.dtype), pads)
+        parts[i % stride] += share
+        gradient = jnp.where(first, 0, gradient)
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    together = jnp.stack([jnp.broadcast_to(part, shape) for part in parts], axis + 1)
+    together = together.reshape(*x.shape[:axis], length * stride, *x.shape[axis + 1 :])
+    return (jax.lax.slice_in_dim(together, 0, x.shape[axis], 1, axis).astype(x.dtype),)
+
+
+_max_along.defvjp(_max_along_forward, _max_along_backward)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -8,11 +8,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from ltx_jax.models.layers import Intermediates
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+# Ranges of tokens: (first, end) each.
+Ranges = tuple[tuple[int, int | None], ...]
+EVERY: Ranges = ((0, None),)
+_CLASS_AND_PATCHES: Ranges = ((0, 1), (1, None))
+# The activations of a block that are kept for its backward pass; the others are computed again.
+_KEPT = "kept"
 
 
 class PatchEmbedding(nn.Module):
@@ -40,43 +48,74 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values."""
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    Returns what each range of `queries` (first token, end) gets from all tokens; a range that
+    nobody reads costs nothing under `jit`.
+    """
 
     num_heads: int
     dtype: Any = jnp.float32
+    queries: Ranges = EVERY
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
+    def __call__(self, tokens: Float[Array, "n t d"]) -> list[Float[Array, "n r d"]]:
         n, t, d = tokens.shape
         qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")(tokens)
-        heads = qkv.reshape(n, t, 3, self.num_heads, -1)
+        heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
-        scores = (query * query.shape[-1] ** -0.5) @ key.swapaxes(-1, -2)
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-        mixed = (weights @ value).swapaxes(1, 2).reshape(n, t, d)
-        return nn.Dense(d, dtype=self.dtype, name="proj")(mixed)
+        query = query * query.shape[-1] ** -0.5
+        project = nn.Dense(d, dtype=self.dtype, name="proj")
+
+        def attend(query: Array) -> Array:
+            scores = query @ key.swapaxes(-1, -2)
+            weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
+            mixed = (weights @ value).swapaxes(1, 2).reshape(n, -1, d)
+            return project(checkpoint_name(mixed, _KEPT))
+
+        return [attend(query[:, :, first:end]) for first, end in self.queries]
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; returns its output twice, as a scan body does."""
+    """One pre-norm transformer block, on each range of tokens apart; see `Attention`."""
 
     num_heads: int
     mlp_width: int
     epsilon: float
     dtype: Any = jnp.float32
+    ranges: Ranges = EVERY
 
     @nn.compact
-    def __call__(
-        self, tokens: Float[Array, "n t d"], _: None = None
-    ) -> tuple[Float[Array, "n t d"], Float[Array, "n t d"]]:
-        def norm(name: str) -> nn.Module:
-            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
+    def __call__(self, tokens: Float[Array, "n t d"]) -> list[Float[Array, "n r d"]]:
+        width = tokens.shape[-1]
+        norm1, norm2 = (
+            nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
+            for name in ("norm1", "norm2")
+        )
+        attention = Attention(self.num_heads, self.dtype, self.ranges, name="attention")
+        fc1 = nn.Dense(self.mlp_width, dtype=self.dtype, name="fc1")
+        fc2 = nn.Dense(width, dtype=self.dtype, name="fc2")
 
-        attention = Attention(self.num_heads, self.dtype, name="attention")
-        tokens = tokens + attention(norm("norm1")(tokens))
-        hidden = nn.Dense(self.mlp_width, dtype=self.dtype, name="fc1")(norm("norm2")(tokens))
-        hidden = nn.gelu(hidden, approximate=False)
-        tokens = tokens + nn.Dense(tokens.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        def onward(tokens: Array, attended: Array) -> Array:
+            tokens = checkpoint_name(tokens + attended, _KEPT)
+            hidden = checkpoint_name(fc1(norm2(tokens)), _KEPT)
+            return tokens + fc2(nn.gelu(hidden, approximate=False))
+
+        attended = attention(norm1(tokens))
+        return [
+            onward(tokens[:, first:end], new)
+            for (first, end), new in zip(self.ranges, attended, strict=True)
+        ]
+
+
+class ScannedBlock(Block):
+    """A block as the body of a scan, which returns its output twice."""
+
+    @nn.compact
+    def __call__(  # type: ignore[override]
+        self, tokens: Float[Array, "n t d"], _: None
+    ) -> tuple[Float[Array, "n t d"], Float[Array, "n t d"]]:
+        (tokens,) = super().__call__(tokens)
         return tokens, tokens
 
 
@@ -127,27 +166,40 @@ class VisionTransformer(nn.Module):
         tokens = jnp.concatenate([first, tokens], axis=1) + position.astype(self.dtype)
         out: Intermediates = {"embedding": tokens}
         outputs = []
-        if self.frozen_blocks:
-            tokens, each = self._stack("frozen_blocks", self.frozen_blocks)(tokens, None)
+        for name, length in self.stacks().items():
+            tokens, each = self._stack(name, length)(tokens, None)
             outputs.append(each)
-        tokens, each = self._stack("blocks", self.depth - self.frozen_blocks)(tokens, None)
-        out["blocks"] = jnp.concatenate([*outputs, each])
-        tokens = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(tokens)
-        out["class_token"] = tokens[:, 0]
-        out["features"] = tokens[:, 1:].reshape(n, *self.grid, d)
+        # The class token apart from the patches: a classifier reads the one, a mask head the other.
+        last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")(tokens)
+        out["blocks"] = jnp.concatenate([*outputs, jnp.concatenate(last, axis=1)[None]])
+        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        class_token, patches = (norm(part) for part in last)
+        out["class_token"] = class_token[:, 0]
+        out["features"] = patches.reshape(n, *self.grid, d)
         if not self.num_classes:
-            return tokens[:, 0], out
+            return out["class_token"], out
         head = nn.Dense(self.num_classes, dtype=self.dtype, name="head")
-        return head(tokens[:, 0]), out
+        return head(out["class_token"]), out
+
+    def stacks(self) -> dict[str, int]:
+        """Names and lengths of the stacks of blocks, in order; the last block is none of them."""
+        lengths = {
+            "frozen_blocks": self.frozen_blocks,
+            "blocks": self.depth - self.frozen_blocks - 1,
+        }
+        return {name: length for name, length in lengths.items() if length}
+
+    def _block_sizes(self) -> tuple[int, int, float, Any]:
+        return self.num_heads, int(self.width * self.mlp_ratio), self.epsilon, self.dtype
 
     def _stack(self, name: str, length: int) -> nn.Module:
-        # Recomputing a block in the backward pass beats storing its activations even in time on a
-        # CPU, and it bounds the memory of a slot.
+        # Storing all activations of a block takes longer than recomputing most of them, on a CPU at
+        # least, and would be most of a slot's memory.
+        keep = jax.checkpoint_policies.save_only_these_names(_KEPT)
         scanned = nn.scan(
-            nn.remat(Block, prevent_cse=False),
+            nn.remat(ScannedBlock, prevent_cse=False, policy=keep),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=length,
         )
-        mlp_width = int(self.width * self.mlp_ratio)
-        return scanned(self.num_heads, mlp_width, self.epsilon, self.dtype, name=name)
+        return scanned(*self._block_sizes(), name=name)

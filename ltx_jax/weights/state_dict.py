@@ -72,6 +72,11 @@ def stack(entries: Iterable[Entry], layers: Iterable[int]) -> list[Entry]:
     ]
 
 
+def numbered(entries: Iterable[Entry], number: int) -> list[Entry]:
+    """Entries whose names hold `{i}`, for one layer by itself."""
+    return [replace(e, names=(e.names[0].format(i=number),)) for e in entries]
+
+
 def under(prefix: str, entries: Iterable[Entry]) -> list[Entry]:
     """The same entries for a module that is named `prefix` inside another."""
     moved = []

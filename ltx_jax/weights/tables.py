@@ -21,6 +21,7 @@ from ltx_jax.weights.state_dict import (
     batch_norm,
     layer,
     norm,
+    numbered,
     plain,
     stack,
     under,
@@ -30,7 +31,7 @@ Dialect = Callable[[StateDict], StateDict | None]
 
 
 def vision_transformer(module: Any) -> list[Entry]:
-    """timm's plain ViT; the blocks of a scan are stacked, frozen ones in a stack of their own."""
+    """timm's plain ViT; the blocks of a scan are stacked, the last one stands alone."""
     block = [
         *norm("norm1", "blocks.{i}.norm1"),
         *layer("attention/qkv", "blocks.{i}.attn.qkv"),
@@ -39,16 +40,17 @@ def vision_transformer(module: Any) -> list[Entry]:
         *layer("fc1", "blocks.{i}.mlp.fc1"),
         *layer("fc2", "blocks.{i}.mlp.fc2"),
     ]
-    frozen = module.frozen_blocks
     entries = [
         *plain("cls_token", "cls_token"),
         *plain("pos_embed", "pos_embed"),
         *layer("patch_embed", "patch_embed.proj"),
-        *stack(under("blocks", block), range(frozen, module.depth)),
-        *norm("norm", "norm"),
     ]
-    if frozen:
-        entries += stack(under("frozen_blocks", block), range(frozen))
+    first = 0
+    for name, length in module.stacks().items():
+        entries += stack(under(name, block), range(first, first + length))
+        first += length
+    entries += numbered(under("last_block", block), module.depth - 1)
+    entries += norm("norm", "norm")
     if module.num_classes:
         entries += layer("head", "head")
     return entries

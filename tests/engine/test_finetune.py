@@ -168,7 +168,8 @@ def test_frozen_parts_stay(explainee, images):
     assert "params/backbone/frozen_blocks/fc1/kernel" in explainer.frozen
     whole = load_explainer(explainee, seed=3)
     first = run(explainee, explainer, images[:2])
-    np.testing.assert_allclose(first[0].masks[0], run(explainee, whole, images[:2])[0].masks[0])
+    other = run(explainee, whole, images[:2])
+    np.testing.assert_allclose(first[0].masks[0], other[0].masks[0], atol=1e-6)
     _, values, _ = plain_loop(explainee, explainer, first[0].task)
     np.testing.assert_allclose(first[0].loss, values, atol=2e-5)
 

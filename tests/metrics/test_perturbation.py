@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltx_jax.explainee import Explainee
-from ltx_jax.metrics.perturbation import contending_areas, perturbation_areas, removal_ranks
+from ltx_jax.metrics.perturbation import FRACTIONS, contending_areas, perturbation_areas, removal
 
 # One row of ten pixels: each tenth removed is one pixel. The logit of class 0 is four times the
 # first pixel, that of class 1 is always 1.
@@ -50,10 +50,28 @@ def test_the_pixel_goes_in_the_middle():
     np.testing.assert_allclose(agreement[0], 45.0, rtol=1e-6)
 
 
-def test_ranks_keep_the_reading_order_of_ties():
-    mask = jnp.array([[[0.5, 0.9, 0.5, 0.1]]])
-    assert removal_ranks(mask, True).tolist() == [[[1, 0, 2, 3]]]
-    assert removal_ranks(mask, False).tolist() == [[[1, 3, 2, 0]]]
+def test_ties_go_in_reading_order():
+    mask = jnp.array([[[0.5, 0.9, 0.5, 0.1, -0.2, 0.5, 0.5, 0.5, 0.5, 0.9]]])
+    first = removal(mask, True).blackened()[0, :, 0]
+    assert [np.flatnonzero(step).tolist() for step in first[:4]] == [
+        [1],
+        [1, 9],
+        [0, 1, 9],
+        [0, 1, 2, 9],
+    ]
+    last = removal(mask, False).blackened()[0, :, 0]
+    assert [np.flatnonzero(step).tolist() for step in last[:3]] == [[4], [3, 4], [0, 3, 4]]
+
+
+@pytest.mark.parametrize("most_relevant_first", [True, False])
+def test_removal_is_that_of_a_stable_sort(most_relevant_first):
+    rng = np.random.default_rng(0)
+    masks = np.stack([rng.normal(size=(16, 16)).round(d) for d in (0, 1, 6)]).astype(np.float32)
+    flat = (-masks if most_relevant_first else masks).reshape(3, -1)
+    ranks = np.argsort(np.argsort(flat, axis=-1, kind="stable"), axis=-1).reshape(masks.shape)
+    found = removal(masks, most_relevant_first).blackened()
+    for step, fraction in enumerate(FRACTIONS):
+        np.testing.assert_array_equal(found[:, step], ranks < int(256 * fraction))
 
 
 @pytest.mark.parametrize("chunk", [1, 9, 20, 1000])

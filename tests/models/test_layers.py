@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +53,23 @@ def test_the_last_window_may_hang_over():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     assert max_pool(x, 3, 2, "VALID").reshape(-1).tolist() == [10]
     assert max_pool(x, 3, 2, "VALID", ceil_mode=True).reshape(-1).tolist() == [10, 11, 14, 15]
+
+
+@pytest.mark.parametrize(
+    "window, stride, pad, side", [(3, 2, 1, 9), (3, 2, 0, 8), (2, 2, 0, 7), (3, 1, 1, 5)]
+)
+def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-2, 3, (2, side, side, 3)), jnp.float32)  # many ties
+    pads = ((pad, pad), (pad, pad))
+
+    def xla(x):
+        return flax.linen.max_pool(x, (window, window), (stride, stride), pads)
+
+    weights = jnp.asarray(rng.normal(size=xla(x).shape), jnp.float32)
+    ours, theirs = (
+        jax.value_and_grad(lambda x, pool=pool: (pool(x) * weights).sum())(x)
+        for pool in (lambda x: max_pool(x, window, stride, pads), xla)
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
