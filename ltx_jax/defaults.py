@@ -34,7 +34,9 @@ def defaults() -> ConfigDict:
     config.explainer.checkpoint = placeholder(str)
     config.explainer.activation = "sigmoid"
     config.explainer.head_bias = placeholder(float)
-    config.explainer.frozen_blocks = 0
+    config.explainer.trained = "all"  # or head (of the mask alone), lora (and low-rank updates)
+    config.explainer.frozen_blocks = 0  # of a ViT, from the first on
+    config.explainer.lora_rank = 4
     config.explainer.sizes = ConfigDict()
 
     config.objective = ConfigDict()
@@ -63,6 +65,7 @@ def defaults() -> ConfigDict:
     config.finetune.lazy_scoring = True
     config.finetune.weight_decay = 0.01
     config.finetune.first_moment = "float32"  # or bfloat16: an eighth of a slot's memory less
+    config.finetune.second_moment = "full"  # or factored: a quarter less
 
     config.pretrain = ConfigDict()
     config.pretrain.epochs = 30

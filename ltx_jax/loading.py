@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee, normalised, precision
-from ltx_jax.explainers.explainer import Explainer, Leaves, MaskNetwork, join, split
+from ltx_jax.explainers.explainer import TRAINED, Explainer, Leaves, MaskNetwork, join, split
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.reporting.files import write_bytes
 from ltx_jax.weights.files import hub_file, read_safetensors
@@ -29,6 +31,7 @@ from ltx_jax.weights.state_dict import (
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 FIRST_MOMENT, SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
+LORA_NAME = ".lora_"
 
 
 class SavedOptimizer(NamedTuple):
@@ -95,7 +98,9 @@ def load_explainer(
     *,
     activation: str = "sigmoid",
     head_bias: float | None = None,
+    trained: str = "all",
     frozen_blocks: int = 0,
+    lora_rank: int = 4,
     compute_dtype: str = "float32",
     seed: int = 0,
     **sizes: Any,
@@ -111,33 +116,37 @@ def load_explainer(
         is the same network, else for the hub.
       activation: of the mask, see `explainers.masks.activate`.
       head_bias: of a fresh head's last layer; None for the original's.
+      trained: `all`, `head` (the mask head alone) or `lora` (the mask head, and an update of low
+        rank beside the weights of each dense layer of a ViT).
       frozen_blocks: first blocks of a ViT that are not trained.
+      lora_rank: of those updates.
       compute_dtype: `float32` or `bfloat16`; parameters are float32 either way.
-      seed: of a fresh head.
+      seed: of a fresh head and fresh updates.
       **sizes: module attributes that differ from the published network's.
 
     Raises:
       InputError: as `load_explainee`; or where the image sizes of the two differ.
     """
-    backbone = _backbone(explainee, name, frozen_blocks, _dtype(compute_dtype), sizes)
+    backbone = _backbone(explainee, name, _dtype(compute_dtype), sizes)
+    backbone = _with_trained(backbone, trained, frozen_blocks, lora_rank)
     if backbone.size != explainee.image_size:
         raise InputError(
             f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
             f"{explainee.name} of {explainee.image_size}: choose two of the same size"
         )
     module = MaskNetwork(
-        backbone.module, backbone.mask_head, activation, head_bias, _dtype(compute_dtype)
+        backbone.module, backbone.mask_head, activation, head_bias, _dtype(compute_dtype), trained
     )
-    table = explainer_table(backbone)
     if checkpoint is not None:
-        variables = _read_explainer(checkpoint, table, shapes_of(module, backbone.size))
+        template = shapes_of(module, backbone.size)
+        variables = _read_explainer(checkpoint, explainer_table(backbone), template, seed)
     else:
         state, source = _backbone_state(explainee, backbone, name, weights)
         variables = _with_fresh_head(module, backbone, state, source, seed)
-    trained, frozen = split(variables)
+    changing, frozen = split(variables, trained)
     return Explainer(
         module=module,
-        trained=trained,
+        trained=changing,
         frozen=frozen,
         mean=backbone.preprocessing.mean,
         std=backbone.preprocessing.std,
@@ -154,7 +163,7 @@ def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
     """
     template = join(explainer.trained, explainer.frozen)
     variables = _read_explainer(path, explainer_table(explainer.architecture), template)
-    return split(variables)[0]
+    return split(variables, explainer.module.trained)[0]
 
 
 def explainer_table(backbone: Architecture) -> list[Entry]:
@@ -211,22 +220,45 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
             f"{path} holds no optimizer state to resume: set config.finetune.resume to False, or "
             "give a checkpoint that was saved with it"
         )
-    table = [e for e in explainer_table(explainer.architecture) if e.path in explainer.trained]
+    table = explainer_table(explainer.architecture)
+    unused = [name for e in table if e.path not in explainer.trained for name in e.names]
+    table = [e for e in table if e.path in explainer.trained]
     found = []
     for prefix in (FIRST_MOMENT, SECOND_MOMENT):
         state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         variables = from_state_dict(
-            state, table, join(explainer.trained), f"the optimizer state of {path}"
+            state, table, join(explainer.trained), f"the optimizer state of {path}", unused
         )
-        found.append(split(variables)[0])
+        found.append(split(variables, explainer.module.trained)[0])
     return SavedOptimizer(Moments(*found), int(metadata["step"]), float(metadata["learning_rate"]))
 
 
-def _read_explainer(path: str | Path, table: Sequence[Entry], template: Variables) -> Variables:
+def _read_explainer(
+    path: str | Path, table: Sequence[Entry], template: Variables, seed: int = 0
+) -> Variables:
     tensors, _ = read_safetensors(path)
     moments = (FIRST_MOMENT, SECOND_MOMENT)
     state = {name: t for name, t in tensors.items() if not name.startswith(moments)}
-    return from_state_dict(state, table, template, f"explainer checkpoint {path}")
+    whole = _with_fresh_updates(state, table, template, seed)
+    return from_state_dict(whole, table, template, f"explainer checkpoint {path}")
+
+
+def _with_fresh_updates(
+    state: StateDict, table: Sequence[Entry], template: Variables, seed: int
+) -> StateDict:
+    """The state dict with LoRA's leaves, as they are before any training, where it has none."""
+    if any(LORA_NAME in name for name in state):
+        return state
+    rng = np.random.default_rng(seed)
+    shapes = {"/".join(path): leaf.shape for path, leaf in flatten_dict(template).items()}
+    fresh = dict(state)
+    for entry in table:
+        for name in entry.names if LORA_NAME in entry.names[0] else ():
+            *_, rows, columns = shapes[entry.path]
+            # x·A keeps the scale of x; B starts from zero, so that nothing is changed yet.
+            scale = rows**-0.5 if name.endswith("lora_a") else 0.0
+            fresh[name] = (scale * rng.normal(size=(rows, columns))).astype(np.float32)
+    return fresh
 
 
 def _dtype(name: str) -> Any:
@@ -254,7 +286,7 @@ def _published(
 
 
 def _backbone(
-    explainee: Explainee, name: str | None, frozen_blocks: int, dtype: Any, sizes: dict[str, Any]
+    explainee: Explainee, name: str | None, dtype: Any, sizes: dict[str, Any]
 ) -> Architecture:
     own = explainee.architecture
     if name is None and own is None:
@@ -267,17 +299,32 @@ def _backbone(
         network = own
     else:
         network = architecture(name, **sizes)
-    changes: dict[str, Any] = {"num_classes": 0, "dtype": dtype}
-    if frozen_blocks:
-        if not hasattr(network.module, "frozen_blocks"):
+    return network.with_module(num_classes=0, dtype=dtype)
+
+
+def _with_trained(
+    network: Architecture, trained: str, frozen_blocks: int, lora_rank: int
+) -> Architecture:
+    """The backbone made for the part of it that is to be trained."""
+    if trained not in TRAINED:
+        raise InputError(f"explainer.trained is {trained!r}: it is one of {', '.join(TRAINED)}")
+    if not hasattr(network.module, "frozen_blocks"):
+        if frozen_blocks:
             raise InputError(f"{network.name} has no blocks to freeze: set frozen_blocks to 0")
-        if not 0 < frozen_blocks < network.module.depth:
+        if trained == "lora":
             raise InputError(
-                f"frozen_blocks {frozen_blocks} of {network.module.depth}: at least one block is "
-                "to be trained"
+                f"{network.name} is no ViT, which LoRA is for: set explainer.trained to all or head"
             )
-        changes["frozen_blocks"] = frozen_blocks
-    return network.with_module(**changes)
+        return network
+    if not 0 <= frozen_blocks < network.module.depth:
+        raise InputError(
+            f"frozen_blocks {frozen_blocks} of {network.module.depth}: at least one block is to be "
+            "trained"
+        )
+    if trained == "lora" and lora_rank < 1:
+        raise InputError(f"explainer.lora_rank is {lora_rank}: it must be at least 1")
+    rank = lora_rank if trained == "lora" else 0
+    return network.with_module(frozen_blocks=frozen_blocks, lora_rank=rank)
 
 
 def _backbone_state(
@@ -292,10 +339,11 @@ def _backbone_state(
 def _with_fresh_head(
     module: MaskNetwork, backbone: Architecture, state: StateDict, source: str, seed: int
 ) -> Variables:
+    table, template = backbone.table(backbone.module), shapes_of(backbone.module, backbone.size)
     pretrained = from_state_dict(
-        state,
-        backbone.table(backbone.module),
-        shapes_of(backbone.module, backbone.size),
+        _with_fresh_updates(state, table, template, seed),
+        table,
+        template,
         source,
         unused=(backbone.classifier,),
     )

@@ -20,7 +20,7 @@ from ltx_jax.engine.finetune import FinetuneSettings, Start, start_fresh
 from ltx_jax.engine.pretrain import PretrainSettings, warmup_then_decay
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
-from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.explainer import TRAINED, Explainer
 from ltx_jax.loading import SavedOptimizer, load_explainee, load_explainer, load_optimizer
 from ltx_jax.objectives.ltx import MASK_LOSSES, Objective
 
@@ -39,6 +39,8 @@ _CHOICES = {
     "objective.mask_loss": MASK_LOSSES,
     "finetune.optimize": ("pos", "neg"),
     "finetune.first_moment": ("float32", "bfloat16"),
+    "finetune.second_moment": ("full", "factored"),
+    "explainer.trained": TRAINED,
 }
 
 
@@ -111,7 +113,9 @@ def load_models(config: ConfigDict) -> Models:
         config.explainer.weights,
         activation=config.explainer.activation,
         head_bias=config.explainer.head_bias,
+        trained=config.explainer.trained,
         frozen_blocks=config.explainer.frozen_blocks,
+        lora_rank=config.explainer.lora_rank,
         compute_dtype=config.compute_dtype,
         seed=config.seed,
         **config.explainer.sizes,
@@ -149,7 +153,11 @@ def finetune_settings(config: ConfigDict, explainer: Explainer) -> tuple[Finetun
         optimize=chosen.optimize,
         stop_below=chosen.stop_below,
         stop_above=chosen.stop_above,
-        adamw=AdamW(weight_decay=chosen.weight_decay, first_moment=chosen.first_moment),
+        adamw=AdamW(
+            weight_decay=chosen.weight_decay,
+            first_moment=chosen.first_moment,
+            second_moment=chosen.second_moment,
+        ),
         chunk=chosen.chunk,
         lazy=chosen.lazy_scoring,
     )

@@ -223,17 +223,16 @@ def finetuned(
     )
     explainer = network.explainer.for_slots()
     start = start or start_fresh(explainer)
+    mask_network = replace(explainer, trained={})
     classes = network.outputs["predicted"].astype(np.int32)[:, None]
     logits = np.asarray(jax.jit(network.explainee)(network.images))
     mesh = slot_mesh(1)
     state = empty_slots(network.explainee, explainer, settings, len(classes), 1, mesh)
     for slot, task in enumerate(zip(network.images, classes, logits, strict=True)):
-        state = refill(state, start, slot, *task, mesh)
+        state = refill(state, mask_network, start, slot, *task, mesh)
     masks = []
     for _ in rates:
-        state = advance(
-            state, network.explainee, replace(explainer, trained={}), start.step, settings, mesh
-        )
+        state = advance(state, network.explainee, mask_network, start.step, settings, mesh)
         masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
     return state, np.stack(masks, 1)
 

@@ -103,15 +103,16 @@ def step_parts(
     classes = logits.argmax(-1).astype(np.int32)[:, None]
     # Every step in full, as the parts and the count have it.
     chosen = replace(chosen, stop_below=-1.0, stop_above=101.0, lazy=False)
+    start = start._replace(moments=adamw.kept(chosen.adamw, start.moments))
     state = empty_slots(explainee, explainer, chosen, slots, 1, mesh)
     for slot in range(slots):
         task = images[slot], classes[slot], logits[slot]
-        state = refill(state, start, jnp.int32(slot), *task, mesh)
+        state = refill(state, network, start, jnp.int32(slot), *task, mesh)
     axes = slot_axes(state.trained)
     parameters = sum(leaf.nbytes for leaf in state.trained.values())
 
-    def draw(trained: Leaves, images: jax.Array) -> jax.Array:
-        return jax.vmap(network.masks, in_axes=(axes, 0))(trained, images[:, None])[:, 0]
+    def draw(trained: Leaves, prefix: jax.Array) -> jax.Array:
+        return jax.vmap(network.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
 
     def fit(masks: jax.Array) -> jax.Array:
         return losses(chosen.objective, explainee, images, masks, classes[:, 0]).total.sum()
@@ -125,15 +126,15 @@ def step_parts(
 
     def update(trained: Leaves) -> Any:
         count, rate = jnp.ones(slots, jnp.int32), jnp.full(slots, 1e-3)
-        first = jax.tree.map(lambda leaf: leaf.astype(chosen.adamw.first_moment), trained)
-        moments = adamw.Moments(first, trained)
+        moments = adamw.kept(chosen.adamw, adamw.Moments(trained, trained))
         return adamw.update(chosen.adamw, trained, trained, moments, count, rate, axes)
 
     trained = jax.tree.map(jnp.copy, state.trained)
-    masks = jax.jit(draw)(trained, jnp.asarray(images))
-    explain = jax.grad(lambda trained, images: draw(trained, images).sum())
+    prefix = jnp.copy(state.prefix)
+    masks = jax.jit(draw)(trained, prefix)
+    explain = jax.grad(lambda trained, prefix: draw(trained, prefix).sum())
     work: list[tuple[str, Callable[..., Any], tuple[Any, ...], int]] = [
-        ("explainer, forward and backward", explain, (trained, images), 3 * parameters),
+        ("explainer, forward and backward", explain, (trained, prefix), 3 * parameters),
         ("masked explainee and its gradient", jax.grad(fit), (masks,), 0),
         ("perturbation scores", score, (masks,), 0),
         ("optimizer", update, (trained,), 7 * parameters),  # reads 4, writes 3

@@ -120,6 +120,7 @@ class Slots:
     trained: Leaves
     moments: adamw.Moments
     images: Float[Array, "S H W 3"]
+    prefix: Float[Array, "S ..."]  # what the explainer's frozen beginning makes of them
     classes: Int[Array, "S k"]
     logits: Float[Array, "S classes"]
     steps: Int[Array, " S"]  # masks so far
@@ -161,9 +162,9 @@ def finetune(
       start: optimizer state to start from; fresh by default.
     """
     explainer = explainer.for_slots()
-    network, explainee, start = replicate(
-        (replace(explainer, trained={}), explainee, start or start_fresh(explainer)), mesh
-    )
+    start = start or start_fresh(explainer)
+    start = start._replace(moments=adamw.kept(settings.adamw, start.moments))
+    network, explainee, start = replicate((replace(explainer, trained={}), explainee, start), mesh)
     # One slot of each device after another, so that few tasks are spread over all devices.
     order = np.arange(slots * mesh.size).reshape(mesh.size, slots).T.ravel().tolist()
     waiting = iter(tasks)
@@ -176,7 +177,8 @@ def finetune(
                 if state is None:
                     k = len(task.classes)
                     state = empty_slots(explainee, explainer, settings, slots, k, mesh)
-                state = refill(state, start, slot, task.image, task.classes, task.logits, mesh)
+                given = task.image, task.classes, task.logits
+                state = refill(state, network, start, slot, *given, mesh)
                 running[slot] = task
         if state is not None and running:
             state = advance(state, explainee, network, start.step, settings, mesh)
@@ -198,19 +200,23 @@ def empty_slots(
 ) -> Slots:
     """The state of `slots` slots on each device with nothing in them, for k classes each."""
     slots *= mesh.size
-    axes = slot_axes(explainer.trained)
 
-    def zeros(dtype: str = "float32") -> Leaves:
+    def zeros(leaves: Leaves) -> Leaves:
+        axes = slot_axes(leaves)
         return {
-            path: jnp.zeros((*leaf.shape[: axes[path]], slots, *leaf.shape[axes[path] :]), dtype)
-            for path, leaf in explainer.trained.items()
+            path: jnp.zeros((*x.shape[: axes[path]], slots, *x.shape[axes[path] :]), x.dtype)
+            for path, x in leaves.items()
         }
 
     steps, grid = settings.steps, explainer.grid()
+    moments = adamw.kept(settings.adamw, start_fresh(explainer).moments)
+    image = jax.ShapeDtypeStruct((1, *explainee.image_size, 3), jnp.float32)
+    prefix = jax.eval_shape(explainer.prefix, image)
     state = Slots(
-        trained=zeros(),
-        moments=adamw.Moments(zeros(settings.adamw.first_moment), zeros()),
+        trained=zeros(explainer.trained),
+        moments=adamw.Moments(*map(zeros, moments)),
         images=jnp.zeros((slots, *explainee.image_size, 3)),
+        prefix=jnp.zeros((slots, *prefix.shape[1:]), prefix.dtype),
         classes=jnp.zeros((slots, k), jnp.int32),
         logits=jnp.zeros((slots, explainee.num_classes)),
         steps=jnp.zeros(slots, jnp.int32),
@@ -227,11 +233,14 @@ def empty_slots(
 
 def slot_specs(state: Slots) -> Slots:
     """Where each leaf is divided over the devices: a partition spec in the place of each."""
-    leaves: Any = {
-        path: PartitionSpec(*[None] * axis, AXIS) for path, axis in slot_axes(state.trained).items()
-    }
+
+    def specs(leaves: Leaves) -> Any:
+        axes = slot_axes(leaves).items()
+        return {path: PartitionSpec(*[None] * axis, AXIS) for path, axis in axes}
+
     others = jax.tree.map(lambda _: SPLIT, state)
-    return replace(others, trained=leaves, moments=adamw.Moments(leaves, leaves))
+    moments = adamw.Moments(*map(specs, state.moments))
+    return replace(others, trained=specs(state.trained), moments=moments)
 
 
 @partial(jax.jit, donate_argnames="state", static_argnames=("settings", "mesh"))
@@ -272,10 +281,10 @@ def _advance(
     settings: FinetuneSettings,
 ) -> Slots:
     axes = slot_axes(state.trained)
-    draw = jax.vmap(explainer.masks, in_axes=(axes, 0))
+    draw = jax.vmap(explainer.draw, in_axes=(axes, 0))
 
     def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, LossTerms]]:
-        masks = draw(trained, state.images[:, None])[:, 0]
+        masks = draw(trained, state.prefix[:, None])[:, 0]
         terms = in_chunks(
             lambda item: losses(settings.objective, explainee, *item),
             (state.images, masks, state.classes[:, 0]),
@@ -361,6 +370,7 @@ def _judge(
 @partial(jax.jit, donate_argnames="state", static_argnames="mesh")
 def refill(
     state: Slots,
+    explainer: Explainer,
     start: Start,
     slot: Int[Array, ""],
     image: Float[Array, "H W 3"],
@@ -370,12 +380,18 @@ def refill(
 ) -> Slots:
     """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
     specs = slot_specs(state)
-    put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 5), out_specs=specs)
-    return put(state, start, slot, image, classes, logits)
+    put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 6), out_specs=specs)
+    return put(state, explainer, start, slot, image, classes, logits)
 
 
 def _refill(
-    state: Slots, start: Start, slot: Array, image: Array, classes: Array, logits: Array
+    state: Slots,
+    explainer: Explainer,
+    start: Start,
+    slot: Array,
+    image: Array,
+    classes: Array,
+    logits: Array,
 ) -> Slots:
     mine, slot = local_index(slot, len(state.steps))
 
@@ -388,6 +404,7 @@ def _refill(
                 _put(state.moments.second, start.moments.second, slot),
             ),
             images=state.images.at[slot].set(image),
+            prefix=state.prefix.at[slot].set(explainer.prefix(image[None])[0]),
             classes=state.classes.at[slot].set(classes),
             logits=state.logits.at[slot].set(logits),
             steps=state.steps.at[slot].set(0),
@@ -401,9 +418,7 @@ def _refill(
 def _put(leaves: Leaves, values: Leaves, slot: Array) -> Leaves:
     axes = slot_axes(leaves)
     return {
-        path: jax.lax.dynamic_update_index_in_dim(
-            leaf, values[path].astype(leaf.dtype), slot, axes[path]
-        )
+        path: jax.lax.dynamic_update_index_in_dim(leaf, values[path], slot, axes[path])
         for path, leaf in leaves.items()
     }
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Leaves by their path, `params/backbone/blocks/fc1/kernel`: easy to split and to put together.
 Leaves = dict[str, Array]
+# What of an explainer is trained: all but what is never trained, the mask head alone, or the mask
+# head and updates of low rank (LoRA).
+TRAINED = ("all", "head", "lora")
 # Never trained: the embeddings of a ViT, its frozen blocks, and the statistics of batch norms.
 _FROZEN = (
     "batch_stats/",
@@ -32,6 +35,7 @@ _FROZEN = (
     "params/backbone/frozen_blocks/",
 )
 _SCANNED = "/blocks/"
+LORA = "/lora_"
 
 
 class MaskNetwork(nn.Module):
@@ -45,6 +49,7 @@ class MaskNetwork(nn.Module):
       head_bias: initial bias of the last layer; None for the original's (0, or PyTorch's default
         for a convolution). A positive one starts from a mask that shows most of the image.
       dtype: compute type of the head.
+      trained: one of `TRAINED`.
     """
 
     backbone: nn.Module
@@ -52,11 +57,24 @@ class MaskNetwork(nn.Module):
     activation: str = "sigmoid"
     head_bias: float | None = None
     dtype: Any = jnp.float32
+    trained: str = "all"
+
+    def prefix(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n ..."]:
+        """What comes of images before any leaf that is trained: it needs computing only once."""
+        if self.trained == "head":
+            return self.backbone(images)[1]["features"]
+        # The first layer of a CNN is trained already.
+        begun = self.backbone.prefix(images) if hasattr(self.backbone, "prefix") else images
+        return jnp.asarray(begun)
+
+    def __call__(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n g h"]:
+        """Token masks of images."""
+        return self.draw(self.prefix(images))
 
     @nn.compact
-    def __call__(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n g h"]:
-        _, intermediates = self.backbone(images)
-        grid = intermediates["features"]
+    def draw(self, prefix: Float[Array, "n ..."]) -> Float[Array, "n g h"]:
+        """Token masks from the prefix of images."""
+        grid = prefix if self.trained == "head" else self.backbone(prefix)[1]["features"]
         if self.mask_head == "tokens":
             normal = nn.initializers.normal(0.02)
             bias = nn.initializers.constant(self.head_bias or 0.0)
@@ -105,9 +123,19 @@ class Explainer:
         self, trained: Leaves, images: Float[Array | np.ndarray, "n H W 3"]
     ) -> Float[Array, "n g h"]:
         """Token masks of images in [0,1], with these trained leaves instead of its own."""
+        return self.draw(trained, self.prefix(images))
+
+    def prefix(self, images: Float[Array | np.ndarray, "n H W 3"]) -> Float[Array, "n ..."]:
+        """What comes of images in [0,1] before any trained leaf; `draw` goes on from there."""
         with precision(self.module.dtype):
             inputs = normalised(images, self.mean, self.std)
-            masks = self.module.apply(join(trained, self.frozen), inputs)
+            prefix = self.module.apply(join(self.frozen), inputs, method="prefix")
+        return jnp.asarray(prefix)
+
+    def draw(self, trained: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n g h"]:
+        """Token masks from the `prefix` of images, with these trained leaves."""
+        with precision(self.module.dtype):
+            masks = self.module.apply(join(trained, self.frozen), prefix, method="draw")
         return jnp.asarray(masks)
 
     def for_slots(self) -> Explainer:
@@ -133,11 +161,18 @@ def slot_axes(leaves: Leaves) -> dict[str, int]:
     return {path: int(_SCANNED in path) for path in leaves}
 
 
-def split(variables: Mapping[str, Any]) -> tuple[Leaves, Leaves]:
-    """Variables of a `MaskNetwork` as (trained, frozen) leaves by path."""
+def split(variables: Mapping[str, Any], part: str = "all") -> tuple[Leaves, Leaves]:
+    """Variables of a `MaskNetwork` as (trained, frozen) leaves by path; `part` is of `TRAINED`."""
     leaves = {"/".join(path): jnp.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
-    frozen = {path: leaf for path, leaf in leaves.items() if path.startswith(_FROZEN)}
-    return {path: leaf for path, leaf in leaves.items() if path not in frozen}, frozen
+
+    def is_trained(path: str) -> bool:
+        if path.startswith(_FROZEN):
+            return False
+        in_backbone = path.startswith("params/backbone/")
+        return part == "all" or not in_backbone or (part == "lora" and LORA in path)
+
+    trained = {path: leaf for path, leaf in leaves.items() if is_trained(path)}
+    return trained, {path: leaf for path, leaf in leaves.items() if path not in trained}
 
 
 def join(*parts: Leaves) -> dict[str, Any]:

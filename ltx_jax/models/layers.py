@@ -78,9 +78,10 @@ def convolve_as_products(
 ) -> Float[Array, "n h w d"]:
     """A convolution as matrix products, for weights that `vmap` gives each image its own.
 
-    One product over gathered patches (im2col) where the image is small beside its channels, or they
-    grow in number; one product per kernel offset otherwise, which copies no patches and adds up
-    outputs instead. A depthwise convolution is a sum of elementwise products.
+    One product over gathered patches (im2col) where there are few positions beside the channels, or
+    fewer inputs than outputs and no more than nine copies of them; otherwise one product per kernel
+    offset, which adds up outputs and copies nothing. A depthwise convolution is a sum of
+    elementwise products.
 
     Raises:
       ValueError: for grouped convolutions other than depthwise ones.
@@ -104,7 +105,9 @@ def convolve_as_products(
         if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
             raise ValueError("only depthwise convolutions can be grouped here")
         return jax.tree.reduce(jnp.add, [shifted(i, j) * kernel[i, j, 0] for i, j in offsets])
-    if rows * columns > x.shape[-1] >= kernel.shape[-1]:
+    few_positions = rows * columns <= x.shape[-1]
+    few_inputs = height * width <= 9 and x.shape[-1] < kernel.shape[-1]
+    if not (few_positions or few_inputs):
         return jax.tree.reduce(jnp.add, [shifted(i, j) @ kernel[i, j] for i, j in offsets])
     patches = jnp.concatenate([shifted(i, j) for i, j in offsets], axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])

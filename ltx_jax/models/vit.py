@@ -47,6 +47,25 @@ class PatchEmbedding(nn.Module):
         return patches.astype(self.dtype) @ flat_kernel + bias.astype(self.dtype)
 
 
+class Dense(nn.Dense):
+    """A dense layer, with an update of low rank beside its weights where `rank` is not 0.
+
+    LoRA (Hu et al. 2021): y = x·W + b + x·A·B, where B starts from zero.
+    """
+
+    rank: int = 0
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "... d"]) -> Float[Array, "... e"]:
+        y = super().__call__(inputs)
+        if not self.rank:
+            return y
+        shapes = (inputs.shape[-1], self.rank), (self.rank, self.features)
+        down = self.param("lora_a", nn.initializers.lecun_normal(), shapes[0])
+        up = self.param("lora_b", nn.initializers.zeros, shapes[1])
+        return y + inputs @ down.astype(self.dtype) @ up.astype(self.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
@@ -56,16 +75,17 @@ class Attention(nn.Module):
 
     num_heads: int
     dtype: Any = jnp.float32
+    lora_rank: int = 0
     queries: Ranges = EVERY
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "n t d"]) -> list[Float[Array, "n r d"]]:
         n, t, d = tokens.shape
-        qkv = nn.Dense(3 * d, dtype=self.dtype, name="qkv")(tokens)
+        qkv = Dense(3 * d, dtype=self.dtype, rank=self.lora_rank, name="qkv")(tokens)
         heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
         query = query * query.shape[-1] ** -0.5
-        project = nn.Dense(d, dtype=self.dtype, name="proj")
+        project = Dense(d, dtype=self.dtype, rank=self.lora_rank, name="proj")
 
         def attend(query: Array) -> Array:
             scores = query @ key.swapaxes(-1, -2)
@@ -83,6 +103,7 @@ class Block(nn.Module):
     mlp_width: int
     epsilon: float
     dtype: Any = jnp.float32
+    lora_rank: int = 0
     ranges: Ranges = EVERY
 
     @nn.compact
@@ -92,9 +113,11 @@ class Block(nn.Module):
             nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
             for name in ("norm1", "norm2")
         )
-        attention = Attention(self.num_heads, self.dtype, self.ranges, name="attention")
-        fc1 = nn.Dense(self.mlp_width, dtype=self.dtype, name="fc1")
-        fc2 = nn.Dense(width, dtype=self.dtype, name="fc2")
+        attention = Attention(
+            self.num_heads, self.dtype, self.lora_rank, self.ranges, name="attention"
+        )
+        fc1 = Dense(self.mlp_width, dtype=self.dtype, rank=self.lora_rank, name="fc1")
+        fc2 = Dense(width, dtype=self.dtype, rank=self.lora_rank, name="fc2")
 
         def onward(tokens: Array, attended: Array) -> Array:
             tokens = checkpoint_name(tokens + attended, _KEPT)
@@ -129,6 +152,7 @@ class VisionTransformer(nn.Module):
       num_classes: 0 for a network without classifier.
       frozen_blocks: the first blocks, kept as a parameter stack of their own
         (`frozen_blocks` beside `blocks`) so that an optimizer can leave them out whole.
+      lora_rank: of an update beside the weights of every dense layer; 0 for none.
       epsilon: of the layer norms.
       dtype: compute type; parameters stay float32.
     """
@@ -141,6 +165,7 @@ class VisionTransformer(nn.Module):
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     frozen_blocks: int = 0
+    lora_rank: int = 0
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
@@ -151,23 +176,26 @@ class VisionTransformer(nn.Module):
         return side, side
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
-        """Normalised images to (logits, intermediates).
+    def __call__(
+        self, inputs: Float[Array, "n H W 3"] | Float[Array, "n t d"], until_prefix: bool = False
+    ) -> tuple[Array, Intermediates]:
+        """Normalised images, or the `prefix` of some, to (logits, intermediates).
 
-        Intermediates: `embedding` [n,t,d], `blocks` [depth,n,t,d] (outputs), `features`
-        [n,g,g,d] (patch tokens after the last norm), `class_token` [n,d]. Without classes the
-        logits are the class token.
+        Intermediates: `embedding` [n,t,d], `blocks` [depth,n,t,d] (outputs), `features` [n,g,g,d]
+        (patch tokens after the last norm), `class_token` [n,d]. Without classes the logits are the
+        class token. What is before the prefix is missing where that is given.
         """
-        tokens = PatchEmbedding(self.patch_size, self.width, self.dtype, name="patch_embed")(images)
-        n, t, d = tokens.shape
-        class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d))
-        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d))
-        first = jnp.broadcast_to(class_token.astype(self.dtype), (n, 1, d))
-        tokens = jnp.concatenate([first, tokens], axis=1) + position.astype(self.dtype)
-        out: Intermediates = {"embedding": tokens}
-        outputs = []
-        for name, length in self.stacks().items():
-            tokens, each = self._stack(name, length)(tokens, None)
+        out: Intermediates = {}
+        tokens, outputs = inputs, []
+        if inputs.ndim == 4:
+            tokens = out["embedding"] = self._embedding(inputs)
+            if self.frozen_blocks:
+                tokens, each = self._stack("frozen_blocks")(tokens, None)
+                outputs.append(each)
+        if until_prefix:
+            return tokens, out
+        if "blocks" in self.stacks():
+            tokens, each = self._stack("blocks")(tokens, None)
             outputs.append(each)
         # The class token apart from the patches: a classifier reads the one, a mask head the other.
         last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")(tokens)
@@ -175,11 +203,15 @@ class VisionTransformer(nn.Module):
         norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")
         class_token, patches = (norm(part) for part in last)
         out["class_token"] = class_token[:, 0]
-        out["features"] = patches.reshape(n, *self.grid, d)
+        out["features"] = patches.reshape(len(patches), *self.grid, self.width)
         if not self.num_classes:
             return out["class_token"], out
         head = nn.Dense(self.num_classes, dtype=self.dtype, name="head")
         return head(out["class_token"]), out
+
+    def prefix(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n t d"]:
+        """The tokens after the frozen blocks, from which the network can go on."""
+        return self(images, until_prefix=True)[0]
 
     def stacks(self) -> dict[str, int]:
         """Names and lengths of the stacks of blocks, in order; the last block is none of them."""
@@ -189,10 +221,19 @@ class VisionTransformer(nn.Module):
         }
         return {name: length for name, length in lengths.items() if length}
 
-    def _block_sizes(self) -> tuple[int, int, float, Any]:
-        return self.num_heads, int(self.width * self.mlp_ratio), self.epsilon, self.dtype
+    def _embedding(self, images: Array) -> Array:
+        tokens = PatchEmbedding(self.patch_size, self.width, self.dtype, name="patch_embed")(images)
+        n, t, d = tokens.shape
+        class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d))
+        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d))
+        first = jnp.broadcast_to(class_token.astype(self.dtype), (n, 1, d))
+        return jnp.concatenate([first, tokens], axis=1) + position.astype(self.dtype)
 
-    def _stack(self, name: str, length: int) -> nn.Module:
+    def _block_sizes(self) -> tuple[int, int, float, Any, int]:
+        mlp_width = int(self.width * self.mlp_ratio)
+        return self.num_heads, mlp_width, self.epsilon, self.dtype, self.lora_rank
+
+    def _stack(self, name: str) -> nn.Module:
         # Storing all activations of a block takes longer than recomputing most of them, on a CPU at
         # least, and would be most of a slot's memory.
         keep = jax.checkpoint_policies.save_only_these_names(_KEPT)
@@ -200,6 +241,6 @@ class VisionTransformer(nn.Module):
             nn.remat(ScannedBlock, prevent_cse=False, policy=keep),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            length=length,
+            length=self.stacks()[name],
         )
         return scanned(*self._block_sizes(), name=name)

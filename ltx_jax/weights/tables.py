@@ -40,6 +40,11 @@ def vision_transformer(module: Any) -> list[Entry]:
         *layer("fc1", "blocks.{i}.mlp.fc1"),
         *layer("fc2", "blocks.{i}.mlp.fc2"),
     ]
+    if module.lora_rank:
+        dense = {"attention/qkv": "attn.qkv", "attention/proj": "attn.proj"}
+        for path, name in (dense | {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}).items():
+            for part in ("lora_a", "lora_b"):
+                block += plain(f"{path}/{part}", f"blocks.{{i}}.{name}.{part}")
     entries = [
         *plain("cls_token", "cls_token"),
         *plain("pos_embed", "pos_embed"),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ltx_jax.engine.adamw import AdamW, Moments
+from ltx_jax.engine.adamw import AdamW, Moments, kept, update
 from ltx_jax.engine.finetune import (
     FinetuneSettings,
     Start,
@@ -198,6 +198,56 @@ def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, 
     for ours, theirs in zip(run(explainee, explainer, images, settings), whole, strict=True):
         np.testing.assert_array_equal(ours.loss[:2], theirs.loss[:2])  # rounded from step 2 on
         np.testing.assert_allclose(ours.loss, theirs.loss, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("trained", "leaves"),
+    [
+        ("head", {"params/pooler", "params/mask"}),
+        ("lora", {"params/pooler", "params/mask", "lora"}),
+    ],
+)
+def test_a_part_is_trained_by_itself(explainee, images, trained, leaves):
+    explainer = load_explainer(explainee, trained=trained, lora_rank=2, seed=3)
+    kinds = {"lora" if "/lora_" in p else p.rpartition("/")[0] for p in explainer.trained}
+    assert kinds == leaves
+    done = run(explainee, explainer, images[:2])
+    # Updates of low rank start from nothing.
+    whole = run(explainee, load_explainer(explainee, seed=3), images[:2])
+    for ours, theirs in zip(done, whole, strict=True):
+        np.testing.assert_allclose(ours.masks[0], theirs.masks[0], atol=1e-6)
+    masks, values, _ = plain_loop(explainee, explainer, done[0].task)
+    np.testing.assert_allclose(done[0].loss, values, atol=2e-5)
+    np.testing.assert_allclose(done[0].masks[2], masks[-1], atol=1e-5)
+    assert np.abs(masks[-1] - masks[0]).max() > 1e-3
+
+
+def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
+    settings = AdamW(second_moment="factored")
+    zeros = Moments({"a/kernel": jnp.zeros((1, 2, 3))}, {"a/kernel": jnp.zeros((1, 2, 3))})
+    state = kept(settings, zeros)
+    assert {p: x.shape for p, x in state.second.items()} == {
+        "a/kernel/rows": (1, 2),
+        "a/kernel/columns": (1, 3),
+    }
+    # A gradient whose square is a product of rows and columns loses nothing: as in full.
+    gradient = {"a/kernel": jnp.array([[[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]])}
+    weights = {"a/kernel": jnp.ones((1, 2, 3))}
+    step = (jnp.array([1]), jnp.array([0.1]), {"a/kernel": 0})
+    ours, after = update(settings, weights, gradient, state, *step)
+    full, _ = update(AdamW(), weights, gradient, zeros, *step)
+    np.testing.assert_allclose(ours["a/kernel"], full["a/kernel"], rtol=1e-6)
+    np.testing.assert_allclose(after.second["a/kernel/rows"], [[0.014 / 3, 0.056 / 3]], rtol=1e-5)
+    # Another loses its pattern: means of (1, 0; 0, 1) are the same everywhere.
+    gradient = {"a/kernel": jnp.eye(2)[None]}
+    state = kept(settings, Moments(gradient, {"a/kernel": jnp.zeros((1, 2, 2))}))
+    _, after = update(settings, gradient, gradient, state, *step)
+    np.testing.assert_allclose(after.second["a/kernel/rows"], [[5e-4, 5e-4]], rtol=1e-5)
+    done = run(explainee, explainer, images[:2], replace(SETTINGS, adamw=settings))
+    whole = run(explainee, explainer, images[:2])
+    for ours, theirs in zip(done, whole, strict=True):
+        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=0.05)
+        assert ours.loss[-1] != theirs.loss[-1]
 
 
 def test_no_tasks_no_results(explainee, explainer):
