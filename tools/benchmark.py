@@ -6,8 +6,9 @@ Runs the images of the configuration through the engine, compilation apart, and 
 image-steps a second. With --against-pytorch the same images also go through the original's loop:
 eager PyTorch in float32 on timm's or torchvision's network, one image at a time, one step at a time
 (explainer forward and backward through the explainee, AdamW, ten forwards for the score); and
-through the best that PyTorch makes of it, with those ten forwards in one. They take turns on the
-images, so that a machine whose speed drifts is unfair to none; the ratios are of the sums.
+through the best that PyTorch makes of it, with those ten forwards in one, in the configuration's
+compute type, eager and through `torch.compile` (which is warmed up and not timed). They take turns
+on the images, so that a machine whose speed drifts is unfair to none; the ratios are of the sums.
 With --parts it says where the time of a step goes on one device, what the network's shape asks for,
 what the machine can do at best, and what memory a slot takes.
 The figures are also written as JSON with --json=FILE.
@@ -74,8 +75,8 @@ def main(argv: Sequence[str]) -> int:
         engine(tasks[:1])
     methods: dict[str, Method] = {"engine": engine}
     if _AGAINST.value:
-        for name, batched in (("pytorch", False), ("pytorch, batched", True)):
-            methods[name] = pytorch_method(models, chosen, batched)
+        methods |= pytorch_methods(models, chosen)
+        for name in list(methods)[1:]:
             methods[name](tasks[:1])
     figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
     if _PARTS.value:
@@ -127,7 +128,7 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
             "selected_score": pos,
         }
         print(
-            f"{name:16} {images} images, {steps} steps: {seconds / images:.4f} s an image, "
+            f"{name:26} {images} images, {steps} steps: {seconds / images:.4f} s an image, "
             f"{1e3 * seconds / steps:.2f} ms an image-step; selected score {pos:.2f}"
         )
     for name in list(measured)[1:]:
@@ -154,11 +155,14 @@ def engine_method(
     return run
 
 
-def pytorch_method(models: settings.Models, chosen: FinetuneSettings, batched: bool) -> Method:
-    """The original's loop over single images, lean: nothing but its steps."""
+def pytorch_methods(models: settings.Models, chosen: FinetuneSettings) -> dict[str, Method]:
+    """The original's loop over single images, lean: nothing but its steps; and PyTorch's best."""
     import pytorch_loop
 
-    return pytorch_loop.method(models.explainee, models.explainer, chosen, Measured, batched)
+    return {
+        name: pytorch_loop.method(*models, chosen, Measured, how)
+        for name, how in pytorch_loop.ways(models.explainee).items()
+    }
 
 
 if __name__ == "__main__":

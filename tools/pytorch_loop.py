@@ -1,4 +1,4 @@
-"""The original's per-image finetuning in eager PyTorch on timm's or torchvision's networks."""
+"""The original's per-image finetuning in PyTorch on timm's or torchvision's networks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 import torch.nn.functional as functional
@@ -21,7 +23,8 @@ from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights.state_dict import to_state_dict
 
-Normalised = Callable[[torch.Tensor], torch.Tensor]
+# Images in [0,1] to logits, or to masks.
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 @cache
@@ -126,36 +129,78 @@ def _tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in state.items()}
 
 
+class How(NamedTuple):
+    """How PyTorch goes about it.
+
+    Attributes:
+      batched: the unmasked prediction once an image, and the perturbed images in one forward. The
+        original does one at a time.
+      compiled: both networks through `torch.compile`.
+      dtype: of autocast; None for float32 throughout, as the original.
+    """
+
+    batched: bool = False
+    compiled: bool = False
+    dtype: torch.dtype | None = None
+
+
+def ways(explainee: Explainee) -> dict[str, How]:
+    """The original's way, and the best that PyTorch makes of it, in the explainee's type."""
+    own = explainee.architecture
+    half = own is not None and own.module.dtype == jnp.bfloat16
+    dtype = torch.bfloat16 if half else None
+    suffix = " bfloat16" if half else ""
+    return {
+        "pytorch": How(),
+        f"pytorch batched{suffix}": How(True, False, dtype),
+        f"pytorch compiled{suffix}": How(True, True, dtype),
+    }
+
+
 def method(
-    explainee: Explainee,
-    explainer: Explainer,
-    chosen: FinetuneSettings,
-    result: Any,
-    batched: bool,
+    explainee: Explainee, explainer: Explainer, chosen: FinetuneSettings, result: Any, how: How
 ) -> Callable[[Sequence[Task]], Any]:
     """The loop over a list of tasks; gives `result(seconds, images, steps, scores)`.
+
+    Runs on the device that JAX runs on.
 
     Args:
       explainee, explainer, chosen: ours, whose weights and settings it takes.
       result: makes the result.
-      batched: the best that PyTorch does: the unmasked prediction once an image, and the nine
-        perturbed images in one forward. The original does one at a time.
+      how: see `How`.
+
+    Raises:
+      InputError: where JAX has a GPU and PyTorch has none.
     """
-    classifier, pretrained = load(explainee, explainer)
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise InputError("this PyTorch has no CUDA: install one that has, to compare on the GPU")
+    device = torch.device("cuda" if on_gpu else "cpu")
+    classifier, network = (part.to(device) for part in load(explainee, explainer))
+    start = copy.deepcopy(network.state_dict())
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    classify, draw = classifier, network
+    if how.compiled:
+        classify, draw = torch.compile(classifier), torch.compile(network)
     mean, std = (
-        torch.tensor(values, dtype=torch.float32)[:, None, None]
+        torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
         for values in (explainer.mean, explainer.std)
     )
 
-    def normalised(images: torch.Tensor) -> torch.Tensor:
-        return (images - mean) / std
+    def typed(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        def call(images: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device.type, how.dtype, enabled=how.dtype is not None):
+                return module((images - mean) / std).float()
+
+        return call
 
     def run(tasks: Sequence[Task]) -> Any:
         began = time.perf_counter()
         steps, best = 0, []
         for task in tasks:
-            image = torch.tensor(task.image).permute(2, 0, 1)[None]
-            scores = finetune(classifier, pretrained, image, chosen, normalised, batched)
+            network.load_state_dict(start)
+            image = torch.tensor(task.image, device=device).permute(2, 0, 1)[None]
+            scores = finetune(typed(classify), typed(draw), trained, image, chosen, how.batched)
             steps += len(scores)
             best.append(min(scores) if chosen.optimize == "pos" else max(scores))
         return result(time.perf_counter() - began, len(tasks), steps, best)
@@ -164,27 +209,25 @@ def method(
 
 
 def finetune(
-    classifier: Any,
-    pretrained: torch.nn.Module,
+    classifier: Network,
+    network: Network,
+    trained: list[torch.nn.Parameter],
     image: torch.Tensor,
     chosen: FinetuneSettings,
-    normalised: Normalised,
     batched: bool,
 ) -> list[float]:
     """One image: the POS (or NEG) of each step's mask until one is good enough."""
-    network = copy.deepcopy(pretrained)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=chosen.adamw.weight_decay)
     scores: list[float] = []
     unmasked = None
     for rate in chosen.learning_rates:
         if unmasked is None or not batched:
             with torch.no_grad():
-                unmasked = classifier(normalised(image))
+                unmasked = classifier(image)
         target = unmasked.argmax(-1)
-        mask = network(normalised(image))
+        mask = network(image)
         pixels = functional.interpolate(mask, image.shape[2:], mode="bilinear", align_corners=False)
-        fit = functional.cross_entropy(classifier(normalised(image * pixels)), target)
+        fit = functional.cross_entropy(classifier(image * pixels), target)
         area = functional.binary_cross_entropy_with_logits(mask, torch.zeros_like(mask))
         optimizer.zero_grad()
         (fit + chosen.objective.mask_weight * area).backward()
@@ -194,7 +237,7 @@ def finetune(
         most_relevant_first = chosen.optimize == "pos"
         order = pixels.detach() if most_relevant_first else -pixels.detach()
         classify = _all_at_once if batched else _one_at_a_time
-        scores.append(score(classifier, image, order, int(target), normalised, classify))
+        scores.append(score(classifier, image, order, int(target), classify))
         good = scores[-1] < chosen.stop_below
         if good if most_relevant_first else scores[-1] > chosen.stop_above:
             break
@@ -203,12 +246,11 @@ def finetune(
 
 @torch.no_grad()
 def score(
-    classifier: Any,
+    classifier: Network,
     image: torch.Tensor,
     order: torch.Tensor,
     target: int,
-    normalised: Normalised,
-    classify: Callable[[Any, torch.Tensor], torch.Tensor],
+    classify: Callable[[Network, torch.Tensor], torch.Tensor],
 ) -> float:
     """The area of top-1 agreement over ten images, highest values of `order` blackened first."""
     count = order.numel()
@@ -216,13 +258,13 @@ def score(
     for tenth in range(10):
         removed = torch.topk(order.flatten(), int(count * tenth / 10)).indices
         perturbed[tenth, :, removed] = 0
-    predicted = classify(classifier, normalised(perturbed.reshape(10, *image.shape[1:])))
-    return float(np.trapezoid((predicted == target).float().numpy(), dx=10.0))
+    predicted = classify(classifier, perturbed.reshape(10, *image.shape[1:]))
+    return float(np.trapezoid((predicted == target).float().cpu().numpy(), dx=10.0))
 
 
-def _one_at_a_time(classifier: Any, images: torch.Tensor) -> torch.Tensor:
+def _one_at_a_time(classifier: Network, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([classifier(image[None]).argmax(-1) for image in images])
 
 
-def _all_at_once(classifier: Any, images: torch.Tensor) -> torch.Tensor:
+def _all_at_once(classifier: Network, images: torch.Tensor) -> torch.Tensor:
     return classifier(images).argmax(-1)

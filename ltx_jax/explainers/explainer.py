@@ -48,7 +48,7 @@ class MaskNetwork(nn.Module):
       activation: see `masks.activate`.
       head_bias: initial bias of the last layer; None for the original's (0, or PyTorch's default
         for a convolution). A positive one starts from a mask that shows most of the image.
-      dtype: compute type of the head.
+      dtype: compute type of the head but for its last layer, which gives values to be ranked.
       trained: one of `TRAINED`.
     """
 
@@ -80,13 +80,13 @@ class MaskNetwork(nn.Module):
             bias = nn.initializers.constant(self.head_bias or 0.0)
             pooler = nn.Dense(grid.shape[-1], dtype=self.dtype, kernel_init=normal, name="pooler")
             grid = nn.tanh(pooler(grid))
-            last = nn.Dense(1, dtype=self.dtype, kernel_init=normal, bias_init=bias, name="mask")
+            last = nn.Dense(1, kernel_init=normal, bias_init=bias, name="mask")
         else:
             limit = grid.shape[-1] ** -0.5
             uniform = _symmetric_uniform(limit)
             bias = uniform if self.head_bias is None else nn.initializers.constant(self.head_bias)
-            last = nn.Dense(1, dtype=self.dtype, kernel_init=uniform, bias_init=bias, name="mask")
-        return activate(last(grid)[..., 0].astype(jnp.float32), self.activation)
+            last = nn.Dense(1, kernel_init=uniform, bias_init=bias, name="mask")
+        return activate(last(grid.astype(jnp.float32))[..., 0], self.activation)
 
 
 def _symmetric_uniform(limit: float) -> nn.initializers.Initializer:

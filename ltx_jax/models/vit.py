@@ -88,8 +88,9 @@ class Attention(nn.Module):
         project = Dense(d, dtype=self.dtype, rank=self.lora_rank, name="proj")
 
         def attend(query: Array) -> Array:
-            scores = query @ key.swapaxes(-1, -2)
-            weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
+            exact = {"preferred_element_type": jnp.float32}
+            weights = jax.nn.softmax(jnp.matmul(query, key.swapaxes(-1, -2), **exact))
+            weights = weights.astype(self.dtype)
             mixed = (weights @ value).swapaxes(1, 2).reshape(n, -1, d)
             return project(checkpoint_name(mixed, _KEPT))
 
@@ -122,7 +123,7 @@ class Block(nn.Module):
         def onward(tokens: Array, attended: Array) -> Array:
             tokens = checkpoint_name(tokens + attended, _KEPT)
             hidden = checkpoint_name(fc1(norm2(tokens)), _KEPT)
-            return tokens + fc2(nn.gelu(hidden, approximate=False))
+            return tokens + fc2(nn.gelu(hidden.astype(jnp.float32), approximate=False))
 
         attended = attention(norm1(tokens))
         return [
@@ -154,7 +155,7 @@ class VisionTransformer(nn.Module):
         (`frozen_blocks` beside `blocks`) so that an optimizer can leave them out whole.
       lora_rank: of an update beside the weights of every dense layer; 0 for none.
       epsilon: of the layer norms.
-      dtype: compute type; parameters stay float32.
+      dtype: compute type of the products; parameters, tokens and logits stay float32.
     """
 
     image_size: int = 224
@@ -200,13 +201,13 @@ class VisionTransformer(nn.Module):
         # The class token apart from the patches: a classifier reads the one, a mask head the other.
         last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")(tokens)
         out["blocks"] = jnp.concatenate([*outputs, jnp.concatenate(last, axis=1)[None]])
-        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        norm = nn.LayerNorm(epsilon=self.epsilon, name="norm")
         class_token, patches = (norm(part) for part in last)
         out["class_token"] = class_token[:, 0]
         out["features"] = patches.reshape(len(patches), *self.grid, self.width)
         if not self.num_classes:
             return out["class_token"], out
-        head = nn.Dense(self.num_classes, dtype=self.dtype, name="head")
+        head = nn.Dense(self.num_classes, name="head")
         return head(out["class_token"]), out
 
     def prefix(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n t d"]:
@@ -226,8 +227,8 @@ class VisionTransformer(nn.Module):
         n, t, d = tokens.shape
         class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d))
         position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d))
-        first = jnp.broadcast_to(class_token.astype(self.dtype), (n, 1, d))
-        return jnp.concatenate([first, tokens], axis=1) + position.astype(self.dtype)
+        first = jnp.broadcast_to(class_token, (n, 1, d))
+        return jnp.concatenate([first, tokens], axis=1) + position
 
     def _block_sizes(self) -> tuple[int, int, float, Any, int]:
         mlp_width = int(self.width * self.mlp_ratio)
