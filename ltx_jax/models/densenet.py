@@ -51,7 +51,7 @@ class DenseNet(nn.Module):
       num_init_features: of the stem.
       bn_size: width of a layer's 1×1 convolution in growth rates.
       num_classes: 0 for a network without classifier.
-      dtype: compute type.
+      dtype: compute type; the mean over positions and the logits stay float32.
       as_products: see `Convolution`.
     """
 
@@ -89,10 +89,10 @@ class DenseNet(nn.Module):
                 x = nn.avg_pool(x, (2, 2), (2, 2))
         x = batch_norm("norm5", self.dtype)(x)
         out["features"] = x
-        pooled = nn.relu(x).mean((1, 2))
+        pooled = nn.relu(x).mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(pooled), out
+        return nn.Dense(self.num_classes, name="classifier")(pooled), out
 
     def _convolution(self, name: str, width: int, kernel: int, stride: int) -> nn.Module:
         return Convolution(

@@ -32,7 +32,7 @@ class MobileNetV2(nn.Module):
       folded: batch norms are folded into the convolutions, which then have biases.
       same_padding: TensorFlow's "SAME", which pads a strided convolution below and to the right.
       num_classes: 0 for a network without classifier.
-      dtype: compute type.
+      dtype: compute type; the mean over positions and the logits stay float32.
       as_products: see `Convolution`.
     """
 
@@ -56,10 +56,10 @@ class MobileNetV2(nn.Module):
                 number += 1
         x = nn.relu6(self._convolve(x, "last", 1280, 1))
         out["features"] = x
-        pooled = x.mean((1, 2))
+        pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier")(pooled), out
+        return nn.Dense(self.num_classes, name="classifier")(pooled), out
 
     def _inverted_residual(
         self, x: Array, name: str, expansion: int, channels: int, stride: int

@@ -76,7 +76,7 @@ class ResNet(nn.Module):
       depths: blocks of each stage.
       bottleneck: of its blocks.
       num_classes: 0 for a network without classifier.
-      dtype: compute type.
+      dtype: compute type; the mean over positions and the logits stay float32.
       as_products: see `Convolution`.
     """
 
@@ -114,10 +114,10 @@ class ResNet(nn.Module):
                 )(x)
             out[f"layer{stage + 1}"] = x
         out["features"] = x
-        pooled = x.mean((1, 2))
+        pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(pooled), out
+        return nn.Dense(self.num_classes, name="fc")(pooled), out
 
 
 class CifarResNet(nn.Module):
@@ -126,7 +126,7 @@ class CifarResNet(nn.Module):
     Attributes:
       depth: 6·n + 2; n blocks in each of three stages of 16, 32 and 64 channels.
       num_classes: 0 for a network without classifier.
-      dtype: compute type.
+      dtype: compute type; the mean over positions and the logits stay float32.
       as_products: see `Convolution`.
     """
 
@@ -162,7 +162,7 @@ class CifarResNet(nn.Module):
                 )(x)
             out[f"layer{stage + 1}"] = x
         out["features"] = x
-        pooled = x.mean((1, 2))
+        pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="linear")(pooled), out
+        return nn.Dense(self.num_classes, name="linear")(pooled), out

@@ -33,7 +33,7 @@ class SqueezeNet(nn.Module):
 
     Attributes:
       num_classes: 0 for a network without classifier.
-      dtype: compute type.
+      dtype: compute type; the mean over positions and the logits stay float32.
       as_products: see `Convolution`.
     """
 
@@ -56,9 +56,9 @@ class SqueezeNet(nn.Module):
             out[f"fire{place}"] = x
         out["features"] = x
         if not self.num_classes:
-            return x.mean((1, 2)), out
+            return x.mean((1, 2), dtype=jnp.float32), out
         x = nn.relu(self._convolution("classifier", self.num_classes, 1)(x))
-        return x.mean((1, 2)), out
+        return x.mean((1, 2), dtype=jnp.float32), out
 
     def _convolution(
         self, name: str, width: int, kernel: int, stride: int = 1, padding: int = 0

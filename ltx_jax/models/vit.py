@@ -66,6 +66,16 @@ class Dense(nn.Dense):
         return y + inputs @ down.astype(self.dtype) @ up.astype(self.dtype)
 
 
+def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
+    """Softmax over the last axis, as products with the reciprocal of the sum.
+
+    A division would become such a product, or would not, with the number of devices, and the last
+    digit of a mask with it.
+    """
+    powers = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    return powers * (1 / powers.sum(-1, keepdims=True))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
@@ -89,8 +99,7 @@ class Attention(nn.Module):
 
         def attend(query: Array) -> Array:
             exact = {"preferred_element_type": jnp.float32}
-            weights = jax.nn.softmax(jnp.matmul(query, key.swapaxes(-1, -2), **exact))
-            weights = weights.astype(self.dtype)
+            weights = softmax(jnp.matmul(query, key.swapaxes(-1, -2), **exact)).astype(self.dtype)
             mixed = (weights @ value).swapaxes(1, 2).reshape(n, -1, d)
             return project(checkpoint_name(mixed, _KEPT))
 
