@@ -18,6 +18,7 @@ def defaults() -> ConfigDict:
     config.class_names = placeholder(str)  # .json or text, for people
     config.resize = "squash"  # or crop: what the explainee's weights were evaluated with
     config.compute_dtype = "float32"  # or bfloat16
+    config.attention = "xla"  # or cudnn: fused, for ViTs in bfloat16 on CUDA GPUs
     config.limit = placeholder(int)  # at most so many images
     config.indices = placeholder(str)  # a slice of them, start:stop
     config.seed = 0

@@ -16,6 +16,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee, normalised, precision
 from ltx_jax.explainers.explainer import TRAINED, Explainer, Leaves, MaskNetwork, join, split
 from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.vit import ATTENTION
 from ltx_jax.reporting.files import write_bytes
 from ltx_jax.weights.files import hub_file, read_safetensors
 from ltx_jax.weights.state_dict import (
@@ -47,6 +48,7 @@ def load_explainee(
     weights: str | Path | None = None,
     *,
     compute_dtype: str = "float32",
+    attention: str = "xla",
     class_names: Sequence[str] = (),
     **sizes: Any,
 ) -> Explainee:
@@ -56,15 +58,14 @@ def load_explainee(
       name: e.g. `resnet50`, `vit_base_patch16_224`.
       weights: a .safetensors file in timm, torchvision or transformers naming; None for the hub.
       compute_dtype: `float32` (highest precision) or `bfloat16`.
+      attention: of a ViT: `xla`, or `cudnn` for the fused kernel of CUDA GPUs, in bfloat16.
       class_names: one a class, for people.
       **sizes: module attributes that differ from the published network's (`num_classes`, …).
 
     Raises:
       InputError: for an unknown name, weights that are not there, or that do not fit.
     """
-    network = architecture(name, **sizes)
-    dtype = _dtype(compute_dtype)
-    network = network.with_module(dtype=dtype)
+    network = _computing(architecture(name, **sizes), compute_dtype, attention)
     state, source = _published(network, weights, "config.explainee.weights")
     table = network.table(network.module)
     params = from_state_dict(state, table, shapes_of(network.module, network.size), source)
@@ -76,7 +77,7 @@ def load_explainee(
     module, how = network.module, network.preprocessing
 
     def apply(params: Variables, images: jax.Array) -> jax.Array:
-        with precision(dtype):
+        with precision(module.dtype):
             return module.apply(params, normalised(images, how.mean, how.std))[0]
 
     return Explainee(
@@ -102,6 +103,7 @@ def load_explainer(
     frozen_blocks: int = 0,
     lora_rank: int = 4,
     compute_dtype: str = "float32",
+    attention: str = "xla",
     seed: int = 0,
     **sizes: Any,
 ) -> Explainer:
@@ -121,13 +123,14 @@ def load_explainer(
       frozen_blocks: first blocks of a ViT that are not trained.
       lora_rank: of those updates.
       compute_dtype: `float32` or `bfloat16`; parameters are float32 either way.
+      attention: as for the explainee.
       seed: of a fresh head and fresh updates.
       **sizes: module attributes that differ from the published network's.
 
     Raises:
       InputError: as `load_explainee`; or where the image sizes of the two differ.
     """
-    backbone = _backbone(explainee, name, _dtype(compute_dtype), sizes)
+    backbone = _computing(_backbone(explainee, name, sizes), compute_dtype, attention)
     backbone = _with_trained(backbone, trained, frozen_blocks, lora_rank)
     if backbone.size != explainee.image_size:
         raise InputError(
@@ -135,7 +138,7 @@ def load_explainer(
             f"{explainee.name} of {explainee.image_size}: choose two of the same size"
         )
     module = MaskNetwork(
-        backbone.module, backbone.mask_head, activation, head_bias, _dtype(compute_dtype), trained
+        backbone.module, backbone.mask_head, activation, head_bias, backbone.module.dtype, trained
     )
     if checkpoint is not None:
         template = shapes_of(module, backbone.size)
@@ -261,10 +264,26 @@ def _with_fresh_updates(
     return fresh
 
 
-def _dtype(name: str) -> Any:
-    if name not in COMPUTE_DTYPES:
-        raise InputError(f"compute_dtype {name!r} is not one of {', '.join(COMPUTE_DTYPES)}")
-    return jnp.dtype(name)
+def _computing(network: Architecture, compute_dtype: str, attention: str) -> Architecture:
+    """The network with its compute type and its way to compute attention."""
+    chosen = (
+        ("compute_dtype", compute_dtype, COMPUTE_DTYPES),
+        ("attention", attention, tuple(ATTENTION)),
+    )
+    for setting, given, choices in chosen:
+        if given not in choices:
+            raise InputError(f"{setting} {given!r} is not one of {', '.join(choices)}")
+    network = network.with_module(dtype=jnp.dtype(compute_dtype))
+    if not hasattr(network.module, "attention"):
+        if attention != "xla":
+            raise InputError(f"{network.name} is no ViT: leave attention at xla")
+        return network
+    if attention == "cudnn" and (compute_dtype == "float32" or jax.default_backend() != "gpu"):
+        raise InputError(
+            f"attention cudnn is for CUDA GPUs and compute_dtype bfloat16, not for {compute_dtype} "
+            f"on a {jax.default_backend()}: leave it at xla"
+        )
+    return network.with_module(attention=attention)
 
 
 def _published(
@@ -285,9 +304,7 @@ def _published(
     return state, f"{weights} for {network.name}"
 
 
-def _backbone(
-    explainee: Explainee, name: str | None, dtype: Any, sizes: dict[str, Any]
-) -> Architecture:
+def _backbone(explainee: Explainee, name: str | None, sizes: dict[str, Any]) -> Architecture:
     own = explainee.architecture
     if name is None and own is None:
         raise InputError(
@@ -299,7 +316,7 @@ def _backbone(
         network = own
     else:
         network = architecture(name, **sizes)
-    return network.with_module(num_classes=0, dtype=dtype)
+    return network.with_module(num_classes=0)
 
 
 def _with_trained(

@@ -103,6 +103,7 @@ def load_models(config: ConfigDict) -> Models:
         config.explainee.name,
         config.explainee.weights,
         compute_dtype=config.compute_dtype,
+        attention=config.attention,
         class_names=names,
         **{name: size for name, size in config.explainee.sizes.items() if size is not None},
     )
@@ -117,6 +118,7 @@ def load_models(config: ConfigDict) -> Models:
         frozen_blocks=config.explainer.frozen_blocks,
         lora_rank=config.explainer.lora_rank,
         compute_dtype=config.compute_dtype,
+        attention=config.attention,
         seed=config.seed,
         **config.explainer.sizes,
     )

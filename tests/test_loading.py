@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_weights
+from conftest import TINY_VIT, random_weights
 
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.errors import InputError
@@ -83,3 +83,10 @@ def test_low_rank_is_for_vits(tmp_path):
     explainee = load_explainee("squeezenet1_1", weights, num_classes=3)
     with pytest.raises(InputError, match="no ViT, which LoRA is for"):
         load_explainer(explainee, trained="lora")
+    with pytest.raises(InputError, match="squeezenet1_1 is no ViT: leave attention at xla"):
+        load_explainer(explainee, attention="cudnn")
+
+
+def test_cudnn_is_for_half_precision(vit_weights):
+    with pytest.raises(InputError, match="compute_dtype bfloat16, not for float32 on a"):
+        load_explainee("vit", vit_weights, attention="cudnn", **TINY_VIT)

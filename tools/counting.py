@@ -42,6 +42,10 @@ def _in_equation(equation: JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         features = kernel[parameters["dimension_numbers"].rhs_spec[0]]
         return 2 * _size(equation) * math.prod(kernel) // features
+    if name.startswith("dot_product_attention_"):  # cuDNN's; its gradient is four products
+        n, queries, heads, width = _shape(equation.invars[0])
+        products = 2 if "_fwd" in name else 4
+        return products * 2 * n * heads * queries * _shape(equation.invars[1])[1] * width
     inner = sum(
         _in_jaxpr(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
         for parameter in parameters.values()

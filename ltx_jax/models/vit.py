@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -76,6 +76,44 @@ def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
     return powers * (1 / powers.sum(-1, keepdims=True))
 
 
+def _mix(
+    query: Float[Array, "n h r e"], key: Float[Array, "n h t e"], value: Float[Array, "n h t e"]
+) -> Float[Array, "n h r e"]:
+    """What each query gets of the values; the scores and their softmax in float32."""
+    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    return softmax(scores).astype(value.dtype) @ value
+
+
+def _mix_fused(
+    query: Float[Array, "n h r e"],
+    key: Float[Array, "n h t e"],
+    value: Float[Array, "n h t e"],
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Float[Array, "n h r e"]:
+    """The same in one kernel, which never writes the scores to memory."""
+    r, t = query.shape[2], key.shape[2]
+    # An empty sum for each item. Under vmap it has the same axes as the query, as lengths must.
+    none = query[:, 0, 0, :0].sum(-1).astype(jnp.int32)
+    # JAX's rule for the gradient wants even numbers of tokens.
+    even = [(0, 0), (0, 0), (0, 1), (0, 0)]
+    tokens = (jnp.pad(x, even) if x.shape[2] % 2 else x for x in (query, key, value))
+    query, key, value = (x.swapaxes(1, 2) for x in tokens)
+    mixed = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        scale=1.0,
+        query_seq_lengths=none + r,
+        key_value_seq_lengths=none + t,
+        implementation=implementation,
+    )
+    return mixed.swapaxes(1, 2)[:, :, :r]
+
+
+# How queries, scaled already, meet keys and values.
+ATTENTION = {"xla": _mix, "cudnn": _mix_fused}
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
@@ -86,6 +124,7 @@ class Attention(nn.Module):
     num_heads: int
     dtype: Any = jnp.float32
     lora_rank: int = 0
+    kernel: str = "xla"
     queries: Ranges = EVERY
 
     @nn.compact
@@ -95,12 +134,11 @@ class Attention(nn.Module):
         heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
         query = query * query.shape[-1] ** -0.5
+        mix = ATTENTION[self.kernel]
         project = Dense(d, dtype=self.dtype, rank=self.lora_rank, name="proj")
 
         def attend(query: Array) -> Array:
-            exact = {"preferred_element_type": jnp.float32}
-            weights = softmax(jnp.matmul(query, key.swapaxes(-1, -2), **exact)).astype(self.dtype)
-            mixed = (weights @ value).swapaxes(1, 2).reshape(n, -1, d)
+            mixed = mix(query, key, value).swapaxes(1, 2).reshape(n, -1, d)
             return project(checkpoint_name(mixed, _KEPT))
 
         return [attend(query[:, :, first:end]) for first, end in self.queries]
@@ -114,6 +152,7 @@ class Block(nn.Module):
     epsilon: float
     dtype: Any = jnp.float32
     lora_rank: int = 0
+    kernel: str = "xla"
     ranges: Ranges = EVERY
 
     @nn.compact
@@ -124,7 +163,7 @@ class Block(nn.Module):
             for name in ("norm1", "norm2")
         )
         attention = Attention(
-            self.num_heads, self.dtype, self.lora_rank, self.ranges, name="attention"
+            self.num_heads, self.dtype, self.lora_rank, self.kernel, self.ranges, name="attention"
         )
         fc1 = Dense(self.mlp_width, dtype=self.dtype, rank=self.lora_rank, name="fc1")
         fc2 = Dense(width, dtype=self.dtype, rank=self.lora_rank, name="fc2")
@@ -163,6 +202,7 @@ class VisionTransformer(nn.Module):
       frozen_blocks: the first blocks, kept as a parameter stack of their own
         (`frozen_blocks` beside `blocks`) so that an optimizer can leave them out whole.
       lora_rank: of an update beside the weights of every dense layer; 0 for none.
+      attention: `xla`, or `cudnn` for cuDNN's fused kernel (CUDA GPUs, compute type bfloat16).
       epsilon: of the layer norms.
       dtype: compute type of the products; parameters, tokens and logits stay float32.
     """
@@ -176,6 +216,7 @@ class VisionTransformer(nn.Module):
     num_classes: int = 1000
     frozen_blocks: int = 0
     lora_rank: int = 0
+    attention: str = "xla"
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
@@ -239,9 +280,16 @@ class VisionTransformer(nn.Module):
         first = jnp.broadcast_to(class_token, (n, 1, d))
         return jnp.concatenate([first, tokens], axis=1) + position
 
-    def _block_sizes(self) -> tuple[int, int, float, Any, int]:
+    def _block_sizes(self) -> tuple[int, int, float, Any, int, str]:
         mlp_width = int(self.width * self.mlp_ratio)
-        return self.num_heads, mlp_width, self.epsilon, self.dtype, self.lora_rank
+        return (
+            self.num_heads,
+            mlp_width,
+            self.epsilon,
+            self.dtype,
+            self.lora_rank,
+            self.attention,
+        )
 
     def _stack(self, name: str) -> nn.Module:
         # Storing all activations of a block takes longer than recomputing most of them, on a CPU at
