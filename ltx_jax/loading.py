@@ -131,7 +131,7 @@ def load_explainer(
       InputError: as `load_explainee`; or where the image sizes of the two differ.
     """
     backbone = _computing(_backbone(explainee, name, sizes), compute_dtype, attention)
-    backbone = _with_trained(backbone, trained, frozen_blocks, lora_rank)
+    backbone = with_trained(backbone, trained, frozen_blocks, lora_rank)
     if backbone.size != explainee.image_size:
         raise InputError(
             f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
@@ -319,10 +319,14 @@ def _backbone(explainee: Explainee, name: str | None, sizes: dict[str, Any]) -> 
     return network.with_module(num_classes=0)
 
 
-def _with_trained(
+def with_trained(
     network: Architecture, trained: str, frozen_blocks: int, lora_rank: int
 ) -> Architecture:
-    """The backbone made for the part of it that is to be trained."""
+    """The backbone made for the part of it that is to be trained.
+
+    Raises:
+      InputError: where the network has no such part.
+    """
     if trained not in TRAINED:
         raise InputError(f"explainer.trained is {trained!r}: it is one of {', '.join(TRAINED)}")
     if not hasattr(network.module, "frozen_blocks"):

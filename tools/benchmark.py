@@ -79,6 +79,12 @@ def main(argv: Sequence[str]) -> int:
         for name in list(methods)[1:]:
             methods[name](tasks[:1])
     figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
+    figures["measured"] = {
+        "explainee": config.explainee.name,
+        "compute_dtype": config.compute_dtype,
+        "device": jax.local_devices()[0].device_kind,
+        "devices": mesh.size,
+    }
     if _PARTS.value:
         import parts
 

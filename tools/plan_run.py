@@ -1,21 +1,23 @@
 """Plan a run on paper: its memory, time and cost, before anything is rented.
 
 python tools/plan_run.py --config=configs/vit_base.py --images=50000 --device=h200 --devices=1 \
-    [--milliseconds=MEASURED | --reached=0.5] [--price=DOLLARS_AN_HOUR]
+    [--measured=FIGURES.json | --reached=0.5] [--price=DOLLARS_AN_HOUR]
 
 Counts the operations of one image-step from the networks' shapes (explainer forward and backward,
 masked explainee and its gradient, nine forwards for the score) and the bytes that the optimizer
 moves, and divides them by what the device can do. That is the least a step can take; with
 --reached, the share of that speed which a run really reaches, it becomes an estimate. With
---milliseconds, an image-step as `tools/benchmark.py` measured it on one such device, the estimate
-rests on that figure instead. No weights are read and no network is run.
+--measured, what `tools/benchmark.py --config=… --parts --json=FIGURES.json` wrote on such devices,
+time, steps and memory rest on those figures instead. No weights are read and no network is run.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +26,10 @@ from absl import app, flags
 from counting import operations
 from ml_collections import config_flags
 
+from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.explainer import MaskNetwork
+from ltx_jax.explainers.explainer import Leaves, MaskNetwork, join, split
+from ltx_jax.loading import with_trained
 from ltx_jax.metrics.perturbation import FRACTIONS
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import shapes_of
@@ -34,8 +38,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.",
 _IMAGES = flags.DEFINE_integer("images", 50_000, "Images to explain.", lower_bound=1)
 _DEVICE = flags.DEFINE_string("device", "h200", "Kind of device.")
 _DEVICES = flags.DEFINE_integer("devices", 1, "How many of them, over all hosts.", lower_bound=1)
-_STEPS = flags.DEFINE_float("steps", None, "Mean steps an image; the most where not given.")
-_MILLISECONDS = flags.DEFINE_float("milliseconds", None, "Measured, an image-step on one device.")
+_STEPS = flags.DEFINE_float("steps", None, "Mean steps an image; as measured, or the most.")
+_MEASURED = flags.DEFINE_string("measured", None, "Figures of tools/benchmark.py.")
 _REACHED = flags.DEFINE_float("reached", 1.0, "Share of the device's speed that is reached.")
 _PRICE = flags.DEFINE_float("price", None, "Of one device for an hour.")
 
@@ -67,6 +71,14 @@ class Step(NamedTuple):
     slot_bytes: int
 
 
+class Measured(NamedTuple):
+    """Seconds of an image-step on one device, mean steps an image, bytes of a slot (or None)."""
+
+    seconds: float
+    steps: float
+    slot_bytes: float | None
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the plan; 2 where the configuration cannot be used."""
     del argv
@@ -77,63 +89,112 @@ def main(argv: Sequence[str]) -> int:
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
         step = count_step(config)
+        measured = None if _MEASURED.value is None else read_measured(_MEASURED.value, config)
     except InputError as error:
         print(f"plan_run: {error}", file=sys.stderr)
         return 2
-    device = DEVICES[_DEVICE.value]
+    print(plan(config, step, measured, DEVICES[_DEVICE.value]))
+    return 0
+
+
+def plan(config: Any, step: Step, measured: Measured | None, device: Device) -> str:
+    """The plan in words."""
     speed = device.bfloat16 if config.compute_dtype == "bfloat16" else device.float32
     at_best = step.operations / speed + step.bytes / device.bandwidth
-    seconds, basis = at_best / _REACHED.value, f"at {_REACHED.value:.0%} of the data sheet's speed"
-    if _MILLISECONDS.value is not None:
-        seconds, basis = 1e-3 * _MILLISECONDS.value, "measured"
-    steps = _STEPS.value or config.finetune.steps
-    hours = _IMAGES.value * steps * seconds / _DEVICES.value / 3600
-    print(
-        f"{config.explainee.name} in {config.compute_dtype} on {_DEVICES.value} × {_DEVICE.value}\n"
-        f"an image-step: {step.operations / 1e9:.0f} GFLOP, {step.bytes / 1e9:.2f} GB; at best "
-        f"{1e3 * at_best:.2f} ms, {basis} {1e3 * seconds:.2f} ms\n"
-        f"memory: {step.slot_bytes / 1e9:.2f} GB a slot besides activations; fewer than "
-        f"{int(device.memory / step.slot_bytes)} slots on a device\n"
-        f"{_IMAGES.value} images of {steps:g} steps: {hours:.2f} hours, "
-        f"{_IMAGES.value / hours / 3600:.1f} images a second"
-    )
+    basis = f"at {_REACHED.value:.0%} of the data sheet's speed"
+    if measured is None:
+        measured = Measured(at_best / _REACHED.value, config.finetune.steps, None)
+    else:
+        basis = "measured"
+    slot_bytes = measured.slot_bytes or step.slot_bytes
+    besides = "" if measured.slot_bytes else " besides activations"
+    steps = _STEPS.value or measured.steps
+    hours = _IMAGES.value * steps * measured.seconds / _DEVICES.value / 3600
+    lines = [
+        f"{config.explainee.name} in {config.compute_dtype} on {_DEVICES.value} × {_DEVICE.value}",
+        f"an image-step: {step.operations / 1e9:.3g} GFLOP, {step.bytes / 1e9:.3g} GB; at best "
+        f"{1e3 * at_best:.3g} ms, {basis} {1e3 * measured.seconds:.3g} ms",
+        f"memory: {slot_bytes / 1e9:.3g} GB a slot{besides}; fewer than "
+        f"{int(device.memory / slot_bytes)} slots on a device",
+        f"{_IMAGES.value} images of {steps:.3g} steps: {hours:.2f} hours, "
+        f"{_IMAGES.value / hours / 3600:.1f} images a second",
+    ]
     if _PRICE.value is not None:
-        print(f"cost: {hours * _DEVICES.value * _PRICE.value:.2f}")
-    return 0
+        lines.append(f"cost: {hours * _DEVICES.value * _PRICE.value:.2f}")
+    return "\n".join(lines)
+
+
+def read_measured(path: str, config: Any) -> Measured:
+    """Figures that `tools/benchmark.py` wrote.
+
+    Raises:
+      InputError: where there are none, or of another network or compute type.
+    """
+    try:
+        figures = json.loads(Path(path).read_text())
+        measured, engine = figures["measured"], figures["engine"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"no figures in {path} ({error!r}): make them with tools/benchmark.py --json={path}"
+        ) from error
+    planned = {"explainee": config.explainee.name, "compute_dtype": config.compute_dtype}
+    for setting, wanted in planned.items():
+        if measured[setting] != wanted:
+            raise InputError(
+                f"{path} was measured with {setting} {measured[setting]}, the plan is for "
+                f"{wanted}: give the configuration that was measured"
+            )
+    return Measured(
+        seconds=1e-3 * engine["milliseconds_per_image_step"] * measured["devices"],
+        steps=engine["steps"] / engine["images"],
+        slot_bytes=figures.get("step", {}).get("bytes_a_slot"),
+    )
 
 
 def count_step(config: Any) -> Step:
     """Count one image-step of a configuration from shapes alone.
 
     Raises:
-      InputError: for an unknown network.
+      InputError: for an unknown network, or a part of it that cannot be trained.
     """
+    chosen = config.explainer
     sizes = {name: size for name, size in config.explainee.sizes.items() if size is not None}
     explainee = architecture(config.explainee.name, **sizes)
-    if config.explainer.name is not None:
-        sizes = dict(config.explainer.sizes)
-    backbone = architecture(config.explainer.name or config.explainee.name, **sizes)
+    backbone = explainee if chosen.name is None else architecture(chosen.name, **chosen.sizes)
     backbone = backbone.with_module(num_classes=0)
-    network, masks = explainee.module, MaskNetwork(backbone.module, backbone.mask_head)
+    backbone = with_trained(backbone, chosen.trained, chosen.frozen_blocks, chosen.lora_rank)
+    network = explainee.module
+    masks = MaskNetwork(backbone.module, backbone.mask_head, trained=chosen.trained)
     image = jax.ShapeDtypeStruct((1, *explainee.size, 3), jnp.float32)
-    weights, trained = shapes_of(network, explainee.size), shapes_of(masks, backbone.size)
+    weights, variables = shapes_of(network, explainee.size), shapes_of(masks, backbone.size)
+    prefix = jax.eval_shape(lambda v, x: masks.apply(v, x, method="prefix"), variables, image)
+    trained, frozen = jax.eval_shape(lambda v: split(v, chosen.trained), variables)
 
     def classify(image: jax.Array, weights: Any) -> jax.Array:
         logits, _ = network.apply(weights, image)
         return jnp.sum(logits)
 
-    def draw(weights: Any, image: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.asarray(masks.apply(weights, image)))
+    def draw(trained: Leaves, frozen: Leaves, prefix: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.asarray(masks.apply(join(trained, frozen), prefix, method="draw")))
 
-    parameters = 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained["params"]))
+    optimizer = adamw.AdamW(
+        first_moment=config.finetune.first_moment, second_moment=config.finetune.second_moment
+    )
+    kept = jax.eval_shape(lambda t: adamw.kept(optimizer, adamw.Moments(t, t)), trained)
+    parameters, moments = _bytes(trained), _bytes(kept)
     return Step(
         operations=len(FRACTIONS) * operations(classify, image, weights)
         + operations(jax.grad(classify), image, weights)
-        + operations(jax.grad(draw), trained, image),
-        # Read forward and backward, gradient written; AdamW reads four and writes three.
-        bytes=10 * parameters,
-        slot_bytes=4 * parameters,  # weights, gradient, two moments
+        + operations(jax.grad(draw), trained, frozen, prefix),
+        # Read forward and backward, gradient written; AdamW reads weights, gradient and moments
+        # and writes all but the gradient.
+        bytes=6 * parameters + 2 * moments,
+        slot_bytes=2 * parameters + moments,  # weights, gradient, moments
     )
+
+
+def _bytes(leaves: Any) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(leaves))
 
 
 if __name__ == "__main__":

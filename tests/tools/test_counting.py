@@ -1,5 +1,7 @@
 """Operation counts against formulas, and plans against arithmetic by hand."""
 
+import json
+
 import counting
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from counting import operations
 from jax import ShapeDtypeStruct
 
+from ltx_jax.errors import InputError
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import shapes_of
 
@@ -76,8 +79,43 @@ def test_a_plan_counts_a_step():
     # three blocks once more for each.
     extra = step.operations - 9 * forward - 2 * 3 * 2 * tokens * tokens * width
     assert extra == pytest.approx(2 * forward + 3 * 4 * block, rel=0.05)
-    parameters = 64 * (48 + 1) + 66 * 64 + 4 * (12 * 64 * 64 + 13 * 64) + 128 + 64 * 65 + 65
-    assert step.slot_bytes == 4 * 4 * parameters
+    blocks, head = 4 * (12 * 64 * 64 + 13 * 64) + 128, 64 * 65 + 65  # the embedding is not trained
+    assert step.slot_bytes == 4 * 4 * (blocks + head)
+    assert step.bytes == 10 * 4 * (blocks + head)
+
+
+def test_a_plan_knows_what_is_trained():
+    from configs import cifar_vit
+
+    config = cifar_vit.get_config()
+    config.explainer.trained = "head"
+    config.finetune.first_moment = "bfloat16"
+    step = plan_run.count_step(config)
+    head = 64 * 65 + 65
+    assert step.slot_bytes == (4 + 4 + 2 + 4) * head
+    assert step.operations < plan_run.count_step(cifar_vit.get_config()).operations
+    config.explainer.trained = "lora"
+    config.explainer.frozen_blocks = 4
+    with pytest.raises(InputError, match="frozen_blocks 4 of 4"):
+        plan_run.count_step(config)
+
+
+def test_a_plan_rests_on_what_was_measured(tmp_path):
+    from configs import cifar_vit
+
+    path = tmp_path / "figures.json"
+    measured = {"explainee": "vit", "compute_dtype": "float32", "devices": 2}
+    engine = {"milliseconds_per_image_step": 4.0, "images": 10, "steps": 80}
+    figures = {"measured": measured, "engine": engine, "step": {"bytes_a_slot": 5e6}}
+    path.write_text(json.dumps(figures))
+    config = cifar_vit.get_config()
+    assert plan_run.read_measured(str(path), config) == (0.008, 8.0, 5e6)
+    config.compute_dtype = "bfloat16"
+    with pytest.raises(InputError, match="compute_dtype float32, the plan is for bfloat16"):
+        plan_run.read_measured(str(path), config)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="no figures in"):
+        plan_run.read_measured(str(path), config)
 
 
 def test_unknown_lengths_count_once():
