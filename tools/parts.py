@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,16 @@ from counting import operations
 
 from ltx_jax import settings
 from ltx_jax.engine import adamw
-from ltx_jax.engine.finetune import FinetuneSettings, Start, advance, empty_slots, refill
+from ltx_jax.engine.finetune import (
+    FinetuneSettings,
+    Slots,
+    Start,
+    Task,
+    advance,
+    empty_slots,
+    finetune,
+    refill,
+)
 from ltx_jax.engine.memory import bytes_free, bytes_needed
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.explainers.explainer import Leaves, slot_axes
@@ -47,38 +56,52 @@ def measure(
       Figures by name, for JSON.
     """
     matrix, copy = ceilings(models.explainee.architecture)
-    parts, whole = step_parts(models, chosen, start, slots)
-    at_best = sum(part.operations / matrix + part.bytes / copy for part in parts)
+    # Every step in full, as the parts and the count have it.
+    chosen = replace(chosen, stop_below=-1.0, stop_above=101.0, lazy=False)
+    tasks = one_task_a_slot(models, slots)
+    parts = time_parts(models, chosen, start, tasks)
+    whole, loop = time_whole(models, chosen, start, tasks)
     mesh = slot_mesh(1)
     needed = [bytes_needed(*models, chosen, count, mesh) for count in (slots, 2 * slots)]
     each = (needed[1] - needed[0]) / slots
-    largest = int((bytes_free(mesh) - needed[0]) / each) + slots
-    print(f"{'part':34} {'ms an image-step':>16} {'share':>6} {'GFLOP':>7} {'GFLOP/s':>8}")
-    total = sum(part.seconds for part in parts)
-    for part in parts:
-        rate = part.operations / part.seconds / 1e9
-        print(
-            f"{part.name:34} {1e3 * part.seconds / slots:16.3f} {part.seconds / total:6.0%} "
-            f"{part.operations / slots / 1e9:7.2f} {rate:8.0f}"
-        )
-    print(
-        f"the whole step {1e3 * whole / slots:.3f} ms; ceilings {matrix / 1e9:.0f} GFLOP/s in a "
-        f"large matrix product, {copy / 1e9:.0f} GB/s in a large copy: at best "
-        f"{1e3 * at_best / slots:.3f} ms, {at_best / whole:.0%} of it reached\n"
-        f"memory: {needed[0] / 2**20:.0f} MiB for {slots} slots, {each / 2**20:.1f} MiB for each "
-        f"more; about {largest} fit"
-    )
-    return {
+    figures = {
         "slots": slots,
         "parts": [part._asdict() for part in parts],
         "step_seconds": whole,
-        "seconds_at_best": at_best,
+        "loop_seconds": loop,
+        "seconds_at_best": sum(part.operations / matrix + part.bytes / copy for part in parts),
         "matrix_operations_per_second": matrix,
         "copy_bytes_per_second": copy,
         "bytes": needed[0],
         "bytes_a_slot": each,
-        "largest_slots": largest,
+        "largest_slots": slots + int((bytes_free(mesh) - needed[0]) / each),
     }
+    show(figures)
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the table."""
+    slots, keys = figures["slots"], ("step_seconds", "loop_seconds", "seconds_at_best")
+    whole, loop, at_best = (1e3 * figures[key] / slots for key in keys)
+    total = sum(part["seconds"] for part in figures["parts"])
+    print(f"{'part':34} {'ms an image-step':>16} {'share':>6} {'GFLOP':>7} {'GFLOP/s':>8}")
+    for part in figures["parts"]:
+        seconds, giga = part["seconds"], part["operations"] / 1e9
+        print(
+            f"{part['name']:34} {1e3 * seconds / slots:16.3f} {seconds / total:6.0%} "
+            f"{giga / slots:7.3g} {giga / seconds:8.0f}"
+        )
+    print(
+        f"the whole step {whole:.3f} ms; the engine's loop (dispatch, refill, harvest) "
+        f"{loop:.3f} ms more\n"
+        f"ceilings: {figures['matrix_operations_per_second'] / 1e9:.0f} GFLOP/s in a large matrix "
+        f"product, {figures['copy_bytes_per_second'] / 1e9:.0f} GB/s in a large copy: at best "
+        f"{at_best:.3f} ms, {at_best / whole:.0%} of it reached\n"
+        f"memory: {figures['bytes'] / 2**20:.0f} MiB for {slots} slots, "
+        f"{figures['bytes_a_slot'] / 2**20:.1f} MiB for each more; about "
+        f"{figures['largest_slots']} fit"
+    )
 
 
 def ceilings(architecture: Any) -> tuple[float, float]:
@@ -92,24 +115,25 @@ def ceilings(architecture: Any) -> tuple[float, float]:
     return 2 * n**3 / product, 2 * vector.nbytes / copied
 
 
-def step_parts(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int
-) -> tuple[list[Part], float]:
-    """Each part by itself, and the seconds of the whole step."""
-    explainee, explainer = models.explainee, models.explainer.for_slots()
-    network, mesh = replace(explainer, trained={}), slot_mesh(1)
+def one_task_a_slot(models: settings.Models, slots: int) -> list[Task]:
+    """Random images with the predicted class."""
+    explainee = models.explainee
     images = np.random.default_rng(0).random((slots, *explainee.image_size, 3), np.float32)
     logits = np.asarray(jax.jit(explainee)(images))
-    classes = logits.argmax(-1).astype(np.int32)[:, None]
-    # Every step in full, as the parts and the count have it.
-    chosen = replace(chosen, stop_below=-1.0, stop_above=101.0, lazy=False)
-    start = start._replace(moments=adamw.kept(chosen.adamw, start.moments))
-    state = empty_slots(explainee, explainer, chosen, slots, 1, mesh)
-    for slot in range(slots):
-        task = images[slot], classes[slot], logits[slot]
-        state = refill(state, network, start, jnp.int32(slot), *task, mesh)
+    classes = np.repeat(logits.argmax(-1).astype(np.int32)[:, None], 2, axis=1)
+    return [Task(slot, images[slot], classes[slot], logits[slot]) for slot in range(slots)]
+
+
+def time_parts(
+    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
+) -> list[Part]:
+    """Each part of a step of these slots by itself."""
+    state = filled(models, chosen, start, tasks)
+    explainee, network, slots = models.explainee, models.explainer.for_slots(), len(tasks)
+    images, classes, logits = state.images, state.classes, state.logits
     axes = slot_axes(state.trained)
     parameters = sum(leaf.nbytes for leaf in state.trained.values())
+    moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.moments))
 
     def draw(trained: Leaves, prefix: jax.Array) -> jax.Array:
         return jax.vmap(network.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
@@ -124,32 +148,56 @@ def step_parts(
             explainee, images, pixels, classes, logits, most_relevant_first, chosen.chunk
         )
 
-    def update(trained: Leaves) -> Any:
+    def update(trained: Leaves, moments: adamw.Moments) -> Any:
         count, rate = jnp.ones(slots, jnp.int32), jnp.full(slots, 1e-3)
-        moments = adamw.kept(chosen.adamw, adamw.Moments(trained, trained))
         return adamw.update(chosen.adamw, trained, trained, moments, count, rate, axes)
 
-    trained = jax.tree.map(jnp.copy, state.trained)
-    prefix = jnp.copy(state.prefix)
-    masks = jax.jit(draw)(trained, prefix)
+    masks = jax.jit(draw)(state.trained, state.prefix)
     explain = jax.grad(lambda trained, prefix: draw(trained, prefix).sum())
     work: list[tuple[str, Callable[..., Any], tuple[Any, ...], int]] = [
-        ("explainer, forward and backward", explain, (trained, prefix), 3 * parameters),
+        # Weights read forward and backward, the gradient written.
+        ("explainer, forward and backward", explain, (state.trained, state.prefix), 3 * parameters),
         ("masked explainee and its gradient", jax.grad(fit), (masks,), 0),
         ("perturbation scores", score, (masks,), 0),
-        ("optimizer", update, (trained,), 7 * parameters),  # reads 4, writes 3
+        # Reads weights, gradient and moments, and writes all but the gradient.
+        ("optimizer", update, (state.trained, state.moments), 3 * parameters + 2 * moments),
     ]
-    parts = [
+    return [
         Part(name, _seconds(function, *given), operations(function, *given), size)
         for name, function, given, size in work
     ]
-    seconds = []
-    for _ in range(min(_REPEATS, chosen.steps)):
+
+
+def time_whole(
+    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
+) -> tuple[float, float]:
+    """Seconds of a whole step of these slots, and what the engine's loop adds to it."""
+    state, mesh = filled(models, chosen, start, tasks), slot_mesh(1)
+    network = replace(models.explainer.for_slots(), trained={})
+    steps = []
+    for _ in range(chosen.steps):
         began = time.perf_counter()
-        state = advance(state, explainee, network, start.step, chosen, mesh)
+        state = advance(state, models.explainee, network, start.step, chosen, mesh)
         jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - began)
-    return parts, float(np.median(seconds))
+        steps.append(time.perf_counter() - began)
+    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))  # compiles what is not yet
+    began = time.perf_counter()
+    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))
+    added = time.perf_counter() - began - chosen.steps * float(np.median(steps))
+    return float(np.median(steps)), added / chosen.steps
+
+
+def filled(
+    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
+) -> Slots:
+    """Slots on one device, each with its task."""
+    network, mesh = models.explainer.for_slots(), slot_mesh(1)
+    start = start._replace(moments=adamw.kept(chosen.adamw, start.moments))
+    state = empty_slots(models.explainee, network, chosen, len(tasks), 2, mesh)
+    for slot, task in enumerate(tasks):
+        given = task.image, task.classes, task.logits
+        state = refill(state, replace(network, trained={}), start, jnp.int32(slot), *given, mesh)
+    return state
 
 
 def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
