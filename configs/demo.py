@@ -4,7 +4,7 @@ Needs nothing: the networks are bundled (made by tools/make_demo_assets.py) and 
 on the spot. Prints a table of LTX, pLTX (before finetuning) and integrated gradients, with the six
 scores and the overlap (IoU) with the true object. Every fourth scene is explained for its two
 classes, the others for the predicted one.
-Takes: a minute and a half on two CPU cores.
+Takes: a minute on two CPU cores, compilation included.
 
 python -m ltx_jax.main --config=configs/demo.py
 """
