@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from ltx_jax.errors import InputError
 from ltx_jax.run import run
-from ltx_jax.runtime import join_processes, prepare
+from ltx_jax.runtime import join_processes, leave_processes, prepare
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         print(run(config, Path(_WORKDIR.value or Path("results") / name)))
     except InputError as error:
         return _complain(str(error))
+    finally:
+        leave_processes()
     return 0
 
 

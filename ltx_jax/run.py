@@ -31,8 +31,10 @@ from ltx_jax.records import record
 from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import interval, table
-from ltx_jax.runtime import share_of_process
+from ltx_jax.runtime import share_of_process, together
 
+# Seconds that process 0 waits for the others' next explanation, and between two looks.
+_PATIENCE, _POLL = 1800, 2
 _FRESH_HEAD = (
     "no explainer checkpoint: the masks start from a mask head that has learnt nothing, and the "
     "results will be poor; pretrain one with --config.task=pretrain and give it with "
@@ -69,14 +71,16 @@ def run(config: ConfigDict, workdir: Path) -> str:
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    settings.check(config)
-    if config.task == "pretrain" and jax.process_count() > 1:
-        raise InputError("pretraining runs in one process: leave --distributed out")
-    source = settings.load_source(config)
-    models = settings.load_models(config)
+    with together():
+        settings.check(config)
+        if config.task == "pretrain" and jax.process_count() > 1:
+            raise InputError("pretraining runs in one process: leave --distributed out")
+        source = settings.load_source(config)
+        models = settings.load_models(config)
+        rows = [] if config.task == "pretrain" else plan(source, models, config)
     if config.task == "pretrain":
         return pretrain(config, source, models, workdir)
-    return explain(Run(config, source, models, plan(source, models, config)), workdir)
+    return explain(Run(config, source, models, rows), workdir)
 
 
 def plan(source: Source, models: settings.Models, config: ConfigDict) -> list[Row]:
@@ -114,14 +118,20 @@ def explain(job: Run, workdir: Path) -> str:
     config, models = job.config, job.models
     if config.explainer.checkpoint is None:
         logging.warning(_FRESH_HEAD)
-    chosen, start = settings.finetune_settings(config, models.explainer)
     names = [f"{row.name}:{row.target}" for row in job.rows]
     fingerprint = settings.fingerprint(config, names)
     shape = (len(MASKS), *models.explainer.grid())
-    process = jax.process_index() if jax.process_count() > 1 else None
+    process, processes = jax.process_index(), jax.process_count()
     with compile_clock() as clock:
-        layout = lay_out(*models, chosen, len(job.rows), config.finetune.slots)
-        store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
+        with together():
+            chosen, start = settings.finetune_settings(config, models.explainer)
+            share_of_rows = -(-len(job.rows) // processes)
+            layout = lay_out(*models, chosen, share_of_rows, config.finetune.slots)
+            if process == 0:
+                store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
+        with together():
+            if processes > 1:  # which find the directory made
+                store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
         waiting = [row for row in range(len(job.rows)) if row not in store.done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
@@ -130,9 +140,10 @@ def explain(job: Run, workdir: Path) -> str:
         )
         write_rows(job, store, found, len(share))
         seconds = time.monotonic() - began
-    store.read()
-    if not store.complete:
-        return f"process {process} has explained its {len(share)}; the last to finish reports"
+    if process > 0:
+        return f"process {process} has explained its {len(share)}; process 0 reports"
+    if processes > 1:
+        await_others(store)
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
     facts |= run_facts(everyones, seconds, clock.seconds)
     rivals = {name: score_rival(job, store, name, layout) for name in config.rivals}
@@ -143,6 +154,26 @@ def explain(job: Run, workdir: Path) -> str:
         f"{table({name: summary[name] for name in MASKS} | rivals)}\n"
         f"{summary['done']} explained{skipped}: {workdir / 'report.html'}"
     )
+
+
+def await_others(store: ResultStore) -> None:
+    """Wait until every row is done, as long as rows go on coming.
+
+    Raises:
+      InputError: where none has come for so long that a process must have been lost.
+    """
+    known, since = -1, time.monotonic()
+    store.read()
+    while not store.complete:
+        if len(store.done) > known:
+            known, since = len(store.done), time.monotonic()
+        elif time.monotonic() - since > _PATIENCE:
+            raise InputError(
+                f"{known} of {store.rows} explanations are done and none has come for "
+                f"{_PATIENCE} s: a process was lost; run the command again to do the rest"
+            )
+        time.sleep(_POLL)
+        store.read()
 
 
 def write_rows(job: Run, store: ResultStore, found: Iterable[Explanation], total: int) -> None:

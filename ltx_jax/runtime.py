@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ import numpy as np
 
 from ltx_jax.errors import InputError
 
-# Seconds: a process that is lost must not take the others with it while they work; one that is done
-# early waits so long for them to be.
-_LOST_AFTER, _WAIT_AT_END = 24 * 3600, 1800
+# Seconds without a sign of life after which a process is given up: a pause is no loss.
+_LOST_AFTER = 24 * 3600
 
 
 def prepare() -> None:
@@ -68,14 +68,45 @@ def join_processes(told: str) -> None:
             "num_processes": int(count),
             "process_id": int(index),
         }
+    # A process that is lost, or done early, takes nobody with it; but for process 0, at whose
+    # address they meet.
+    jax.config.update("jax_enable_recoverability", True)
     try:
-        jax.distributed.initialize(
-            **who,
-            heartbeat_timeout_seconds=_LOST_AFTER,
-            shutdown_timeout_seconds=_WAIT_AT_END,
-        )
+        jax.distributed.initialize(**who, heartbeat_timeout_seconds=_LOST_AFTER)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--distributed={told}: {error}") from error
+
+
+def leave_processes() -> None:
+    """Be no longer one of several; what the others do next is no concern of this one."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What every process has to manage before any goes on: where one cannot, all end.
+
+    Raises:
+      InputError: this process's own, or that another had one.
+    """
+    try:
+        yield
+    except InputError:
+        _ready(False)
+        raise
+    failed = np.flatnonzero(~_ready(True))
+    if len(failed):
+        raise InputError(f"process {failed[0]} could not begin, and says why; start all once more")
+
+
+def _ready(ready: bool) -> np.ndarray:
+    """Who is ready, process by process."""
+    if jax.process_count() == 1:
+        return np.array([ready])
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.array([ready]))).ravel()
 
 
 def share_of_process(rows: Sequence[int], total: int) -> tuple[list[int], int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +37,11 @@ def make_directory(path: Path) -> None:
             probe.write(b"\0")
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside a file that no process of any host gives another file."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all: under a temporary name, then renamed.
 
@@ -45,7 +50,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         try:
             temporary.write_bytes(content)
             temporary.replace(path)

@@ -1,7 +1,7 @@
 """A run's work directory: one line of results and one row of masks an image, safe from a kill.
 
 Several processes may work on one run. Each appends its lines to a file of its own, and all write
-their rows of the same mask file; whoever finishes the last row puts the lines together.
+their rows of the same mask file; process 0 makes the directory, and puts the lines together.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.files import make_directory, write_bytes, write_json, writing
+from ltx_jax.reporting.files import make_directory, temporary_name, write_bytes, write_json, writing
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -58,7 +57,8 @@ class ResultStore:
           settings: what determines the results, by name; JSON types.
           rows: of the whole run.
           masks: (masks a row, g, h).
-          process: which of several processes this is; None where there is one.
+          process: which of several processes this is, and the directory is there already; None
+            where there is one.
 
         Raises:
           InputError: for a directory of a run with other settings, or one that cannot be written.
@@ -91,6 +91,8 @@ class ResultStore:
         """
         values = np.ascontiguousarray(masks, np.float32)
         with writing(self.directory / MASK_FILE), (self.directory / MASK_FILE).open("r+b") as file:
+            if self._lines.name != RESULTS:
+                _lock(file)
             file.seek(self._offset + row * values.nbytes)
             file.write(values.tobytes())
             file.flush()
@@ -113,15 +115,18 @@ class ResultStore:
             return np.frombuffer(file.read(size), np.float32).reshape(self._shape[1:])
 
     @property
+    def rows(self) -> int:
+        """Of the whole run."""
+        return self._shape[0]
+
+    @property
     def complete(self) -> bool:
         """Whether every row of the run is done, as far as this process has read."""
-        return len(self._records) == self._shape[0]
+        return len(self._records) == self.rows
 
     def finish(self) -> None:
         """Put all lines in order into one file: an interrupted run, or one of several processes,
         leaves what an uninterrupted one of a single process does.
-
-        Harmless when several processes do it: they write the same.
         """
         lines = "".join(_line(record) for record in self.records())
         write_bytes(self.directory / RESULTS, lines.encode())
@@ -131,11 +136,11 @@ class ResultStore:
     def read(self) -> None:
         """Learn what all processes have done so far; a line that is still being written is left."""
         for path in (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS))):
-            with suppress(FileNotFoundError):  # merged by another process just now
-                content = path.read_bytes()
-                for line in content[: content.rfind(b"\n") + 1].decode().splitlines():
-                    record = json.loads(line)
-                    self._records[record["row"]] = record
+            content = path.read_bytes() if path.exists() else b""
+            # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
+            for line in content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]:
+                record = json.loads(line)
+                self._records[record["row"]] = record
 
     def _append(self, row: int, record: Record) -> None:
         path = self._lines
@@ -151,7 +156,7 @@ class ResultStore:
         header = BytesIO()
         description = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
         np.lib.format.write_array_header_1_0(header, description)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         row = np.full(self._shape[1:], np.nan, np.float32).tobytes()
         with writing(path):
             try:
@@ -159,11 +164,7 @@ class ResultStore:
                     file.write(header.getvalue())
                     for _ in range(self._shape[0]):
                         file.write(row)
-                if self._lines.name == RESULTS:
-                    temporary.replace(path)
-                else:  # a rename would replace what another process has begun to fill
-                    with suppress(FileExistsError):
-                        path.hardlink_to(temporary)
+                temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -188,6 +189,16 @@ class ResultStore:
         if whole < len(content):
             with writing(self._lines), self._lines.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Keep other processes out until the file is closed.
+
+    Without a lock a network file system may write whole pages, with old bytes of others' rows.
+    """
+    import fcntl
+
+    fcntl.lockf(file, fcntl.LOCK_EX)
 
 
 def _line(record: Record) -> str:

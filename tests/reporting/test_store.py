@@ -92,6 +92,13 @@ def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
         ResultStore.open(tmp_path / "run", SETTINGS, 3, (2, 2, 2))
 
 
+def test_a_name_may_hold_any_character(tmp_path):
+    store = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
+    store.add(0, {"row": 0, "image": "a\u2028b\x85c"}, MASKS[0])
+    again = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
+    assert again.records() == [{"row": 0, "image": "a\u2028b\x85c"}]
+
+
 def test_processes_write_side_by_side_and_the_last_merges(tmp_path):
     stores = [
         ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2), process=process) for process in (0, 1)
