@@ -17,7 +17,6 @@ The figures are also written as JSON with --json=FILE.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
 from ltx_jax.engine.memory import lay_out
 from ltx_jax.errors import InputError
 from ltx_jax.progress import compile_clock
+from ltx_jax.reporting.files import write_json
 from ltx_jax.runtime import prepare
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -61,16 +61,29 @@ Method = Callable[[Sequence[Task]], Measured]
 def main(argv: Sequence[str]) -> int:
     """Measure and print; 2 where the configuration cannot be used."""
     del argv
-    config = _CONFIG.value
     prepare()
     try:
-        settings.check(config)
-        models = settings.load_models(config)
-        chosen, start = settings.finetune_settings(config, models.explainer)
-        tasks = load_tasks(config, models)
+        if _CONFIG.value is None:
+            raise InputError("no configuration: give one of configs/")
+        measure(_CONFIG.value)
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def measure(config: Any) -> None:
+    """Measure what was asked for, and print and write it.
+
+    Raises:
+      InputError: for anything in the configuration that cannot be used.
+    """
+    settings.check(config)
+    models = settings.load_models(config)
+    chosen, start = settings.finetune_settings(config, models.explainer)
+    tasks = load_tasks(config, models)
+    if not tasks:
+        raise InputError(f"none of the images of {config.images} can be read")
     with compile_clock() as clock:
         chosen, slots, mesh = lay_out(*models, chosen, len(tasks), config.finetune.slots)
         engine = engine_method(models, chosen, start, slots, mesh)
@@ -95,8 +108,7 @@ def main(argv: Sequence[str]) -> int:
 
         figures["step"] = parts.measure(models, chosen, start, slots)
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n")
-    return 0
+        write_json(Path(_JSON.value), figures)
 
 
 def load_tasks(config: Any, models: settings.Models) -> list[Task]:

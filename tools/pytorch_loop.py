@@ -19,6 +19,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer, join
 from ltx_jax.loading import explainer_table
+from ltx_jax.models.densenet import DenseNet
+from ltx_jax.models.resnet import ResNet
 from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights.state_dict import to_state_dict
@@ -80,11 +82,14 @@ class TokenMask(torch.nn.Module):
 
 
 class FeatureMask(torch.nn.Module):
-    """A CNN's features with the original's mask head."""
+    """torchvision's CNN with the original's mask head."""
 
-    def __init__(self, features: torch.nn.Module, width: int) -> None:
+    def __init__(self, cnn: Any, width: int) -> None:
         super().__init__()
-        self.features = features
+        self.cnn = cnn
+        layers = [layer for layer in cnn.children() if not isinstance(layer, torch.nn.Linear)]
+        # Of a ResNet all but the pooling at the end.
+        self.features = getattr(cnn, "features", None) or torch.nn.Sequential(*layers[:-1])
         self.bottleneck = torch.nn.Conv2d(width, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -96,33 +101,58 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
     """Both networks with the weights of ours.
 
     Raises:
-      InputError: for a family that the loop does not know.
+      InputError: for a family that the loop does not know, two different networks, or an explainer
+        of which only a part is trained.
     """
-    own = explainee.architecture
-    masks: torch.nn.Module
-    if own is not None and isinstance(own.module, VisionTransformer):
-        classifier = timm_vit(own.module, own.module.num_classes)
-        masks = TokenMask(own.module)
-    elif own is not None and isinstance(own.module, SqueezeNet):
-        define_torchvision_operators()
-        from torchvision.models import squeezenet1_1
-
-        classifier = squeezenet1_1(num_classes=own.module.num_classes).eval()
-        masks = FeatureMask(squeezenet1_1().features, 512).eval()
-    else:
-        raise InputError("the PyTorch loop knows ViTs and SqueezeNet: take one of their configs")
-    classifier.load_state_dict(_tensors(to_state_dict(explainee.params, own.table(own.module))))
+    own, whole = explainee.architecture, explainer.module
+    part = getattr(whole.backbone, "frozen_blocks", 0) or whole.trained != "all"
+    if own is None or own.name != explainer.architecture.name or part:
+        raise InputError(
+            "the PyTorch loop trains the whole of an explainer of the explainee's own kind: leave "
+            "explainer.name, explainer.trained and explainer.frozen_blocks as they are"
+        )
     state = to_state_dict(
         join(explainer.trained, explainer.frozen), explainer_table(explainer.architecture)
     )
-    if isinstance(masks, TokenMask):
+    ours = to_state_dict(explainee.params, own.table(own.module))
+    masks: Any
+    if isinstance(own.module, VisionTransformer):
+        classifier = timm_vit(own.module, own.module.num_classes)
+        masks = TokenMask(own.module)
         head = ("patch_pooler.", "patch_classifier.")
-        state = {n if n.startswith(head) else f"vit.{n}": value for n, value in state.items()}
+        masks.load_state_dict(
+            _tensors({n if n.startswith(head) else f"vit.{n}": x for n, x in state.items()})
+        )
+    elif isinstance(own.module, ResNet | DenseNet | SqueezeNet):
+        define_torchvision_operators()
+        import torchvision
+
+        make = getattr(torchvision.models, own.name.partition(".")[0])
+        classifier = make(num_classes=own.module.num_classes).eval()
+        kernel, bias = (state.pop(f"bottleneck.{part}") for part in ("weight", "bias"))
+        masks = FeatureMask(make(num_classes=own.module.num_classes), kernel.shape[1]).eval()
+        _load_cnn(masks.cnn, state)
+        masks.bottleneck.load_state_dict(
+            _tensors({"weight": kernel[..., None, None], "bias": bias})
+        )
     else:
-        state["bottleneck.weight"] = state["bottleneck.weight"][..., None, None]
-    masks.load_state_dict(_tensors(state))
+        raise InputError(
+            "the PyTorch loop knows ViTs, ResNets, DenseNets and SqueezeNet: leave out "
+            "--against-pytorch"
+        )
+    if isinstance(own.module, VisionTransformer):
+        classifier.load_state_dict(_tensors(ours))
+    else:
+        _load_cnn(classifier, ours)
     classifier.requires_grad_(False)
     return classifier, masks
+
+
+def _load_cnn(cnn: Any, state: dict[str, np.ndarray]) -> None:
+    """All weights but PyTorch's counts of batches, and a classifier that an explainer lacks."""
+    missing, unexpected = cnn.load_state_dict(_tensors(state), strict=False)
+    lost = [n for n in missing if not n.endswith("batches_tracked")]
+    assert not unexpected and all(n.startswith(("fc.", "classifier.")) for n in lost), lost
 
 
 def _tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -170,12 +200,13 @@ def method(
       how: see `How`.
 
     Raises:
-      InputError: where JAX has a GPU and PyTorch has none.
+      InputError: as `load`; or where JAX has a GPU and PyTorch has none.
     """
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
         raise InputError("this PyTorch has no CUDA: install one that has, to compare on the GPU")
     device = torch.device("cuda" if on_gpu else "cpu")
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as ours is
     classifier, network = (part.to(device) for part in load(explainee, explainer))
     start = copy.deepcopy(network.state_dict())
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
