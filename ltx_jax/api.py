@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ltx_jax.engine.explain import SCORES, Explanation, Request, explanations
@@ -86,7 +89,13 @@ class Explanations:
         from ltx_jax.reporting.store import ResultStore
 
         shape = self.each[0].masks.shape
-        told = {"explainee": self.explainee.name, "targets": self.targets.tolist()}
+        content = hashlib.sha256(self.images.tobytes())
+        content.update(np.stack([one.masks for one in self.each]).tobytes())
+        told = {
+            "explainee": self.explainee.name,
+            "targets": self.targets.tolist(),
+            "images and masks (sha256)": content.hexdigest()[:16],
+        }
         store = ResultStore.open(Path(directory), told, len(self), shape)
         for row, one in enumerate(self.each):
             if row not in store.done:
@@ -113,6 +122,7 @@ def explain(
     stop_above: float = 89.0,
     slots: int | None = None,
     chunk: int | None = None,
+    lazy_scoring: bool = True,
 ) -> Explanations:
     """What did the explainee look at?
 
@@ -129,6 +139,8 @@ def explain(
       slots: images side by side on each device; as many as are of use and fit where not given.
       chunk: most images in one forward of the explainee; as many as are of use and fit where not
         given.
+      lazy_scoring: stop scoring a mask once it cannot be selected: the same masks and scores
+        sooner; False for a trace without gaps.
 
     Returns:
       One explanation for each target of each image.
@@ -138,9 +150,13 @@ def explain(
     """
     pictures = _checked_images(images, explainee)
     wanted = _targets(targets, len(pictures), explainee)
-    known: list[Any] = [None] * len(pictures) if labels is None else list(labels)
-    if len(known) != len(pictures):
-        raise InputError(f"{len(known)} labels for {len(pictures)} images: give one an image")
+    known = [None] * len(pictures) if labels is None else _labels(labels, len(pictures), explainee)
+    if optimize not in ("pos", "neg") or steps < 1:
+        raise InputError(
+            f"optimize is {optimize!r}, steps {steps}: expected pos or neg, and at least one step"
+        )
+    # Numbers in a pytree of one's own are arrays as well.
+    explainee = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
     explainer = explainer or load_explainer(explainee)
     settings = FinetuneSettings(
         objective or Objective(),
@@ -149,11 +165,11 @@ def explain(
         stop_below,
         stop_above,
         chunk=chunk,
+        lazy=lazy_scoring,
     )
     pairs = [(i, target) for i, several in enumerate(wanted) for target in several]
     requests = [
-        Request(row, pictures[i], target, None if known[i] is None else int(known[i]))
-        for row, (i, target) in enumerate(pairs)
+        Request(row, pictures[i], target, known[i]) for row, (i, target) in enumerate(pairs)
     ]
     layout = lay_out(explainee, explainer, settings, len(requests), slots)
     found = explanations(explainee, explainer, layout.settings, requests, *layout[1:])
@@ -185,9 +201,21 @@ def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int |
     several = [np.atleast_1d(target).tolist() for target in targets]
     if len(several) != images:
         raise InputError(f"targets for {len(several)} of {images} images: give some for each")
-    for target in (target for group in several for target in group):
-        if not isinstance(target, int) or not 0 <= target < explainee.num_classes:
-            raise InputError(
-                f"target {target!r}: {explainee.name} has classes 0 to {explainee.num_classes - 1}"
-            )
+    _check_classes("target", [target for group in several for target in group], explainee)
     return several
+
+
+def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
+    known = np.asarray(labels).tolist()
+    if len(known) != images:
+        raise InputError(f"{len(known)} labels for {images} images: give one an image")
+    _check_classes("label", known, explainee)
+    return known
+
+
+def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
+    for one in classes:
+        if not isinstance(one, int) or not 0 <= one < explainee.num_classes:
+            raise InputError(
+                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.num_classes - 1}"
+            )

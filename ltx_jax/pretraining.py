@@ -69,7 +69,7 @@ def pretrain(config: ConfigDict, source: Source, models: settings.Models, workdi
             totals.append(losses)
             bar.update()
         bar.close()
-        held_out = (images for images, _ in batches(source, how, validation, len(validation)))
+        held_out = (x for x, _ in batches(source, how, validation, chosen.batch_size, rest=True))
         pos = validation_score(explainee, explainer, state.trained, held_out, chunk)
         means = np.mean(np.array(totals, np.float64), axis=0).round(5).tolist()
         curves["epochs"].append({"epoch": epoch, "losses": means, "pos": round(pos, 4)})
@@ -100,11 +100,11 @@ def split_images(source: Source, config: ConfigDict) -> tuple[list[int], list[in
 
 
 def batches(
-    source: Source, how: Preprocessing, order: Sequence[int], size: int
+    source: Source, how: Preprocessing, order: Sequence[int], size: int, rest: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Full batches of images [n,H,W,3] in [0,1] with labels [n] (−1 where unknown).
 
-    Images that cannot be read are left out; what does not fill a batch is too.
+    Images that cannot be read are left out; what does not fill a batch is too, but for `rest`.
     """
     images, labels = [], []
     for row, image in iterate(source, how, order):
@@ -117,6 +117,8 @@ def batches(
         if len(images) == size:
             yield np.stack(images).astype(np.float32) / 255, np.array(labels, np.int32)
             images, labels = [], []
+    if rest and images:
+        yield np.stack(images).astype(np.float32) / 255, np.array(labels, np.int32)
 
 
 def _per_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:

@@ -96,7 +96,7 @@ def plan(source: Source, models: settings.Models, config: ConfigDict) -> list[Ro
     for i, (name, labels) in enumerate(zip(source.names, source.labels, strict=True)):
         several = labels if isinstance(labels, tuple) else (labels,)
         for label in several:
-            if label is not None and label >= classes:
+            if label is not None and not 0 <= label < classes:
                 raise InputError(
                     f"the label of {name} is {label}, but {models.explainee.name} has {classes} "
                     "classes: give the labels that belong to the explainee"

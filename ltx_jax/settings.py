@@ -69,6 +69,14 @@ def check(config: ConfigDict) -> None:
     for key in positive:
         if flat[key] is not None and flat[key] < 1:
             raise InputError(f"config.{key} is {flat[key]}: it must be at least 1")
+    if config.explainer.checkpoint is not None and config.explainer.weights is not None:
+        raise InputError(
+            "config.explainer.checkpoint holds all weights: leave config.explainer.weights out"
+        )
+    if config.explainer.sizes and config.explainer.name is None:
+        raise InputError(
+            "config.explainer.sizes are those of a network of its own: give config.explainer.name"
+        )
     unknown = set(config.rivals) - set(RIVALS)
     if unknown:
         raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from ltx_jax.loading import load_explainee, load_explainer
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import to_state_dict
 
+# Tests are for the CPU, whatever else there is; the few for a GPU run with JAX_PLATFORMS=cuda.
+if "JAX_PLATFORMS" not in os.environ:
+    jax.config.update("jax_platforms", "cpu")
 # Several devices, so that everything is tested divided over them.
 jax.config.update("jax_num_cpu_devices", 8)
 # Runs with the same settings make the same programs: compiled once a session, not once a run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,12 +62,15 @@ def test_save(result, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "masks.npy")[:, 1], result.masks)
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 4
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+    other = replace(result, each=result.each[::-1])
+    with pytest.raises(ltx_jax.InputError, match="holds a run with other settings"):
+        other.save(tmp_path / "out")
 
 
 def test_an_explainee_of_your_own(explainee, explainer, images):
     mine = Explainee(
-        apply=lambda weights, x: x.mean((1, 2)) @ weights,
-        params=jnp.eye(3),
+        apply=lambda p, x: p["scale"] * x.mean((1, 2)) @ p["weights"],
+        params={"weights": jnp.eye(3), "scale": 2.0},
         image_size=(16, 16),
         num_classes=3,
     )
@@ -83,7 +87,11 @@ def test_an_explainee_of_your_own(explainee, explainer, images):
         ({"images": np.full((2, 16, 16, 3), 3.0)}, "floats from 0 to 1"),
         ({"targets": [1]}, "targets for 1 of 2 images"),
         ({"targets": [1, 9]}, "classes 0 to 4"),
+        ({"targets": [[], []]}, "no images to explain"),
         ({"labels": [1]}, "1 labels for 2 images"),
+        ({"labels": [1, -1]}, "label -1: .* classes 0 to 4"),
+        ({"optimize": "POS"}, "expected pos or neg"),
+        ({"steps": 0}, "at least one step"),
         ({"slots": 0}, "at least one slot"),
     ],
 )

@@ -16,8 +16,10 @@ from ltx_jax import pretraining
 from ltx_jax import run as run_module
 from ltx_jax.defaults import defaults
 from ltx_jax.engine import memory
+from ltx_jax.engine.finetune import FinetuneSettings
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
+from ltx_jax.objectives.ltx import Objective
 from ltx_jax.run import run
 
 FILES = {"settings.json", "results.jsonl", "masks.npy", "summary.json", "report.html", "overlays"}
@@ -173,6 +175,11 @@ def test_pretraining_resumes_and_serves(config, tmp_path, monkeypatch):
         ({"attention": "flash"}, "attention 'flash' is not one of xla, cudnn"),
         ({"rivals": ("gradcam",)}, "there are integrated_gradients"),
         ({"finetune.slots": 0}, "config.finetune.slots is 0"),
+        (
+            {"explainer.weights": "w.safetensors", "explainer.checkpoint": "e.safetensors"},
+            "holds all weights: leave config.explainer.weights out",
+        ),
+        ({"explainer.sizes": ConfigDict({"depth": 2})}, "give config.explainer.name"),
     ],
 )
 def test_bad_settings_are_one_line_and_leave_nothing(config, tmp_path, change, message):
@@ -201,6 +208,35 @@ def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     config.finetune.slots = None
     assert "5 explained" in run(config, tmp_path / "out")
+    monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1000)
+    with pytest.raises(InputError, match=r"1 slots need about .* free: take a smaller network"):
+        run(config, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("free", "refused", "expected"),
+    [
+        (10**9, 0, (32, 288)),
+        (10**9, 17, (16, 288)),  # the compiler of a TPU refuses what cannot fit
+        (20_000_000, 0, (16, 288)),
+        (3_000_000, 0, (2, 9)),
+    ],
+)
+def test_fewer_slots_before_a_smaller_chunk(monkeypatch, free, refused, expected):
+    def needed(*given):
+        settings, slots = given[2], given[3]
+        return None if 0 < refused <= slots else slots * 1_000_000 + 1000 * settings.chunk
+
+    monkeypatch.setattr(memory, "bytes_needed", needed)
+    monkeypatch.setattr(memory, "bytes_free", lambda mesh: free)
+    monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(1))
+    monkeypatch.setitem(memory._SLOTS_OF_USE, "cpu", 32)
+    monkeypatch.setitem(memory._CHUNKS_OF_USE, "cpu", (288, 36, 9))
+    chosen = FinetuneSettings(Objective(), (1e-3,))
+    found = memory.lay_out(None, None, chosen, 100, None)
+    assert (found.slots, found.settings.chunk) == expected
+    with pytest.raises(InputError, match="no images to explain"):
+        memory.lay_out(None, None, chosen, 0, None)
 
 
 def test_labels_beyond_the_classes(config, tmp_path):

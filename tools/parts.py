@@ -26,6 +26,7 @@ from ltx_jax.engine.finetune import (
 )
 from ltx_jax.engine.memory import bytes_free, bytes_needed
 from ltx_jax.engine.sharding import slot_mesh
+from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
@@ -61,8 +62,7 @@ def measure(
     tasks = one_task_a_slot(models, slots)
     parts = time_parts(models, chosen, start, tasks)
     whole, loop = time_whole(models, chosen, start, tasks)
-    mesh = slot_mesh(1)
-    needed = [bytes_needed(*models, chosen, count, mesh) for count in (slots, 2 * slots)]
+    needed = [_planned_bytes(models, chosen, count) for count in (slots, 2 * slots)]
     each = (needed[1] - needed[0]) / slots
     figures = {
         "slots": slots,
@@ -74,10 +74,17 @@ def measure(
         "copy_bytes_per_second": copy,
         "bytes": needed[0],
         "bytes_a_slot": each,
-        "largest_slots": slots + int((bytes_free(mesh) - needed[0]) / each),
+        "largest_slots": slots + int((bytes_free(slot_mesh(1)) - needed[0]) / each),
     }
     show(figures)
     return figures
+
+
+def _planned_bytes(models: settings.Models, chosen: FinetuneSettings, slots: int) -> int:
+    needed = bytes_needed(*models, chosen, slots, slot_mesh(1))
+    if needed is None:
+        raise InputError(f"{slots} slots do not fit: set config.finetune.slots to {slots // 4}")
+    return needed
 
 
 def show(figures: dict[str, Any]) -> None:

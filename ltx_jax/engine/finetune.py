@@ -46,7 +46,7 @@ _PLTX, _SELECTED, _LAST, _BY_LOSS = range(len(MASKS))
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How one image is finetuned (SYSTEMS: stage 2).
+    """How one image is finetuned (the method's second stage).
 
     Attributes:
       objective: what makes a mask good.
@@ -149,8 +149,8 @@ def finetune(
 ) -> Iterator[Finetuned]:
     """Finetune the explainer on each task by itself; yields them as they finish.
 
-    What comes out for a task depends neither on the number of slots and devices nor on the other
-    tasks.
+    What comes out for a task depends neither on the number of devices nor on the other tasks; the
+    number of slots can change its last digits.
 
     Args:
       explainee: the frozen classifier.

@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from ltx_jax.explainers.explainer import Explainer
 
 # More of them gain nothing: a CPU core is busy with few slots, an accelerator with some dozens.
 _SLOTS_OF_USE = {"cpu": 2, "gpu": 32, "tpu": 32}
+# So many are enough to keep a larger chunk for.
+_FEW_SLOTS = 8
 # Images in one forward, in the order of preference: the nine of one mask stay in a CPU's cache.
 _CHUNKS_OF_USE = {"cpu": (9,), "gpu": (288, 36, 9), "tpu": (288, 36, 9)}
 # Share of the free memory that a run may plan with; the rest is for images on their way.
@@ -29,9 +32,9 @@ _USABLE = 0.9
 
 def bytes_needed(
     explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int, mesh: Mesh
-) -> int:
+) -> int | None:
     """Memory that one engine step takes of each device, in bytes, as the compiler plans it; nothing
-    is allocated.
+    is allocated. None where the compiler sees that it cannot fit, which a TPU's does.
     """
     network = explainer.for_slots()
     state = jax.eval_shape(lambda: empty_slots(explainee, network, settings, slots, 2, mesh))
@@ -43,7 +46,13 @@ def bytes_needed(
     slots_there = jax.tree.map(placed, state, slot_specs(state))
     others = explainee, replace(network, trained={}), jnp.int32(0)
     everywhere = jax.tree.map(partial(placed, spec=REPLICATED), others)
-    compiled = advance.lower(slots_there, *everywhere, settings, mesh).compile()
+    lowered = advance.lower(slots_there, *everywhere, settings, mesh)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
     plan: Any = compiled.memory_analysis()
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
@@ -93,24 +102,49 @@ def lay_out(
     """
     if slots is not None and slots < 1:
         raise InputError(f"finetune.slots is {slots}: at least one slot is needed")
+    if images < 1:
+        raise InputError(
+            "no images to explain: correct config.limit, config.indices or the targets"
+        )
     mesh = slot_mesh(images)
     platform = mesh.devices.flat[0].platform
     wanted = min(slots or _SLOTS_OF_USE[platform], -(-images // mesh.size))
     usable = int(_USABLE * bytes_free(mesh))
-    for chunk in (settings.chunk,) if settings.chunk else _CHUNKS_OF_USE[platform]:
+    chunks = (settings.chunk,) if settings.chunk else _CHUNKS_OF_USE[platform]
+    counts = (wanted,) if slots is not None else _halves(wanted)
+    # Somewhat fewer slots before a smaller chunk, and fewest at the end.
+    few = min(_FEW_SLOTS, wanted)
+    for chunk, count in product(chunks, counts):
+        if count < few and chunk != chunks[-1]:
+            continue
         chosen = replace(settings, chunk=chunk)
-        needed = bytes_needed(explainee, explainer, chosen, wanted, mesh)
-        if needed <= usable:
-            break
-    else:
-        shared = sum(leaf.nbytes for leaf in jax.tree.leaves((explainee, explainer)))
-        fitting = int((usable - shared) / ((needed - shared) / wanted))
-        if slots is not None or fitting < 1:
-            remedy = str(fitting) if fitting > 0 else "1 and finetune.chunk to 9"
-            raise InputError(
-                f"{wanted} slots need about {needed / 2**30:.1f} GiB on each of {mesh.size} "
-                f"devices and {usable / 2**30:.1f} GiB are free: set finetune.slots to {remedy}"
-            )
-        wanted = fitting
-    logging.info("%d slots on each of %d devices, chunk %d", wanted, mesh.size, chunk)
-    return Layout(chosen, wanted, mesh)
+        needed = bytes_needed(explainee, explainer, chosen, count, mesh)
+        if needed is not None and needed <= usable:
+            logging.info("%d slots on each of %d devices, chunk %d", count, mesh.size, chunk)
+            return Layout(chosen, count, mesh)
+    told = "more" if needed is None else f"about {needed / 2**30:.1f} GiB"
+    fitting = _fitting(explainee, explainer, chosen, usable, mesh)
+    remedy = "take a smaller network, or a device with more"
+    if fitting:
+        remedy = f"set finetune.slots to {fitting}"
+    elif (count, chunk) > (1, min(_CHUNKS_OF_USE[platform])):
+        remedy = "set finetune.slots to 1 and finetune.chunk to 9"
+    raise InputError(
+        f"{count} slots need {told} of memory on each of {mesh.size} devices, and "
+        f"{usable / 2**30:.1f} GiB are free: {remedy}"
+    )
+
+
+def _halves(count: int) -> tuple[int, ...]:
+    """The number, its half, and so on down to one."""
+    return () if count == 0 else (count, *_halves(count // 2))
+
+
+def _fitting(
+    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, usable: int, mesh: Mesh
+) -> int:
+    """About how many slots fit: none, if not one does."""
+    one, two = (bytes_needed(explainee, explainer, settings, count, mesh) for count in (1, 2))
+    if one is None or one > usable:
+        return 0
+    return 1 if two is None else max(1, 1 + int((usable - one) / (two - one)))

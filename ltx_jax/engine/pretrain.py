@@ -1,4 +1,4 @@
-"""Pretraining: one explainer for a whole data set (SYSTEMS: stage 1)."""
+"""Pretraining: one explainer for a whole data set: the method's first stage."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import optax
 from jax import Array
 
 from ltx_jax.engine.adamw import Moments
+from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer, Leaves
 from ltx_jax.explainers.masks import upsample
@@ -139,8 +140,14 @@ def validation_score(
     batches: Iterable[np.ndarray],
     chunk: int | None = None,
 ) -> float:
-    """Mean POS (predicted class; lower is better) over batches of images in [0,1]."""
+    """Mean POS (predicted class; lower is better) over batches of images in [0,1].
+
+    Raises:
+      InputError: where there is no batch.
+    """
     scores = [_pos(explainee, explainer, trained, images, chunk) for images in batches]
+    if not scores:
+        raise InputError("none of the images held out for validation can be read: give more images")
     return float(np.mean(np.concatenate([np.asarray(score) for score in scores])))
 
 

@@ -66,4 +66,6 @@ def upsample(
     """
     rows = interpolation_matrix(token_masks.shape[-2], size[0])
     columns = interpolation_matrix(token_masks.shape[-1], size[1])
-    return rows @ token_masks @ columns.T
+    # Values to be ranked: an accelerator would round them to fewer bits.
+    with jax.default_matmul_precision("highest"):
+        return rows @ token_masks @ columns.T

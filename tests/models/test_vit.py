@@ -56,9 +56,23 @@ def test_half_precision_is_near(explainee, explainer, images, in_half_precision)
     np.testing.assert_allclose(masks, exact, atol=0.02)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN's attention needs a CUDA GPU")
+@pytest.mark.skipif(
+    jax.default_backend() != "gpu", reason="cuDNN's attention needs a CUDA GPU: JAX_PLATFORMS=cuda"
+)
 def test_cudnn_gives_what_xla_gives(images, in_half_precision):
-    for ours, theirs in zip(
-        in_half_precision(images, "cudnn"), in_half_precision(images), strict=True
-    ):
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.normal(size=(2, 3, 4, 7, 8)) for _ in range(3))
+
+    def gradients(mix):
+        def total(*given):
+            mixed = mix(*(x.astype(jnp.bfloat16) for x in given))
+            return (mixed.astype(jnp.float32) ** 2).sum()
+
+        return jax.jit(jax.vmap(jax.grad(total, argnums=(0, 1, 2))))(query, key, value)
+
+    pairs = [
+        *zip(in_half_precision(images, "cudnn"), in_half_precision(images), strict=True),
+        *zip(gradients(ATTENTION["cudnn"]), gradients(ATTENTION["xla"]), strict=True),
+    ]
+    for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, atol=0.02 * np.ptp(theirs))
