@@ -115,12 +115,12 @@ def load_tasks(config: Any, models: settings.Models) -> list[Task]:
     """The configuration's images with the predicted class to explain."""
     source = settings.load_source(config)
     how = models.explainee.preprocessing(config.resize)
-    predict = jax.jit(models.explainee)
+    predict = jax.jit(lambda explainee, images: explainee(images))
     tasks = []
     for row, image in iterate(source, how, range(len(source))):
         if not isinstance(image, UnreadableImage):
             picture = image.astype(np.float32) / 255
-            logits = np.asarray(predict(picture[None]))[0]
+            logits = np.asarray(predict(models.explainee, picture[None]))[0]
             tasks.append(Task(row, picture, np.repeat(logits.argmax(), 2).astype(np.int32), logits))
     return tasks
 

@@ -27,7 +27,8 @@ from ltx_jax.engine.finetune import (
 from ltx_jax.engine.memory import bytes_free, bytes_needed
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.explainer import Leaves, slot_axes
+from ltx_jax.explainee import Explainee, in_chunks
+from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.objectives.ltx import losses
@@ -126,7 +127,7 @@ def one_task_a_slot(models: settings.Models, slots: int) -> list[Task]:
     """Random images with the predicted class."""
     explainee = models.explainee
     images = np.random.default_rng(0).random((slots, *explainee.image_size, 3), np.float32)
-    logits = np.asarray(jax.jit(explainee)(images))
+    logits = np.asarray(jax.jit(lambda explainee, images: explainee(images))(explainee, images))
     classes = np.repeat(logits.argmax(-1).astype(np.int32)[:, None], 2, axis=1)
     return [Task(slot, images[slot], classes[slot], logits[slot]) for slot in range(slots)]
 
@@ -136,42 +137,45 @@ def time_parts(
 ) -> list[Part]:
     """Each part of a step of these slots by itself."""
     state = filled(models, chosen, start, tasks)
-    explainee, network, slots = models.explainee, models.explainer.for_slots(), len(tasks)
-    images, classes, logits = state.images, state.classes, state.logits
+    # Weights and images are arguments, as in the engine: compiled in, they would be constants.
+    network, given = replace(models.explainer.for_slots(), trained={}), (models.explainee, state)
     axes = slot_axes(state.trained)
     parameters = sum(leaf.nbytes for leaf in state.trained.values())
     moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.moments))
 
-    def draw(trained: Leaves, prefix: jax.Array) -> jax.Array:
+    def draw(trained: Leaves, network: Explainer, prefix: jax.Array) -> jax.Array:
         return jax.vmap(network.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
 
-    def fit(masks: jax.Array) -> jax.Array:
-        return losses(chosen.objective, explainee, images, masks, classes[:, 0]).total.sum()
-
-    def score(masks: jax.Array) -> Any:
-        pixels = upsample(masks, images.shape[1:3])
-        most_relevant_first = chosen.optimize == "pos"
-        return perturbation_areas(
-            explainee, images, pixels, classes, logits, most_relevant_first, chosen.chunk
+    def fit(masks: jax.Array, explainee: Explainee, state: Slots) -> jax.Array:
+        items = state.images, masks, state.classes[:, 0]
+        terms = in_chunks(
+            lambda item: losses(chosen.objective, explainee, *item), items, chosen.chunk
         )
+        return terms.total.sum()
+
+    def score(masks: jax.Array, explainee: Explainee, state: Slots) -> Any:
+        pixels = upsample(masks, state.images.shape[1:3])
+        order = state.classes, state.logits, chosen.optimize == "pos"
+        return perturbation_areas(explainee, state.images, pixels, *order, chosen.chunk)
 
     def update(trained: Leaves, moments: adamw.Moments) -> Any:
-        count, rate = jnp.ones(slots, jnp.int32), jnp.full(slots, 1e-3)
+        count, rate = jnp.ones(len(tasks), jnp.int32), jnp.full(len(tasks), 1e-3)
         return adamw.update(chosen.adamw, trained, trained, moments, count, rate, axes)
 
-    masks = jax.jit(draw)(state.trained, state.prefix)
-    explain = jax.grad(lambda trained, prefix: draw(trained, prefix).sum())
+    drawing = state.trained, network, state.prefix
+    masks = jax.jit(draw)(*drawing)
+    explain = jax.grad(lambda *drawing: draw(*drawing).sum())
     work: list[tuple[str, Callable[..., Any], tuple[Any, ...], int]] = [
         # Weights read forward and backward, the gradient written.
-        ("explainer, forward and backward", explain, (state.trained, state.prefix), 3 * parameters),
-        ("masked explainee and its gradient", jax.grad(fit), (masks,), 0),
-        ("perturbation scores", score, (masks,), 0),
+        ("explainer, forward and backward", explain, drawing, 3 * parameters),
+        ("masked explainee and its gradient", jax.grad(fit), (masks, *given), 0),
+        ("perturbation scores", score, (masks, *given), 0),
         # Reads weights, gradient and moments, and writes all but the gradient.
         ("optimizer", update, (state.trained, state.moments), 3 * parameters + 2 * moments),
     ]
     return [
-        Part(name, _seconds(function, *given), operations(function, *given), size)
-        for name, function, given, size in work
+        Part(name, _seconds(function, *arguments), operations(function, *arguments), size)
+        for name, function, arguments, size in work
     ]
 
 
@@ -182,16 +186,17 @@ def time_whole(
     state, mesh = filled(models, chosen, start, tasks), slot_mesh(1)
     network = replace(models.explainer.for_slots(), trained={})
     steps = []
-    for _ in range(chosen.steps):
+    for _ in range(1 + chosen.steps):
         began = time.perf_counter()
         state = advance(state, models.explainee, network, start.step, chosen, mesh)
         jax.block_until_ready(state)
         steps.append(time.perf_counter() - began)
-    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))  # compiles what is not yet
+    step = float(np.median(steps[1:]))  # the first may compile
+    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))  # as this may
     began = time.perf_counter()
     list(finetune(*models, chosen, tasks, len(tasks), mesh, start))
-    added = time.perf_counter() - began - chosen.steps * float(np.median(steps))
-    return float(np.median(steps)), added / chosen.steps
+    added = time.perf_counter() - began - chosen.steps * step
+    return step, added / chosen.steps
 
 
 def filled(

@@ -200,8 +200,12 @@ def method(
       how: see `How`.
 
     Raises:
-      InputError: as `load`; or where JAX has a GPU and PyTorch has none.
+      InputError: as `load`; for another objective than the default; or where JAX has a GPU and
+        PyTorch has none.
     """
+    objective = chosen.objective
+    if objective.mask_loss != "bce" or objective.logits_only or objective.counterfactual:
+        raise InputError("the PyTorch loop has the default objective alone: leave the others out")
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
         raise InputError("this PyTorch has no CUDA: install one that has, to compare on the GPU")
