@@ -118,20 +118,15 @@ def explain(job: Run, workdir: Path) -> str:
     config, models = job.config, job.models
     if config.explainer.checkpoint is None:
         logging.warning(_FRESH_HEAD)
+    process, processes = jax.process_index(), jax.process_count()
     names = [f"{row.name}:{row.target}" for row in job.rows]
     fingerprint = settings.fingerprint(config, names)
-    shape = (len(MASKS), *models.explainer.grid())
-    process, processes = jax.process_index(), jax.process_count()
     with compile_clock() as clock:
         with together():
             chosen, start = settings.finetune_settings(config, models.explainer)
-            share_of_rows = -(-len(job.rows) // processes)
-            layout = lay_out(*models, chosen, share_of_rows, config.finetune.slots)
-            if process == 0:
-                store = ResultStore.open(workdir, fingerprint, len(job.rows), shape)
-        with together():
-            if processes > 1:  # which find the directory made
-                store = ResultStore.open(workdir, fingerprint, len(job.rows), shape, process)
+            rows_of_each = -(-len(job.rows) // processes)
+            layout = lay_out(*models, chosen, rows_of_each, config.finetune.slots)
+        store = open_store(job, workdir, fingerprint)
         waiting = [row for row in range(len(job.rows)) if row not in store.done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
@@ -154,6 +149,19 @@ def explain(job: Run, workdir: Path) -> str:
         f"{table({name: summary[name] for name in MASKS} | rivals)}\n"
         f"{summary['done']} explained{skipped}: {workdir / 'report.html'}"
     )
+
+
+def open_store(job: Run, workdir: Path, fingerprint: dict[str, Any]) -> ResultStore:
+    """The run's work directory, which process 0 makes and the others find."""
+    given = workdir, fingerprint, len(job.rows), (len(MASKS), *job.models.explainer.grid())
+    process, processes = jax.process_index(), jax.process_count()
+    if processes == 1:
+        return ResultStore.open(*given)
+    with together():
+        if process == 0:
+            ResultStore.open(*given)
+    with together():
+        return ResultStore.open(*given, process)
 
 
 def await_others(store: ResultStore) -> None:
