@@ -118,6 +118,7 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
     masks: Any
     if isinstance(own.module, VisionTransformer):
         classifier = timm_vit(own.module, own.module.num_classes)
+        classifier.load_state_dict(_tensors(ours))
         masks = TokenMask(own.module)
         head = ("patch_pooler.", "patch_classifier.")
         masks.load_state_dict(
@@ -129,6 +130,7 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
 
         make = getattr(torchvision.models, own.name.partition(".")[0])
         classifier = make(num_classes=own.module.num_classes).eval()
+        _load_cnn(classifier, ours)
         kernel, bias = (state.pop(f"bottleneck.{part}") for part in ("weight", "bias"))
         masks = FeatureMask(make(num_classes=own.module.num_classes), kernel.shape[1]).eval()
         _load_cnn(masks.cnn, state)
@@ -140,10 +142,6 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
             "the PyTorch loop knows ViTs, ResNets, DenseNets and SqueezeNet: leave out "
             "--against-pytorch"
         )
-    if isinstance(own.module, VisionTransformer):
-        classifier.load_state_dict(_tensors(ours))
-    else:
-        _load_cnn(classifier, ours)
     classifier.requires_grad_(False)
     return classifier, masks
 

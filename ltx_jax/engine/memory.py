@@ -123,7 +123,7 @@ def lay_out(
             logging.info("%d slots on each of %d devices, chunk %d", count, mesh.size, chunk)
             return Layout(chosen, count, mesh)
     told = "more" if needed is None else f"about {needed / 2**30:.1f} GiB"
-    fitting = _fitting(explainee, explainer, chosen, usable, mesh)
+    fitting = _fitting(explainee, explainer, chosen, usable, mesh) if count > 1 else 0
     remedy = "take a smaller network, or a device with more"
     if fitting:
         remedy = f"set finetune.slots to {fitting}"
@@ -147,4 +147,4 @@ def _fitting(
     one, two = (bytes_needed(explainee, explainer, settings, count, mesh) for count in (1, 2))
     if one is None or one > usable:
         return 0
-    return 1 if two is None else max(1, 1 + int((usable - one) / (two - one)))
+    return 1 if two is None else 1 + int((usable - one) / (two - one))

@@ -35,7 +35,7 @@ _FROZEN = (
     "params/backbone/frozen_blocks/",
 )
 _SCANNED = "/blocks/"
-LORA = "/lora_"
+_LORA = "/lora_"
 
 
 class MaskNetwork(nn.Module):
@@ -169,7 +169,7 @@ def split(variables: Mapping[str, Any], part: str = "all") -> tuple[Leaves, Leav
         if path.startswith(_FROZEN):
             return False
         in_backbone = path.startswith("params/backbone/")
-        return part == "all" or not in_backbone or (part == "lora" and LORA in path)
+        return part == "all" or not in_backbone or (part == "lora" and _LORA in path)
 
     trained = {path: leaf for path, leaf in leaves.items() if is_trained(path)}
     return trained, {path: leaf for path, leaf in leaves.items() if path not in trained}
