@@ -15,7 +15,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,7 +222,7 @@ def finetuned(
     )
     explainer = network.explainer.for_slots()
     start = start or start_fresh(explainer)
-    mask_network = replace(explainer, trained={})
+    mask_network = explainer.without_trained()
     classes = network.outputs["predicted"].astype(np.int32)[:, None]
     logits = np.asarray(jax.jit(network.explainee)(network.images))
     mesh = slot_mesh(1)

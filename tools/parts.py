@@ -138,7 +138,7 @@ def time_parts(
     """Each part of a step of these slots by itself."""
     state = filled(models, chosen, start, tasks)
     # Weights and images are arguments, as in the engine: compiled in, they would be constants.
-    network, given = replace(models.explainer.for_slots(), trained={}), (models.explainee, state)
+    network, given = models.explainer.for_slots().without_trained(), (models.explainee, state)
     axes = slot_axes(state.trained)
     parameters = sum(leaf.nbytes for leaf in state.trained.values())
     moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.moments))
@@ -184,7 +184,7 @@ def time_whole(
 ) -> tuple[float, float]:
     """Seconds of a whole step of these slots, and what the engine's loop adds to it."""
     state, mesh = filled(models, chosen, start, tasks), slot_mesh(1)
-    network = replace(models.explainer.for_slots(), trained={})
+    network = models.explainer.for_slots().without_trained()
     steps = []
     for _ in range(1 + chosen.steps):
         began = time.perf_counter()
@@ -208,7 +208,7 @@ def filled(
     state = empty_slots(models.explainee, network, chosen, len(tasks), 2, mesh)
     for slot, task in enumerate(tasks):
         given = task.image, task.classes, task.logits
-        state = refill(state, replace(network, trained={}), start, jnp.int32(slot), *given, mesh)
+        state = refill(state, network.without_trained(), start, jnp.int32(slot), *given, mesh)
     return state
 
 

@@ -164,7 +164,7 @@ def finetune(
     explainer = explainer.for_slots()
     start = start or start_fresh(explainer)
     start = start._replace(moments=adamw.kept(settings.adamw, start.moments))
-    network, explainee, start = replicate((replace(explainer, trained={}), explainee, start), mesh)
+    network, explainee, start = replicate((explainer.without_trained(), explainee, start), mesh)
     # One slot of each device after another, so that few tasks are spread over all devices.
     order = np.arange(slots * mesh.size).reshape(mesh.size, slots).T.ravel().tolist()
     waiting = iter(tasks)

@@ -44,7 +44,7 @@ def bytes_needed(
 
     # Placed as the run will place them, so that the run finds the step compiled.
     slots_there = jax.tree.map(placed, state, slot_specs(state))
-    others = explainee, replace(network, trained={}), jnp.int32(0)
+    others = explainee, network.without_trained(), jnp.int32(0)
     everywhere = jax.tree.map(partial(placed, spec=REPLICATED), others)
     lowered = advance.lower(slots_there, *everywhere, settings, mesh)
     try:

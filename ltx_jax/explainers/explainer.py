@@ -145,6 +145,10 @@ class Explainer:
         backbone = self.module.backbone.clone(as_products=True)
         return replace(self, module=self.module.clone(backbone=backbone))
 
+    def without_trained(self) -> Explainer:
+        """The same without its trained leaves, for whoever gives his own."""
+        return replace(self, trained={})
+
     def grid(self) -> tuple[int, int]:
         """Tokens of its masks along height and width."""
         image = jax.ShapeDtypeStruct((1, *self.image_size, 3), jnp.float32)

@@ -40,6 +40,7 @@ class ResultStore:
         self._lines = directory / lines
         self._records: dict[int, Record] = {}
         self._offset = 0
+        self._seen: dict[Path, int] = {}  # bytes read of each file of lines
 
     @classmethod
     def open(
@@ -136,9 +137,15 @@ class ResultStore:
     def read(self) -> None:
         """Learn what all processes have done so far; a line that is still being written is left."""
         for path in (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS))):
-            content = path.read_bytes() if path.exists() else b""
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                file.seek(self._seen.get(path, 0))
+                content = file.read()
+            whole = content.rfind(b"\n") + 1
+            self._seen[path] = self._seen.get(path, 0) + whole
             # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
-            for line in content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]:
+            for line in content[:whole].decode().split("\n")[:-1]:
                 record = json.loads(line)
                 self._records[record["row"]] = record
 

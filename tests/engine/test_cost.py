@@ -1,6 +1,5 @@
 """What a step of the engine costs, by count and not by clock: a change here is a decision."""
 
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -23,7 +22,7 @@ def step(explainee, explainer, slots):
     state = jax.eval_shape(
         partial(empty_slots, settings=SETTINGS, slots=slots, k=1, mesh=mesh), explainee, network
     )
-    arguments = state, explainee, replace(network, trained={}), jnp.int32(0)
+    arguments = state, explainee, network.without_trained(), jnp.int32(0)
     return partial(advance, settings=SETTINGS, mesh=mesh), arguments
 
 
