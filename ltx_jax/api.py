@@ -97,8 +97,9 @@ class Explanations:
             "images and masks (sha256)": content.hexdigest()[:16],
         }
         store = ResultStore.open(Path(directory), told, len(self), shape)
+        done = store.done
         for row, one in enumerate(self.each):
-            if row not in store.done:
+            if row not in done:
                 name = f"image {self.image_of[row]}"
                 store.add(row, record(one, name, row, self.explainee.class_names), one.masks)
         publish(store, self._picture, MASKS, told, {}, overlays=len(self), gallery=100)

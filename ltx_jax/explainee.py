@@ -70,16 +70,22 @@ def in_chunks(function: Callable[[Any], Any], items: Any, chunk: int | None) -> 
     Args:
       function: pytree of [n,...] to pytree of [n,...].
       items: pytree whose leaves share their leading axis n.
-      chunk: None for all at once. The largest divisor of n that is not above it is used, so that
-        one program serves every chunk.
+      chunk: None for all at once. As few chunks as that allows are made of equal size, the last of
+        them filled up with its last item, so that one program serves every chunk.
     """
     n = jax.tree.leaves(items)[0].shape[0]
-    size = next(c for c in range(min(chunk or n, n), 0, -1) if n % c == 0)
-    if size == n:
+    chunks = -(-n // (chunk or n))
+    if chunks == 1:
         return function(items)
-    split = jax.tree.map(lambda x: x.reshape(n // size, size, *x.shape[1:]), items)
-    joined = jax.lax.map(function, split)
-    return jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), joined)
+    size = -(-n // chunks)
+
+    def split(x: Array) -> Array:
+        missing = chunks * size - n
+        filled = jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+        return filled.reshape(chunks, size, *x.shape[1:])
+
+    joined = jax.lax.map(function, jax.tree.map(split, items))
+    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:n], joined)
 
 
 def normalised(
@@ -88,12 +94,3 @@ def normalised(
     """Images in [0,1] as a network wants them."""
     images = jnp.asarray(images)
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
-
-
-def precision(dtype: Any) -> Any:
-    """A context in which matrix products keep the accuracy their compute type promises.
-
-    GPUs and TPUs round float32 products to fewer bits unless they are told not to.
-    """
-    exact = jnp.dtype(dtype) == jnp.float32
-    return jax.default_matmul_precision("highest" if exact else "default")

@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict
 
 from ltx_jax.engine.adamw import Moments
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee, normalised, precision
+from ltx_jax.explainee import Explainee, normalised
 from ltx_jax.explainers.explainer import TRAINED, Explainer, Leaves, MaskNetwork, join, split
+from ltx_jax.models.layers import precision
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.models.vit import ATTENTION
 from ltx_jax.reporting.files import write_bytes

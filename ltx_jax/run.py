@@ -127,7 +127,8 @@ def explain(job: Run, workdir: Path) -> str:
             rows_of_each = -(-len(job.rows) // processes)
             layout = lay_out(*models, chosen, rows_of_each, config.finetune.slots)
         store = open_store(job, workdir, fingerprint)
-        waiting = [row for row in range(len(job.rows)) if row not in store.done]
+        done = store.done
+        waiting = [row for row in range(len(job.rows)) if row not in done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
         found = explanations(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.interpreters import partial_eval
+
+_FUSED = "dot_product_attention_"
 
 
 def operations(function: Callable[..., Any], *arguments: Any) -> int:
@@ -22,16 +24,32 @@ def operations(function: Callable[..., Any], *arguments: Any) -> int:
       function: traced, not run; all its arguments are arrays or pytrees of them.
       *arguments: arrays or `jax.ShapeDtypeStruct`s.
     """
+    return sum(times * _in_product(product) for product, times in products(function, *arguments))
+
+
+def products(function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[JaxprEqn, int]]:
+    """The equations of matrix products, convolutions and fused attention, and how often each runs;
+    see `operations`."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _in_jaxpr(needed)
+    yield from _in_jaxpr(needed, 1)
 
 
-def _in_jaxpr(jaxpr: Jaxpr) -> int:
-    return sum(_in_equation(equation) for equation in jaxpr.eqns)
+def _in_jaxpr(jaxpr: Jaxpr, times: int) -> Iterator[tuple[JaxprEqn, int]]:
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name.startswith(("dot_general", "conv_general_dilated", _FUSED)):
+            yield equation, times
+            continue
+        inside = times * parameters["length"] if name == "scan" else times
+        for parameter in parameters.values():
+            for value in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                if isinstance(value, ClosedJaxpr | Jaxpr):
+                    inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
+                    yield from _in_jaxpr(inner, inside)
 
 
-def _in_equation(equation: JaxprEqn) -> int:
+def _in_product(equation: JaxprEqn) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
@@ -42,17 +60,10 @@ def _in_equation(equation: JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         features = kernel[parameters["dimension_numbers"].rhs_spec[0]]
         return 2 * _size(equation) * math.prod(kernel) // features
-    if name.startswith("dot_product_attention_"):  # cuDNN's; its gradient is four products
-        n, queries, heads, width = _shape(equation.invars[0])
-        products = 2 if "_fwd" in name else 4
-        return products * 2 * n * heads * queries * _shape(equation.invars[1])[1] * width
-    inner = sum(
-        _in_jaxpr(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
-        for parameter in parameters.values()
-        for value in (parameter if isinstance(parameter, tuple | list) else (parameter,))
-        if isinstance(value, ClosedJaxpr | Jaxpr)
-    )
-    return inner * parameters["length"] if name == "scan" else inner
+    # cuDNN's attention; its gradient is four products.
+    n, queries, heads, width = _shape(equation.invars[0])
+    count = 2 if "_fwd" in name else 4
+    return count * 2 * n * heads * queries * _shape(equation.invars[1])[1] * width
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,6 @@ from ltx_jax.data.preprocessing import Preprocessing, preprocess
 from ltx_jax.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
-# Images decoded ahead of their use.
-_AHEAD = 32
 
 
 class UnreadableImage(Exception):
@@ -134,10 +133,10 @@ def open_images(
 
 
 def iterate(
-    source: Source, how: Preprocessing, indices: Iterable[int], workers: int = 2
+    source: Source, how: Preprocessing, indices: Iterable[int], ahead: int = 64
 ) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Images in the given order, decoded some way ahead by threads; an unreadable one comes as the
-    exception itself."""
+    """Images in the given order, so many decoded ahead by a thread a core; an unreadable one comes
+    as the exception itself."""
 
     def load(index: int) -> np.ndarray | UnreadableImage:
         try:
@@ -146,10 +145,10 @@ def iterate(
             return error
 
     waiting: deque[tuple[int, Future[np.ndarray | UnreadableImage]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for index in indices:
             waiting.append((index, pool.submit(load, index)))
-            if len(waiting) > _AHEAD:
+            if len(waiting) > ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:

@@ -14,8 +14,9 @@ from flax import struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from ltx_jax.explainee import normalised, precision
+from ltx_jax.explainee import normalised
 from ltx_jax.explainers.masks import activate
+from ltx_jax.models.layers import exact_dense, precision
 from ltx_jax.models.registry import Architecture
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ class MaskNetwork(nn.Module):
             bias = nn.initializers.constant(self.head_bias or 0.0)
             pooler = nn.Dense(grid.shape[-1], dtype=self.dtype, kernel_init=normal, name="pooler")
             grid = nn.tanh(pooler(grid))
-            last = nn.Dense(1, kernel_init=normal, bias_init=bias, name="mask")
+            last = exact_dense(1, kernel_init=normal, bias_init=bias, name="mask")
         else:
             limit = grid.shape[-1] ** -0.5
             uniform = _symmetric_uniform(limit)
             bias = uniform if self.head_bias is None else nn.initializers.constant(self.head_bias)
-            last = nn.Dense(1, kernel_init=uniform, bias_init=bias, name="mask")
+            last = exact_dense(1, kernel_init=uniform, bias_init=bias, name="mask")
         return activate(last(grid.astype(jnp.float32))[..., 0], self.activation)
 
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, max_pool
+from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, exact_dense, max_pool
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -92,7 +92,7 @@ class DenseNet(nn.Module):
         pooled = nn.relu(x).mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, name="classifier")(pooled), out
+        return exact_dense(self.num_classes, name="classifier")(pooled), out
 
     def _convolution(self, name: str, width: int, kernel: int, stride: int) -> nn.Module:
         return Convolution(

@@ -20,6 +20,20 @@ Intermediates = dict[str, Array]
 Padding = str | Sequence[tuple[int, int]]
 
 
+def precision(dtype: Any) -> Any:
+    """A context in which matrix products keep the accuracy their compute type promises.
+
+    GPUs and TPUs round float32 products to fewer bits unless they are told not to.
+    """
+    exact = jnp.dtype(dtype) == jnp.float32
+    return jax.default_matmul_precision("highest" if exact else "default")
+
+
+def exact_dense(features: int, **how: Any) -> nn.Dense:
+    """The last layer of a network: float32 on every device, whatever the compute type."""
+    return nn.Dense(features, precision="highest", **how)
+
+
 class Convolution(nn.Module):
     """A 2-D convolution, channels last.
 
@@ -195,7 +209,7 @@ class FrozenBatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape).value
         scale = self.param("scale", nn.initializers.ones, shape) / jnp.sqrt(var + self.epsilon)
         shift = self.param("bias", nn.initializers.zeros, shape) - mean * scale
-        return x * scale.astype(self.dtype) + shift.astype(self.dtype)
+        return (x * scale + shift).astype(self.dtype)
 
 
 def batch_norm(name: str, dtype: Any) -> nn.Module:

@@ -8,7 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from ltx_jax.models.layers import Convolution, Intermediates, Padding, batch_norm
+from ltx_jax.models.layers import (
+    Convolution,
+    Intermediates,
+    Padding,
+    batch_norm,
+    exact_dense,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -59,7 +65,7 @@ class MobileNetV2(nn.Module):
         pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, name="classifier")(pooled), out
+        return exact_dense(self.num_classes, name="classifier")(pooled), out
 
     def _inverted_residual(
         self, x: Array, name: str, expansion: int, channels: int, stride: int

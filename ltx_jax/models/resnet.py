@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, max_pool
+from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, exact_dense, max_pool
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
         pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, name="fc")(pooled), out
+        return exact_dense(self.num_classes, name="fc")(pooled), out
 
 
 class CifarResNet(nn.Module):
@@ -165,4 +165,4 @@ class CifarResNet(nn.Module):
         pooled = x.mean((1, 2), dtype=jnp.float32)
         if not self.num_classes:
             return pooled, out
-        return nn.Dense(self.num_classes, name="linear")(pooled), out
+        return exact_dense(self.num_classes, name="linear")(pooled), out

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from ltx_jax.models.layers import Intermediates
+from ltx_jax.models.layers import Intermediates, exact_dense, precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -63,7 +63,7 @@ class Dense(nn.Dense):
         shapes = (inputs.shape[-1], self.rank), (self.rank, self.features)
         down = self.param("lora_a", nn.initializers.lecun_normal(), shapes[0])
         up = self.param("lora_b", nn.initializers.zeros, shapes[1])
-        return y + inputs @ down.astype(self.dtype) @ up.astype(self.dtype)
+        return y + inputs.astype(self.dtype) @ down.astype(self.dtype) @ up.astype(self.dtype)
 
 
 def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
@@ -76,12 +76,34 @@ def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
     return powers * (1 / powers.sum(-1, keepdims=True))
 
 
+@jax.custom_vjp
+def _scores(
+    query: Float[Array, "n h r e"], key: Float[Array, "n h t e"]
+) -> Float[Array, "n h r t"]:
+    """Each query times each key, in float32. The products of the gradient are in the compute type
+    again, where its float32 would make them slow ones."""
+    return jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+
+
+def _scores_forward(query: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _scores(query, key), (query, key)
+
+
+def _scores_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    query, key = kept
+    gradient = gradient.astype(query.dtype)
+    with precision(query.dtype):  # traced when the network's own has been left
+        return gradient @ key, gradient.swapaxes(-1, -2) @ query
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
+
+
 def _mix(
     query: Float[Array, "n h r e"], key: Float[Array, "n h t e"], value: Float[Array, "n h t e"]
 ) -> Float[Array, "n h r e"]:
     """What each query gets of the values; the scores and their softmax in float32."""
-    scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-    return softmax(scores).astype(value.dtype) @ value
+    return softmax(_scores(query, key)).astype(value.dtype) @ value
 
 
 def _mix_fused(
@@ -257,7 +279,7 @@ class VisionTransformer(nn.Module):
         out["features"] = patches.reshape(len(patches), *self.grid, self.width)
         if not self.num_classes:
             return out["class_token"], out
-        head = nn.Dense(self.num_classes, name="head")
+        head = exact_dense(self.num_classes, name="head")
         return head(out["class_token"]), out
 
     def prefix(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n t d"]:

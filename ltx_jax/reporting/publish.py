@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,12 +72,14 @@ def picture_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A file name for each record: the image's without its ending; the class is added where an
     image has several, the row where that is not enough."""
     stems = [re.sub(r"[^\w.-]+", "_", re.sub(r"\.\w+$", "", r["image"])) for r in records]
+    count = Counter(stems)
     named = [
-        stem if stems.count(stem) == 1 else f"{stem}-{record.get('class_name', record['class'])}"
+        stem if count[stem] == 1 else f"{stem}-{record.get('class_name', record['class'])}"
         for stem, record in zip(stems, records, strict=True)
     ]
     named = [re.sub(r"[^\w.-]+", "_", name) for name in named]
+    count = Counter(named)
     return [
-        name if named.count(name) == 1 else f"{name}-{record['row']}"
+        name if count[name] == 1 else f"{name}-{record['row']}"
         for name, record in zip(named, records, strict=True)
     ]
