@@ -14,7 +14,7 @@ import numpy as np
 
 from ltx_jax.engine.explain import SCORES, Explanation, Request, explanations
 from ltx_jax.engine.finetune import MASKS, FinetuneSettings
-from ltx_jax.engine.memory import lay_out
+from ltx_jax.engine.memory import lay_out, within_memory
 from ltx_jax.errors import InputError
 from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
@@ -97,11 +97,15 @@ class Explanations:
             "images and masks (sha256)": content.hexdigest()[:16],
         }
         store = ResultStore.open(Path(directory), told, len(self), shape)
-        done = store.done
-        for row, one in enumerate(self.each):
-            if row not in done:
-                name = f"image {self.image_of[row]}"
-                store.add(row, record(one, name, row, self.explainee.class_names), one.masks)
+        names = [f"image {image}" for image in self.image_of]
+        classes = self.explainee.class_names
+        rows = set(range(len(self))) - store.done
+        store.add(
+            {
+                row: (record(self.each[row], names[row], row, classes), self.each[row].masks)
+                for row in sorted(rows)
+            }
+        )
         publish(store, self._picture, MASKS, told, {}, overlays=len(self), gallery=100)
 
     def _picture(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -173,8 +177,9 @@ def explain(
         Request(row, pictures[i], target, known[i]) for row, (i, target) in enumerate(pairs)
     ]
     layout = lay_out(explainee, explainer, settings, len(requests), slots)
-    found = explanations(explainee, explainer, layout.settings, requests, *layout[1:])
-    done = sorted(found, key=lambda one: one.row)
+    with within_memory(layout.slots):
+        found = explanations(explainee, explainer, layout.settings, requests, *layout[1:])
+        done = sorted(found, key=lambda one: one.row)
     return Explanations(explainee, pictures, tuple(i for i, _ in pairs), tuple(done))
 
 

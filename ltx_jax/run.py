@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,15 +21,16 @@ import ltx_jax
 from ltx_jax import settings
 from ltx_jax.data.scenes import SceneSource
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
-from ltx_jax.engine.explain import Explanation, Request, explanations, score_pixel_masks
-from ltx_jax.engine.finetune import MASKS
-from ltx_jax.engine.memory import Layout, lay_out
+from ltx_jax.engine.explain import Explanation, Request, explanations, in_groups, score_pixel_masks
+from ltx_jax.engine.finetune import MASKS, FinetuneSettings
+from ltx_jax.engine.memory import Layout, lay_out, within_memory
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.segmentation import intersection_over_union
 from ltx_jax.pretraining import pretrain
 from ltx_jax.progress import compile_clock
-from ltx_jax.records import record
+from ltx_jax.records import Record, record
+from ltx_jax.reporting.files import write_json
 from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import interval, table
@@ -35,6 +38,7 @@ from ltx_jax.runtime import share_of_process, together
 
 # Seconds that process 0 waits for the others' next explanation, and between two looks.
 _PATIENCE, _POLL = 1800, 2
+_LAYOUT = "layout.json"
 _FRESH_HEAD = (
     "no explainer checkpoint: the masks start from a mask head that has learnt nothing, and the "
     "results will be poor; pretrain one with --config.task=pretrain and give it with "
@@ -124,17 +128,18 @@ def explain(job: Run, workdir: Path) -> str:
     with compile_clock() as clock:
         with together():
             chosen, start = settings.finetune_settings(config, models.explainer)
-            rows_of_each = -(-len(job.rows) // processes)
-            layout = lay_out(*models, chosen, rows_of_each, config.finetune.slots)
+            layout = same_layout(job, chosen, -(-len(job.rows) // processes), workdir)
         store = open_store(job, workdir, fingerprint)
+        keep_layout(layout, workdir)
         done = store.done
         waiting = [row for row in range(len(job.rows)) if row not in done]
         share, everyones = share_of_process(waiting, len(job.rows))
         began = time.monotonic()
-        found = explanations(
-            *models, layout.settings, requests(job, store, share), *layout[1:], start
-        )
-        write_rows(job, store, found, len(share))
+        at_once = layout.slots * layout.mesh.size
+        given = requests(job, store, share, ahead=2 * at_once)
+        with within_memory(layout.slots):
+            found = explanations(*models, layout.settings, given, *layout[1:], start)
+            write_rows(job, store, found, len(share), at_once)
         seconds = time.monotonic() - began
     if process > 0:
         return f"process {process} has explained its {len(share)}; process 0 reports"
@@ -142,7 +147,8 @@ def explain(job: Run, workdir: Path) -> str:
         await_others(store)
     facts = {"explainee": models.explainee.name, "settings": fingerprint}
     facts |= run_facts(everyones, seconds, clock.seconds)
-    rivals = {name: score_rival(job, store, name, layout) for name in config.rivals}
+    with within_memory(layout.slots):
+        rivals = {name: score_rival(job, store, name, layout) for name in config.rivals}
     shown = config.report
     summary = publish(store, job.picture, MASKS, facts, rivals, shown.overlays, shown.gallery)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
@@ -150,6 +156,28 @@ def explain(job: Run, workdir: Path) -> str:
         f"{table({name: summary[name] for name in MASKS} | rivals)}\n"
         f"{summary['done']} explained{skipped}: {workdir / 'report.html'}"
     )
+
+
+def same_layout(job: Run, chosen: FinetuneSettings, rows: int, workdir: Path) -> Layout:
+    """Slots and chunk as asked for; else those that the run began with on such a device, since
+    others would change last digits; else those that are of use and fit.
+
+    Raises:
+      InputError: as `lay_out`.
+    """
+    path = workdir / _LAYOUT
+    before = json.loads(path.read_text()) if path.exists() else {}
+    began = before.get(jax.local_devices()[0].device_kind, {})
+    chosen = replace(chosen, chunk=chosen.chunk or began.get("chunk"))
+    slots = job.config.finetune.slots or began.get("slots")
+    return lay_out(*job.models, chosen, rows, slots)
+
+
+def keep_layout(layout: Layout, workdir: Path) -> None:
+    """Note the layout in the work directory, for `same_layout` when the run goes on."""
+    if jax.process_index() == 0:
+        now = {"slots": layout.slots, "chunk": layout.settings.chunk}
+        write_json(workdir / _LAYOUT, {jax.local_devices()[0].device_kind: now})
 
 
 def open_store(job: Run, workdir: Path, fingerprint: dict[str, Any]) -> ResultStore:
@@ -185,27 +213,32 @@ def await_others(store: ResultStore) -> None:
         store.read()
 
 
-def write_rows(job: Run, store: ResultStore, found: Iterable[Explanation], total: int) -> None:
-    """Write each explanation to the store as it is finished."""
+def write_rows(
+    job: Run, store: ResultStore, found: Iterable[Explanation], total: int, at_once: int
+) -> None:
+    """Write explanations to the store as they are finished, as many at once as come together."""
     with tqdm(total=total, unit=" images", disable=None) as bar:
-        for explanation in found:
-            row = job.rows[explanation.row]
-            names = job.models.explainee.class_names
-            entry = record(explanation, row.name, explanation.row, names)
-            truth = true_mask(job, explanation.row, explanation.target)
-            if truth is not None:
-                for mask, pixels in zip(
-                    MASKS, upsample(explanation.masks, truth.shape), strict=True
-                ):
-                    entry[mask]["iou"] = round(intersection_over_union(pixels, truth), 4)
-            store.add(explanation.row, entry, explanation.masks)
-            bar.update()
+        for group in in_groups(found, at_once):
+            store.add({one.row: (entry(job, one), one.masks) for one in group})
+            bar.update(len(group))
 
 
-def requests(job: Run, store: ResultStore, waiting: Sequence[int]) -> Iterator[Request]:
-    """The waiting rows with their images; an image that cannot be read is noted and left out."""
+def entry(job: Run, explanation: Explanation) -> Record:
+    """An explanation's record, with the IoU of its masks where the true one is known."""
+    row = job.rows[explanation.row]
+    made = record(explanation, row.name, explanation.row, job.models.explainee.class_names)
+    truth = true_mask(job, explanation.row, explanation.target)
+    if truth is not None:
+        for mask, pixels in zip(MASKS, upsample(explanation.masks, truth.shape), strict=True):
+            made[mask]["iou"] = round(intersection_over_union(pixels, truth), 4)
+    return made
+
+
+def requests(job: Run, store: ResultStore, waiting: Sequence[int], ahead: int) -> Iterator[Request]:
+    """The waiting rows with their images, so many read ahead; an image that cannot be read is noted
+    and left out."""
     how = job.models.explainee.preprocessing(job.config.resize)
-    images = iterate(job.source, how, [job.rows[row].image for row in waiting])
+    images = iterate(job.source, how, [job.rows[row].image for row in waiting], ahead)
     for row, (_, image) in zip(waiting, images, strict=True):
         if isinstance(image, UnreadableImage):
             logging.warning("skipped %s: %s", job.rows[row].name, image)
@@ -229,7 +262,7 @@ def score_rival(
     """A rival method's scores on the rows that were explained: mean and interval of each."""
     batch = layout.slots
     explainee = job.models.explainee
-    done = [(entry["row"], entry["class"]) for entry in store.records() if "skipped" not in entry]
+    done = [(line["row"], line["class"]) for line in store.records() if "skipped" not in line]
     values: dict[str, list[float]] = {}
     for first in range(0, len(done), batch):
         part = done[first : first + batch]

@@ -92,10 +92,13 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except Exception:
         _ready(False)
         raise
-    failed = np.flatnonzero(~_ready(True))
+    try:
+        failed = np.flatnonzero(~_ready(True))
+    except (RuntimeError, ValueError) as error:
+        raise InputError("a process was lost before the work began: start all again") from error
     if len(failed):
         raise InputError(f"process {failed[0]} could not begin, and says why; start all once more")
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY_VIT, random_weights
 
 import ltx_jax
 from ltx_jax.explainee import Explainee
@@ -107,3 +108,18 @@ def test_the_core_imports_without_its_extras():
         for name in ("jaxtyping", "PIL", "ml_collections", "tqdm", "huggingface_hub", "torch")
     )
     subprocess.run([sys.executable, "-c", code + "import ltx_jax"], check=True)
+
+
+def test_a_cnn_explains_a_vit(tmp_path):
+    sizes = TINY_VIT | {"image_size": 32, "patch_size": 8}
+    vit, cnn = tmp_path / "vit.safetensors", tmp_path / "cnn.safetensors"
+    explainee = ltx_jax.load_explainee("vit", random_weights(vit, "vit", **sizes), **sizes)
+    weights = random_weights(cnn, "cifar_resnet20", depth=8)
+    explainer = ltx_jax.load_explainer(explainee, "cifar_resnet20", weights=weights, depth=8)
+    images = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    found = ltx_jax.explain(explainee, images, explainer=explainer, steps=3, stop_below=-1.0)
+    # The mask of a CNN has the size of its last features, and training changes it.
+    assert found.token_masks("last").shape == (1, 8, 8)
+    before = explainer.masks(explainer.trained, images)
+    np.testing.assert_allclose(found.token_masks("pltx"), before, atol=1e-5)
+    assert found.each[0].loss[2] < found.each[0].loss[0]

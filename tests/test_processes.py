@@ -60,13 +60,13 @@ def test_a_wrong_address_says_what_was_expected(told):
 def test_process_0_waits_while_rows_come(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_POLL", 0.01)
     stores = [ResultStore.open(tmp_path, {}, 3, (1, 1, 1), process=index) for index in (0, 1)]
-    stores[0].add(0, {"row": 0}, np.zeros((1, 1, 1)))
-    stores[1].add(1, {"row": 1}, np.zeros((1, 1, 1)))
+    stores[0].add({0: ({"row": 0}, np.zeros((1, 1, 1)))})
+    stores[1].add({1: ({"row": 1}, np.zeros((1, 1, 1)))})
     monkeypatch.setattr(run, "_PATIENCE", 0.1)
     with pytest.raises(InputError, match=r"2 of 3 explanations are done and none has come for"):
         run.await_others(stores[0])
     monkeypatch.setattr(run, "_PATIENCE", 60)
-    later = threading.Timer(0.2, stores[1].add, (2, {"row": 2}, np.zeros((1, 1, 1))))
+    later = threading.Timer(0.2, stores[1].add, [{2: ({"row": 2}, np.zeros((1, 1, 1)))}])
     later.start()
     run.await_others(stores[0])
     assert stores[0].done == {0, 1, 2}

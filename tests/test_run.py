@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import TINY_VIT, random_weights
@@ -15,14 +17,22 @@ from safetensors.numpy import load_file
 from ltx_jax import pretraining
 from ltx_jax import run as run_module
 from ltx_jax.defaults import defaults
-from ltx_jax.engine import memory
+from ltx_jax.engine import explain, memory
 from ltx_jax.engine.finetune import FinetuneSettings
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.objectives.ltx import Objective
 from ltx_jax.run import run
 
-FILES = {"settings.json", "results.jsonl", "masks.npy", "summary.json", "report.html", "overlays"}
+FILES = {
+    "settings.json",
+    "layout.json",
+    "results.jsonl",
+    "masks.npy",
+    "summary.json",
+    "report.html",
+    "overlays",
+}
 
 
 @pytest.fixture
@@ -88,29 +98,34 @@ def test_what_a_run_leaves(config, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_results(config, tmp_path, monkeypatch):
+    config.finetune.slots = None
     run(config, tmp_path / "whole")
     add, added = run_module.ResultStore.add, []
 
     def killed(*arguments: object) -> None:
-        if len(added) == 2:
+        if added:
             raise KeyboardInterrupt
         added.append(add(*arguments))
 
-    monkeypatch.setattr(run_module.ResultStore, "add", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "killed")
-    monkeypatch.undo()
-    config.finetune.slots = 3  # may change between the two
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.ResultStore, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "killed")
+    assert 0 < len(lines(tmp_path / "killed")) < 6
+    shutil.copytree(tmp_path / "killed", tmp_path / "otherwise")
+    # It goes on with the slots it began with, though others are chosen now.
+    monkeypatch.setitem(memory._SLOTS_OF_USE, "cpu", 1)
     run(config, tmp_path / "killed")
-    whole, killed_lines = lines(tmp_path / "whole"), lines(tmp_path / "killed")
-    for ours, theirs in zip(killed_lines, whole, strict=True):
+    for name in ("results.jsonl", "masks.npy", "layout.json"):
+        whole, again = ((tmp_path / which / name).read_bytes() for which in ("whole", "killed"))
+        assert whole == again
+    config.finetune.slots = 3  # asked for: last digits may change, and nothing else
+    run(config, tmp_path / "otherwise")
+    for ours, theirs in zip(lines(tmp_path / "otherwise"), lines(tmp_path / "whole"), strict=True):
         assert ours.get("steps") == theirs.get("steps")
         assert ours.get("selected", {}).get("step") == theirs.get("selected", {}).get("step")
-    np.testing.assert_allclose(
-        np.load(tmp_path / "killed" / "masks.npy"),
-        np.load(tmp_path / "whole" / "masks.npy"),
-        atol=1e-5,
-    )
+    masks = (np.load(tmp_path / which / "masks.npy") for which in ("otherwise", "whole"))
+    np.testing.assert_allclose(*masks, atol=1e-5)
 
 
 def test_the_same_slots_give_the_same_bytes(config, tmp_path):
@@ -239,6 +254,17 @@ def test_fewer_slots_before_a_smaller_chunk(monkeypatch, free, refused, expected
         memory.lay_out(None, None, chosen, 0, None)
 
 
+def test_what_was_not_planned_may_run_out_of_memory_in_one_line(config, tmp_path, monkeypatch):
+    def exhausted(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(explain, "_score", exhausted)
+    with pytest.raises(
+        InputError, match=r"ran out of memory with 2 slots: set finetune.slots to 1"
+    ):
+        run(config, tmp_path / "out")
+
+
 def test_labels_beyond_the_classes(config, tmp_path):
     config.labels = str(tmp_path / "labels.txt")
     Path(config.labels).write_text("0\n1\n2\n3\n4\n5\n")
@@ -246,7 +272,7 @@ def test_labels_beyond_the_classes(config, tmp_path):
         run(config, tmp_path / "out")
 
 
-def test_explainer_and_explainee_of_different_kinds(config, tmp_path):
+def test_explainer_and_explainee_of_different_sizes(config, tmp_path):
     config.explainer.name = "cifar_resnet20"
     config.explainer.sizes = ConfigDict({"depth": 8})
     weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)

@@ -90,7 +90,8 @@ def explanations(
     mesh: Mesh,
     start: Start | None = None,
 ) -> Iterator[Explanation]:
-    """Explain a stream of images; yields them as they finish, in no particular order.
+    """Explain a stream of images; yields them as they finish, in no particular order, as many at a
+    time as there are slots.
 
     Args:
       explainee, explainer, settings, slots, mesh, start: see `engine.finetune.finetune`; all slots
@@ -108,13 +109,14 @@ def explanations(
 
     finished = finetune(explainee, explainer, settings, tasks(), slots, mesh, start)
     # Scoring waits for a few images, since their number of different masks varies.
-    for group in _groups(finished, batch):
+    for group in in_groups(finished, batch):
         scores = _score(explainee, settings, group, batch, mesh)
         for done, areas, trust in scores:
             yield _explanation(settings, asked.pop(done.task.key), done, areas, trust)
 
 
-def _groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """So many items together, the last of them fewer."""
     remaining = iter(items)
     while group := list(islice(remaining, size)):
         yield group
@@ -132,7 +134,7 @@ def _predicted(
     explainee: Explainee, requests: Iterable[Request], batch: int, mesh: Mesh
 ) -> Iterator[tuple[Request, Task]]:
     """Requests with their task: the unmasked logits are computed once an image, in batches."""
-    for group in _groups(requests, batch):
+    for group in in_groups(requests, batch):
         images = np.stack([_unit(request.image) for request in group])
         logits = np.asarray(_logits(explainee, _padded(images, batch), mesh))
         for request, image, row in zip(group, images, logits, strict=False):
@@ -187,7 +189,7 @@ def _scores_of(
     most_relevant_first: bool,
 ) -> Iterator[tuple[int, int, Areas, Confidence]]:
     """Areas and confidences of masks given as (place in the group, step)."""
-    for part in _groups(wanted, batch):
+    for part in in_groups(wanted, batch):
         chosen = [group[i] for i, _ in part]
         masks = [group[i].masks[group[i].mask_steps.tolist().index(step)] for i, step in part]
         columns = (

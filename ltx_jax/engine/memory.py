@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -26,6 +28,8 @@ _SLOTS_OF_USE = {"cpu": 2, "gpu": 32, "tpu": 32}
 _FEW_SLOTS = 8
 # Images in one forward, in the order of preference: the nine of one mask stay in a CPU's cache.
 _CHUNKS_OF_USE = {"cpu": (9,), "gpu": (288, 36, 9), "tpu": (288, 36, 9)}
+# What JAX says where memory is short.
+_EXHAUSTED = "RESOURCE_EXHAUSTED"
 # Share of the free memory that a run may plan with; the rest is for images on their way.
 _USABLE = 0.9
 
@@ -50,17 +54,42 @@ def bytes_needed(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if _EXHAUSTED not in str(error):
             raise
         return None
     plan: Any = compiled.memory_analysis()
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
 
+@contextmanager
+def within_memory(slots: int) -> Iterator[None]:
+    """Work with so many slots on each device, of which only the largest part was planned.
+
+    Raises:
+      InputError: where a device runs out of memory all the same.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if _EXHAUSTED not in str(error):
+            raise
+        remedy = f"finetune.slots to {slots // 2}" if slots > 1 else "finetune.chunk to 9"
+        raise InputError(f"a device ran out of memory with {slots} slots: set {remedy}") from error
+
+
 def bytes_free(mesh: Mesh) -> int:
-    """Free memory of each device: of the accelerator, or its share of the host's for the CPU."""
-    stats = mesh.devices.flat[0].memory_stats()
-    if stats and "bytes_limit" in stats:
+    """Free memory of each device: of the accelerator, or its share of the host's for the CPU.
+
+    Raises:
+      InputError: for an accelerator that does not tell.
+    """
+    device = mesh.devices.flat[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats()
+        if not stats or "bytes_limit" not in stats:
+            raise InputError(
+                f"{device.device_kind} does not tell its memory: use a CPU, GPU or TPU"
+            )
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

@@ -84,25 +84,27 @@ class ResultStore:
         """Rows that need no more work, skipped ones included."""
         return set(self._records)
 
-    def add(self, row: int, record: Record, masks: Float[np.ndarray, "m g h"]) -> None:
-        """Write a finished row.
+    def add(self, rows: Mapping[int, tuple[Record, Float[np.ndarray, "m g h"]]]) -> None:
+        """Write finished rows, each with its record and masks; of many together, the disk is waited
+        for once.
 
         Raises:
           InputError: where the disk does not take it; what is there stays whole.
         """
-        values = np.ascontiguousarray(masks, np.float32)
         with writing(self.directory / MASK_FILE), (self.directory / MASK_FILE).open("r+b") as file:
             if self._lines.name != RESULTS:
                 _lock(file)
-            file.seek(self._offset + row * values.nbytes)
-            file.write(values.tobytes())
+            for row, (_, masks) in rows.items():
+                values = np.ascontiguousarray(masks, np.float32)
+                file.seek(self._offset + row * values.nbytes)
+                file.write(values.tobytes())
             file.flush()
             os.fsync(file.fileno())
-        self._append(row, record)
+        self._append({row: record for row, (record, _) in rows.items()})
 
     def skip(self, row: int, image: str, reason: str) -> None:
         """Note a row that could not be done, and why."""
-        self._append(row, {"row": row, "image": image, "skipped": reason})
+        self._append({row: {"row": row, "image": image, "skipped": reason}})
 
     def records(self) -> list[Record]:
         """All lines so far, by row."""
@@ -149,13 +151,13 @@ class ResultStore:
                 record = json.loads(line)
                 self._records[record["row"]] = record
 
-    def _append(self, row: int, record: Record) -> None:
+    def _append(self, records: Mapping[int, Record]) -> None:
         path = self._lines
         with writing(path), path.open("ab") as file:
-            file.write(_line(record).encode())
+            file.write("".join(map(_line, records.values())).encode())
             file.flush()
             os.fsync(file.fileno())
-        self._records[row] = record
+        self._records.update(records)
 
     def _preallocate(self) -> None:
         """Write the file in full, block by block, under a temporary name."""

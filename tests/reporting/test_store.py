@@ -23,7 +23,7 @@ def fill(directory: Path, rows=(2, 0, 1)) -> ResultStore:
     store = ResultStore.open(directory, SETTINGS, 3, (2, 2, 2))
     for row in rows:
         if row not in store.done:
-            store.add(row, record(row), MASKS[row])
+            store.add({row: (record(row), MASKS[row])})
     store.finish()
     return store
 
@@ -94,7 +94,7 @@ def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
 
 def test_a_name_may_hold_any_character(tmp_path):
     store = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
-    store.add(0, {"row": 0, "image": "a\u2028b\x85c"}, MASKS[0])
+    store.add({0: ({"row": 0, "image": "a\u2028b\x85c"}, MASKS[0])})
     again = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
     assert again.records() == [{"row": 0, "image": "a\u2028b\x85c"}]
 
@@ -104,7 +104,7 @@ def test_processes_write_side_by_side_and_the_last_merges(tmp_path):
         ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2), process=process) for process in (0, 1)
     ]
     for row, store in ((2, stores[0]), (0, stores[1]), (1, stores[0])):
-        store.add(row, {"row": row}, np.full((2, 2, 2), row))
+        store.add({row: ({"row": row}, np.full((2, 2, 2), row))})
     assert not stores[1].complete
     with (tmp_path / "results-0.jsonl").open("a") as file:
         file.write('{"row": 0, "torn')  # as it looks while process 0 writes
