@@ -6,6 +6,7 @@ from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading import load_explainee, load_explainer, save_explainer
 from ltx_jax.objectives.ltx import Objective
+from ltx_jax.runtime import prepare
 
 __version__ = "0.1.0"
 
@@ -19,5 +20,6 @@ __all__ = [
     "explain",
     "load_explainee",
     "load_explainer",
+    "prepare",
     "save_explainer",
 ]

@@ -293,10 +293,13 @@ def _published(
     """A network's state dict in timm's names, and what to call it in a message."""
     if weights is None:
         if network.hub is None:
+            what = (
+                f"download {network.download}, convert it with tools/convert_weights.py and give"
+                if network.download
+                else "give"
+            )
             raise InputError(
-                f"{network.name} has no weights on the hub: download "
-                f"{network.download}, convert it with tools/convert_weights.py, and give its "
-                f"path with {flag}"
+                f"{network.name} has no weights on the hub: {what} their path with {flag}"
             )
         weights = hub_file(network.hub, flag)
     state: StateDict = read_safetensors(weights)[0]

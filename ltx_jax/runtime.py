@@ -19,7 +19,7 @@ _LOST_AFTER = 24 * 3600
 
 
 def prepare() -> None:
-    """Use every processor core, and compile nothing twice."""
+    """Use every processor core, and compile nothing twice; before JAX is first used."""
     use_every_core()
     keep_compiled()
 
@@ -88,7 +88,7 @@ def together() -> Iterator[None]:
     """What every process has to manage before any goes on: where one cannot, all end.
 
     Raises:
-      InputError: this process's own, or that another had one.
+      InputError: where another process could not begin, or was lost; and what this one raises.
     """
     try:
         yield

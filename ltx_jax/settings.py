@@ -26,7 +26,7 @@ from ltx_jax.objectives.ltx import MASK_LOSSES, Objective
 
 # What `config.images` may be beside a path: scenes made on the spot.
 SCENES = "scenes"
-# Settings that change how fast results come, not what they are.
+# Settings that change how fast results come, and no more of them than rounding does.
 _WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk")
 # Methods to compare with, by the name they have in a configuration.
 RIVALS: dict[str, Callable[[Explainee, np.ndarray, np.ndarray], Any]] = {

@@ -79,5 +79,22 @@ def test_one_process_is_ready_by_itself():
         raise InputError("of its own")
 
 
+def test_a_process_lost_at_the_start_is_one_line(monkeypatch):
+    told = []
+
+    def ready(whether):
+        told.append(whether)
+        if whether:
+            raise ValueError("Gloo AllGather failed: Connection reset by peer")
+
+    monkeypatch.setattr(runtime, "_ready", ready)
+    lost = "a process was lost before the work began"
+    with pytest.raises(InputError, match=lost), runtime.together():
+        pass
+    with pytest.raises(ZeroDivisionError), runtime.together():
+        raise ZeroDivisionError  # whatever it is, the others are told
+    assert told == [True, False]
+
+
 def test_one_process_takes_all():
     assert runtime.share_of_process([1, 4, 5], 7) == ([1, 4, 5], 3)

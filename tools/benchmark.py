@@ -17,15 +17,16 @@ The figures are also written as JSON with --json=FILE.
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import parts
 from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
@@ -88,27 +89,44 @@ def measure(config: Any) -> None:
         chosen, slots, mesh = lay_out(*models, chosen, len(tasks), config.finetune.slots)
         engine = engine_method(models, chosen, start, slots, mesh)
         engine(tasks[:1])
+    peak = peak_bytes(mesh)
     methods: dict[str, Method] = {"engine": engine}
-    if _PARTS.value:
-        whole = replace(chosen, stop_below=-1.0, stop_above=101.0)
+    if _PARTS.value and (whole := parts.without_stopping(chosen)) != chosen:
         methods["engine, not stopping"] = engine_method(models, whole, start, slots, mesh)
     if _AGAINST.value:
+        if config.finetune.resume:
+            raise InputError("the PyTorch loop does not resume: leave config.finetune.resume out")
         methods |= pytorch_methods(models, chosen)
     for name in list(methods)[1:]:
         methods[name](tasks[:1])
     figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
     figures["measured"] = {
-        "explainee": config.explainee.name,
-        "compute_dtype": config.compute_dtype,
+        "settings": parts.priced(config),
         "device": jax.local_devices()[0].device_kind,
         "devices": mesh.size,
     }
+    figures["peak_bytes"] = peak
+    print(f"peak memory: {peak / 2**20:.0f} MiB of {_whose(mesh)}")
+    _write(figures)
     if _PARTS.value:
-        import parts
-
         figures["step"] = parts.measure(models, chosen, start, slots)
+        _write(figures)
+
+
+def _write(figures: dict[str, Any]) -> None:
     if _JSON.value:
         write_json(Path(_JSON.value), figures)
+
+
+def peak_bytes(mesh: Mesh) -> int:
+    """Most memory that was in use until now: of one accelerator, or of this process on a CPU."""
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(stats.get("peak_bytes_in_use", resident))
+
+
+def _whose(mesh: Mesh) -> str:
+    return "the process" if mesh.devices.flat[0].platform == "cpu" else "each device"
 
 
 def load_tasks(config: Any, models: settings.Models) -> list[Task]:
@@ -140,9 +158,9 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
     """Print a table; returns its figures."""
     figures: dict[str, Any] = {"compile_seconds": round(compile_seconds, 2)}
     print(f"compilation: {compile_seconds:.1f} s")
-    for name, parts in measured.items():
-        seconds, images, steps = (sum(values) for values in list(zip(*parts, strict=True))[:3])
-        pos = float(np.mean([score for part in parts for score in part.scores]))
+    for name, turns in measured.items():
+        seconds, images, steps = (sum(values) for values in list(zip(*turns, strict=True))[:3])
+        pos = float(np.mean([score for turn in turns for score in turn.scores]))
         figures[name] = {
             "seconds_per_image": seconds / images,
             "milliseconds_per_image_step": 1e3 * seconds / steps,
@@ -156,10 +174,10 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
         )
     for name in list(measured)[1:]:
         pairs = zip(measured["engine"], measured[name], strict=True)
-        turns = ", ".join(f"{theirs.seconds / ours.seconds:.2f}" for ours, theirs in pairs)
+        ratios = ", ".join(f"{theirs.seconds / ours.seconds:.2f}" for ours, theirs in pairs)
         ratio = figures[name]["seconds_per_image"] / figures["engine"]["seconds_per_image"]
         figures[name]["times_slower"] = ratio
-        print(f"engine : {name} = 1 : {ratio:.2f} an image (turn by turn {turns})")
+        print(f"engine : {name} = 1 : {ratio:.2f} an image (turn by turn {ratios})")
     return figures
 
 

@@ -5,7 +5,7 @@ python tools/compare.py RUN OTHER
 RUN and OTHER are work directories of finished runs. For each kind of mask the table gives the
 scores of RUN (means in percent), and what OTHER adds to them: the mean of the paired differences
 with its standard error over the images; then within what half of the masks lie, and all of them.
-Images of which the two explain different classes are left out.
+Images that only one of them has, or of which they explain different classes, are left out.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def paired(first: Path, second: Path) -> tuple[Run, Run]:
       InputError: where one is no work directory, or they explain other images.
     """
     (records, masks), (others, other_masks) = map(_read, (first, second))
+    if masks.shape[1:] != other_masks.shape[1:]:
+        raise InputError(
+            f"masks are {masks.shape[1:]} in {first} and {other_masks.shape[1:]} in {second}: give "
+            "two runs with masks of one size"
+        )
     rows = sorted(records.keys() & others.keys())
     for row in rows:
         asked, answered = records[row]["image"], others[row]["image"]
@@ -98,10 +103,9 @@ def _read(directory: Path) -> tuple[dict[int, dict[str, Any]], np.ndarray]:
     try:
         lines = (directory / RESULTS).read_text().split("\n")[:-1]
         masks = np.load(directory / MASK_FILE, mmap_mode="r")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{directory} holds no run ({error.strerror}: {error.filename}): give the work "
-            "directory of a finished one"
+            f"{directory} holds no run ({error}): give the work directory of a finished one"
         ) from error
     records = map(json.loads, lines)
     return {record["row"]: record for record in records if "skipped" not in record}, masks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ltx_jax.explainee import Explainee, in_chunks
 from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
 from ltx_jax.explainers.masks import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.models.layers import precision
 from ltx_jax.objectives.ltx import losses
 
 _REPEATS = 10
@@ -59,12 +61,17 @@ def measure(
     """
     matrix, copy = ceilings(models.explainee.architecture)
     # Every step in full, as the parts and the count have it.
-    chosen = replace(chosen, stop_below=-1.0, stop_above=101.0, lazy=False)
+    chosen = replace(without_stopping(chosen), lazy=False)
     tasks = one_task_a_slot(models, slots)
     parts = time_parts(models, chosen, start, tasks)
     whole, loop = time_whole(models, chosen, start, tasks)
-    needed = [_planned_bytes(models, chosen, count) for count in (slots, 2 * slots)]
-    each = (needed[1] - needed[0]) / slots
+    needed, twice = (
+        bytes_needed(*models, chosen, count, slot_mesh(1)) for count in (slots, 2 * slots)
+    )
+    if needed is None:
+        raise InputError(f"{slots} slots in full steps do not fit: set config.finetune.slots lower")
+    # Where twice as many cannot be planned: with its share of what does not grow with the slots.
+    each = needed / slots if twice is None else (twice - needed) / slots
     figures = {
         "slots": slots,
         "parts": [part._asdict() for part in parts],
@@ -73,19 +80,35 @@ def measure(
         "seconds_at_best": sum(part.operations / matrix + part.bytes / copy for part in parts),
         "matrix_operations_per_second": matrix,
         "copy_bytes_per_second": copy,
-        "bytes": needed[0],
+        "bytes": needed,
         "bytes_a_slot": each,
-        "largest_slots": slots + int((bytes_free(slot_mesh(1)) - needed[0]) / each),
+        "largest_slots": slots + int((bytes_free(slot_mesh(1)) - needed) / each),
     }
     show(figures)
     return figures
 
 
-def _planned_bytes(models: settings.Models, chosen: FinetuneSettings, slots: int) -> int:
-    needed = bytes_needed(*models, chosen, slots, slot_mesh(1))
-    if needed is None:
-        raise InputError(f"{slots} slots do not fit: set config.finetune.slots to {slots // 4}")
-    return needed
+def priced(config: Any) -> dict[str, Any]:
+    """The settings that decide what an image-step costs, in JSON's types."""
+    explainer, finetune = config.explainer, config.finetune
+    told = {
+        "explainee": config.explainee.name,
+        "explainee sizes": config.explainee.sizes.to_dict(),
+        "explainer": explainer.name,
+        "explainer sizes": explainer.sizes.to_dict(),
+        "trained": [explainer.trained, explainer.frozen_blocks, explainer.lora_rank],
+        "moments": [finetune.first_moment, finetune.second_moment],
+        "lazy_scoring": finetune.lazy_scoring,
+        "compute_dtype": config.compute_dtype,
+        "attention": config.attention,
+    }
+    return dict(json.loads(json.dumps(told)))
+
+
+def without_stopping(chosen: FinetuneSettings) -> FinetuneSettings:
+    """The settings with a limit that no score reaches."""
+    pos = chosen.optimize == "pos"
+    return replace(chosen, stop_below=-1.0) if pos else replace(chosen, stop_above=101.0)
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -93,6 +116,7 @@ def show(figures: dict[str, Any]) -> None:
     slots, keys = figures["slots"], ("step_seconds", "loop_seconds", "seconds_at_best")
     whole, loop, at_best = (1e3 * figures[key] / slots for key in keys)
     total = sum(part["seconds"] for part in figures["parts"])
+    print("every mask scored in full:")
     print(f"{'part':34} {'ms an image-step':>16} {'share':>6} {'GFLOP':>7} {'GFLOP/s':>8}")
     for part in figures["parts"]:
         seconds, giga = part["seconds"], part["operations"] / 1e9
@@ -115,12 +139,14 @@ def show(figures: dict[str, Any]) -> None:
 def ceilings(architecture: Any) -> tuple[float, float]:
     """Operations a second of a large matrix product in the compute type; bytes, of a large copy."""
     dtype = jnp.float32 if architecture is None else architecture.module.dtype
-    n = 2048 if jax.default_backend() == "cpu" else 8192
-    matrix = jnp.ones((n, n), dtype)
-    vector = jnp.ones(64 * 2**20, jnp.float32)
-    product = _seconds(lambda x: x @ x, matrix)
-    copied = _seconds(lambda x: x + 1, vector)
-    return 2 * n**3 / product, 2 * vector.nbytes / copied
+    # So large that starting a program takes no time beside them.
+    n, length = (2048, 2**26) if jax.default_backend() == "cpu" else (8192, 2**30)
+    matrix = jax.random.normal(jax.random.key(0), (n, n), dtype)
+    vector = jnp.ones(length, jnp.float32)
+    with precision(dtype):
+        product = _seconds(lambda x: x @ x, matrix)
+    copied = _seconds(lambda x: x + 1, vector, again=True)
+    return 2 * n**3 / product, 2 * 4 * length / copied
 
 
 def one_task_a_slot(models: settings.Models, slots: int) -> list[Task]:
@@ -170,13 +196,15 @@ def time_parts(
         ("explainer, forward and backward", explain, drawing, 3 * parameters),
         ("masked explainee and its gradient", jax.grad(fit), (masks, *given), 0),
         ("perturbation scores", score, (masks, *given), 0),
-        # Reads weights, gradient and moments, and writes all but the gradient.
-        ("optimizer", update, (state.trained, state.moments), 3 * parameters + 2 * moments),
     ]
-    return [
+    parts = [
         Part(name, _seconds(function, *arguments), operations(function, *arguments), size)
         for name, function, arguments, size in work
     ]
+    # In place, as in the engine, so at the end. Reads weights, gradient and moments, and writes all
+    # but the gradient.
+    seconds = _seconds(update, state.trained, state.moments, again=True)
+    return [*parts, Part("optimizer", seconds, 0, 3 * parameters + 2 * moments)]
 
 
 def time_whole(
@@ -192,6 +220,7 @@ def time_whole(
         jax.block_until_ready(state)
         steps.append(time.perf_counter() - began)
     step = float(np.median(steps[1:]))  # the first may compile
+    del state  # the engine makes its own, as large
     list(finetune(*models, chosen, tasks, len(tasks), mesh, start))  # as this may
     began = time.perf_counter()
     list(finetune(*models, chosen, tasks, len(tasks), mesh, start))
@@ -212,13 +241,15 @@ def filled(
     return state
 
 
-def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """The median run of the compiled function."""
-    compiled = jax.jit(function)
-    jax.block_until_ready(compiled(*arguments))
+def _seconds(function: Callable[..., Any], *arguments: Any, again: bool = False) -> float:
+    """The median run of the compiled function; where `again`, on what it made of its arguments, in
+    their place."""
+    compiled = jax.jit(function, donate_argnums=tuple(range(len(arguments))) if again else ())
     seconds = []
-    for _ in range(_REPEATS):
+    for _ in range(1 + _REPEATS):
         began = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
+        made = jax.block_until_ready(compiled(*arguments))
         seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+        if again:
+            arguments = made if isinstance(made, tuple) else (made,)
+    return float(np.median(seconds[1:]))  # the first compiles

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from counting import operations
 from ml_collections import config_flags
+from parts import priced
 
 from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
@@ -51,15 +52,16 @@ class Device(NamedTuple):
     float32: float
     bandwidth: float
     memory: float
+    kind: str  # part of what JAX calls it
 
 
 # NVIDIA's and Google's data sheets. float32 is full precision: six bfloat16 passes on a TPU.
 DEVICES = {
-    "h200": Device(989e12, 67e12, 4.8e12, 141e9),
-    "h100": Device(989e12, 67e12, 3.35e12, 80e9),
-    "a100": Device(312e12, 19.5e12, 2.0e12, 80e9),
-    "tpu-v4": Device(275e12, 275e12 / 6, 1.2e12, 32e9),
-    "tpu-v5e": Device(197e12, 197e12 / 6, 0.82e12, 16e9),
+    "h200": Device(989e12, 67e12, 4.8e12, 141e9, "H200"),
+    "h100": Device(989e12, 67e12, 3.35e12, 80e9, "H100"),
+    "a100": Device(312e12, 19.5e12, 2.0e12, 80e9, "A100"),
+    "tpu-v4": Device(275e12, 275e12 / 6, 1.2e12, 32e9, "TPU v4"),
+    "tpu-v5e": Device(197e12, 197e12 / 6, 0.82e12, 16e9, "TPU v5 lite"),
 }
 
 
@@ -89,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
         step = count_step(config)
-        measured = None if _MEASURED.value is None else read_measured(_MEASURED.value, config)
+        measured = None
+        if _MEASURED.value is not None:
+            measured = read_measured(_MEASURED.value, config, DEVICES[_DEVICE.value])
     except InputError as error:
         print(f"plan_run: {error}", file=sys.stderr)
         return 2
@@ -124,26 +128,31 @@ def plan(config: Any, step: Step, measured: Measured | None, device: Device) -> 
     return "\n".join(lines)
 
 
-def read_measured(path: str, config: Any) -> Measured:
+def read_measured(path: str, config: Any, device: Device) -> Measured:
     """Figures that `tools/benchmark.py` wrote.
 
     Raises:
-      InputError: where there are none, or of another network or compute type.
+      InputError: where there are none, or with other settings or devices.
     """
     try:
         figures = json.loads(Path(path).read_text())
         measured, engine = figures["measured"], figures["engine"]
+        found, kind = measured["settings"], measured["device"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"no figures in {path} ({error!r}): make them with tools/benchmark.py --json={path}"
         ) from error
-    planned = {"explainee": config.explainee.name, "compute_dtype": config.compute_dtype}
-    for setting, wanted in planned.items():
-        if measured[setting] != wanted:
+    for setting, wanted in priced(config).items():
+        if found.get(setting) != wanted:
             raise InputError(
-                f"{path} was measured with {setting} {measured[setting]}, the plan is for "
+                f"{path} was measured with {setting} {found.get(setting)}, the plan is for "
                 f"{wanted}: give the configuration that was measured"
             )
+    if device.kind not in kind:
+        raise InputError(
+            f"{path} was measured on {kind}, the plan is for {device.kind}: give the device that "
+            "was measured"
+        )
     return Measured(
         seconds=1e-3 * engine["milliseconds_per_image_step"] * measured["devices"],
         steps=engine["steps"] / engine["images"],

@@ -6,6 +6,7 @@ import counting
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parts
 import plan_run
 import pytest
 from counting import operations
@@ -104,18 +105,25 @@ def test_a_plan_rests_on_what_was_measured(tmp_path):
     from configs import cifar_vit
 
     path = tmp_path / "figures.json"
-    measured = {"explainee": "vit", "compute_dtype": "float32", "devices": 2}
+    config = cifar_vit.get_config()
+    measured = {"settings": parts.priced(config), "device": "NVIDIA H200", "devices": 2}
     engine = {"milliseconds_per_image_step": 4.0, "images": 10, "steps": 80}
     figures = {"measured": measured, "engine": engine, "step": {"bytes_a_slot": 5e6}}
     path.write_text(json.dumps(figures))
+    h200 = plan_run.DEVICES["h200"]
+    assert plan_run.read_measured(str(path), config, h200) == (0.008, 8.0, 5e6)
+    with pytest.raises(InputError, match="measured on NVIDIA H200, the plan is for A100"):
+        plan_run.read_measured(str(path), config, plan_run.DEVICES["a100"])
+    config.explainer.trained = "head"
+    with pytest.raises(InputError, match=r"trained \['all', 0, 4\], the plan is for \['head'"):
+        plan_run.read_measured(str(path), config, h200)
     config = cifar_vit.get_config()
-    assert plan_run.read_measured(str(path), config) == (0.008, 8.0, 5e6)
     config.compute_dtype = "bfloat16"
     with pytest.raises(InputError, match="compute_dtype float32, the plan is for bfloat16"):
-        plan_run.read_measured(str(path), config)
+        plan_run.read_measured(str(path), config, h200)
     path.write_text("{}")
     with pytest.raises(InputError, match="no figures in"):
-        plan_run.read_measured(str(path), config)
+        plan_run.read_measured(str(path), config, h200)
 
 
 def test_unknown_lengths_count_once():
