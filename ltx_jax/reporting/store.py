@@ -38,7 +38,7 @@ class ResultStore:
         self.directory = directory
         self._shape = shape
         self._lines = directory / lines
-        self._records: dict[int, Record] = {}
+        self._done: set[int] = set()
         self._offset = 0
         self._seen: dict[Path, int] = {}  # bytes read of each file of lines
 
@@ -82,7 +82,7 @@ class ResultStore:
     @property
     def done(self) -> set[int]:
         """Rows that need no more work, skipped ones included."""
-        return set(self._records)
+        return set(self._done)
 
     def add(self, rows: Mapping[int, tuple[Record, Float[np.ndarray, "m g h"]]]) -> None:
         """Write finished rows, each with its record and masks; of many together, the disk is waited
@@ -107,8 +107,10 @@ class ResultStore:
         self._append({row: {"row": row, "image": image, "skipped": reason}})
 
     def records(self) -> list[Record]:
-        """All lines so far, by row."""
-        return [self._records[row] for row in sorted(self._records)]
+        """All lines so far, by row; they are kept on the disk alone."""
+        lines = (line for path in self._files() for line in _whole_lines(path)[0])
+        found = {record["row"]: record for record in map(json.loads, lines)}
+        return [found[row] for row in sorted(found)]
 
     def masks(self, row: int) -> Float[np.ndarray, "m g h"]:
         """The masks of a finished row."""
@@ -125,7 +127,7 @@ class ResultStore:
     @property
     def complete(self) -> bool:
         """Whether every row of the run is done, as far as this process has read."""
-        return len(self._records) == self.rows
+        return len(self._done) == self.rows
 
     def finish(self) -> None:
         """Put all lines in order into one file: an interrupted run, or one of several processes,
@@ -137,19 +139,15 @@ class ResultStore:
             shard.unlink(missing_ok=True)
 
     def read(self) -> None:
-        """Learn what all processes have done so far; a line that is still being written is left."""
-        for path in (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS))):
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                file.seek(self._seen.get(path, 0))
-                content = file.read()
-            whole = content.rfind(b"\n") + 1
-            self._seen[path] = self._seen.get(path, 0) + whole
-            # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
-            for line in content[:whole].decode().split("\n")[:-1]:
-                record = json.loads(line)
-                self._records[record["row"]] = record
+        """Learn what all processes have done since the last time."""
+        for path in self._files():
+            lines, self._seen[path] = _whole_lines(path, self._seen.get(path, 0))
+            self._done.update(json.loads(line)["row"] for line in lines)
+
+    def _files(self) -> list[Path]:
+        """Of lines: the finished ones and each process's own."""
+        found = (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS)))
+        return [path for path in found if path.exists()]
 
     def _append(self, records: Mapping[int, Record]) -> None:
         path = self._lines
@@ -157,7 +155,7 @@ class ResultStore:
             file.write("".join(map(_line, records.values())).encode())
             file.flush()
             os.fsync(file.fileno())
-        self._records.update(records)
+        self._done.update(records)
 
     def _preallocate(self) -> None:
         """Write the file in full, block by block, under a temporary name."""
@@ -208,6 +206,16 @@ def _lock(file: IO[bytes]) -> None:
     import fcntl
 
     fcntl.lockf(file, fcntl.LOCK_EX)
+
+
+def _whole_lines(path: Path, start: int = 0) -> tuple[list[str], int]:
+    """The lines from a byte on, and where they end; one that is still being written is left."""
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    whole = content.rfind(b"\n") + 1
+    # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
+    return content[:whole].decode().split("\n")[:-1], start + whole
 
 
 def _line(record: Record) -> str:
