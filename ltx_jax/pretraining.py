@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ltx_jax import settings
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import Source, UnreadableImage, iterate
+from ltx_jax.engine.explain import in_groups
 from ltx_jax.engine.memory import default_chunk
 from ltx_jax.engine.pretrain import (
     PretrainSettings,
@@ -106,19 +107,19 @@ def batches(
 
     Images that cannot be read are left out; what does not fill a batch is too, but for `rest`.
     """
-    images, labels = [], []
-    for row, image in iterate(source, how, order):
-        if isinstance(image, UnreadableImage):
-            logging.warning("skipped %s: %s", source.names[row], image)
-            continue
-        label = source.labels[row]
-        images.append(image)
-        labels.append(-1 if label is None else label[0] if isinstance(label, tuple) else label)
-        if len(images) == size:
+
+    def readable() -> Iterator[tuple[np.ndarray, int]]:
+        for row, image in iterate(source, how, order):
+            if isinstance(image, UnreadableImage):
+                logging.warning("skipped %s: %s", source.names[row], image)
+                continue
+            label = source.labels[row]
+            yield image, -1 if label is None else label[0] if isinstance(label, tuple) else label
+
+    for group in in_groups(readable(), size):
+        if rest or len(group) == size:
+            images, labels = zip(*group, strict=True)
             yield np.stack(images).astype(np.float32) / 255, np.array(labels, np.int32)
-            images, labels = [], []
-    if rest and images:
-        yield np.stack(images).astype(np.float32) / 255, np.array(labels, np.int32)
 
 
 def _per_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:

@@ -264,8 +264,7 @@ def score_rival(
     explainee = job.models.explainee
     done = [(line["row"], line["class"]) for line in store.records() if "skipped" not in line]
     values: dict[str, list[float]] = {}
-    for first in range(0, len(done), batch):
-        part = done[first : first + batch]
+    for part in in_groups(done, batch):
         padded = part + part[-1:] * (batch - len(part))
         images = np.stack([job.picture(row) for row, _ in padded]).astype(np.float32) / 255
         targets = np.array([target for _, target in padded], np.int32)

@@ -11,7 +11,6 @@ Images that only one of them has, or of which they explain different classes, ar
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 from ltx_jax.engine.explain import SCORES
 from ltx_jax.engine.finetune import MASKS
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.store import MASK_FILE, RESULTS
+from ltx_jax.reporting.store import MASK_FILE, read_records
 
 
 class Run(NamedTuple):
@@ -101,13 +100,12 @@ def comparison(run: Run, other: Run) -> str:
 
 def _read(directory: Path) -> tuple[dict[int, dict[str, Any]], np.ndarray]:
     try:
-        lines = (directory / RESULTS).read_text().split("\n")[:-1]
+        records = read_records(directory)
         masks = np.load(directory / MASK_FILE, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{directory} holds no run ({error}): give the work directory of a finished one"
         ) from error
-    records = map(json.loads, lines)
     return {record["row"]: record for record in records if "skipped" not in record}, masks
 
 

@@ -58,18 +58,21 @@ def measure(
 
     Returns:
       Figures by name, for JSON.
+
+    Raises:
+      InputError: where the slots do not fit once every mask is scored in full.
     """
     matrix, copy = ceilings(models.explainee.architecture)
     # Every step in full, as the parts and the count have it.
     chosen = replace(without_stopping(chosen), lazy=False)
-    tasks = one_task_a_slot(models, slots)
-    parts = time_parts(models, chosen, start, tasks)
-    whole, loop = time_whole(models, chosen, start, tasks)
     needed, twice = (
         bytes_needed(*models, chosen, count, slot_mesh(1)) for count in (slots, 2 * slots)
     )
     if needed is None:
         raise InputError(f"{slots} slots in full steps do not fit: set config.finetune.slots lower")
+    tasks = one_task_a_slot(models, slots)
+    parts = time_parts(models, chosen, start, tasks)
+    whole, loop = time_whole(models, chosen, start, tasks)
     # Where twice as many cannot be planned: with its share of what does not grow with the slots.
     each = needed / slots if twice is None else (twice - needed) / slots
     figures = {

@@ -8,13 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from ltx_jax.models.layers import (
-    Convolution,
-    Intermediates,
-    Padding,
-    batch_norm,
-    exact_dense,
-)
+from ltx_jax.models.layers import Convolution, Intermediates, Padding, batch_norm, exact_dense
 
 if TYPE_CHECKING:
     from jaxtyping import Float

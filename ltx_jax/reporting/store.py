@@ -108,9 +108,7 @@ class ResultStore:
 
     def records(self) -> list[Record]:
         """All lines so far, by row; they are kept on the disk alone."""
-        lines = (line for path in self._files() for line in _whole_lines(path)[0])
-        found = {record["row"]: record for record in map(json.loads, lines)}
-        return [found[row] for row in sorted(found)]
+        return read_records(self.directory)
 
     def masks(self, row: int) -> Float[np.ndarray, "m g h"]:
         """The masks of a finished row."""
@@ -140,14 +138,9 @@ class ResultStore:
 
     def read(self) -> None:
         """Learn what all processes have done since the last time."""
-        for path in self._files():
+        for path in _files_of_lines(self.directory):
             lines, self._seen[path] = _whole_lines(path, self._seen.get(path, 0))
             self._done.update(json.loads(line)["row"] for line in lines)
-
-    def _files(self) -> list[Path]:
-        """Of lines: the finished ones and each process's own."""
-        found = (self.directory / RESULTS, *sorted(self.directory.glob(_SHARDS)))
-        return [path for path in found if path.exists()]
 
     def _append(self, records: Mapping[int, Record]) -> None:
         path = self._lines
@@ -196,6 +189,19 @@ class ResultStore:
         if whole < len(content):
             with writing(self._lines), self._lines.open("r+b") as file:
                 file.truncate(whole)
+
+
+def read_records(directory: Path) -> list[Record]:
+    """What a work directory holds, finished or not, by row."""
+    lines = (line for path in _files_of_lines(directory) for line in _whole_lines(path)[0])
+    found = {record["row"]: record for record in map(json.loads, lines)}
+    return [found[row] for row in sorted(found)]
+
+
+def _files_of_lines(directory: Path) -> list[Path]:
+    """The finished lines, and each process's own."""
+    found = (directory / RESULTS, *sorted(directory.glob(_SHARDS)))
+    return [path for path in found if path.exists()]
 
 
 def _lock(file: IO[bytes]) -> None:
