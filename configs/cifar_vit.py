@@ -12,7 +12,7 @@ python -m ltx_jax.main --config=configs/cifar_vit.py --config.images=cifar10.npz
 
 from ml_collections import ConfigDict
 
-from ltx_jax.defaults import defaults
+from ltx_jax.settings.configuration import defaults
 
 
 def get_config() -> ConfigDict:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import ltx_jax
-from ltx_jax.defaults import defaults
+from ltx_jax.settings.configuration import defaults
 
 ASSETS = Path(ltx_jax.__file__).parent / "assets"
 
@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config = defaults()
     config.images = "scenes"
     config.limit = 32
+    config.label_rows = "::4"  # both objects of every fourth scene
     config.explainee.name = "vit"
     config.explainee.weights = str(ASSETS / "demo_explainee.safetensors")
     config.explainee.sizes = ConfigDict(

@@ -9,7 +9,7 @@ python -m ltx_jax.main --config=configs/resnet50.py --config.images=PATH \
 
 from ml_collections import ConfigDict
 
-from ltx_jax.defaults import defaults
+from ltx_jax.settings.configuration import defaults
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ python -m ltx_jax.main --config=configs/squeezenet.py --config.images=PHOTOGRAPH
 
 from ml_collections import ConfigDict
 
-from ltx_jax.defaults import defaults
+from ltx_jax.settings.configuration import defaults
 
 
 def get_config() -> ConfigDict:

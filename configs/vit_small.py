@@ -6,7 +6,7 @@ python -m ltx_jax.main --config=configs/vit_small.py --config.images=PATH \
 
 from ml_collections import ConfigDict
 
-from ltx_jax.defaults import defaults
+from ltx_jax.settings.configuration import defaults
 
 
 def get_config() -> ConfigDict:

@@ -1,25 +1,30 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
-from ltx_jax.api import Explanations, explain
+from ltx_jax.api import Evaluation, Explanations, evaluate, explain, pretrain
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.loading import load_explainee, load_explainer, save_explainer
-from ltx_jax.objectives.ltx import Objective
+from ltx_jax.loading.checkpoints import save_explainer
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import prepare
+from ltx_jax.settings.sections import Objective
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
+    "Evaluation",
     "Explainee",
     "Explainer",
     "Explanations",
     "InputError",
     "Objective",
     "__version__",
+    "evaluate",
     "explain",
     "load_explainee",
     "load_explainer",
     "prepare",
+    "pretrain",
     "save_explainer",
 ]

@@ -1,30 +1,45 @@
-"""What `import ltx_jax` gives: explain images from Python."""
+"""What `import ltx_jax` gives: explain, pretrain and evaluate from Python."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
-from ltx_jax.engine.explain import SCORES, Explanation, Request, explanations
-from ltx_jax.engine.finetune import MASKS, FinetuneSettings
-from ltx_jax.engine.memory import lay_out, within_memory
+from ltx_jax.data.sources import ArraySource
+from ltx_jax.engine.explain import Explanation
+from ltx_jax.engine.finetune import MASKS
+from ltx_jax.engine.memory import lay_out
+from ltx_jax.engine.scoring import PROBABILITY, to_pixels
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.masks import upsample
-from ltx_jax.loading import load_explainer
-from ltx_jax.objectives.ltx import Objective
-from ltx_jax.records import record
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.score import chosen_scores
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.objectives import known_terms
+from ltx_jax.reporting.overlays import panel
+from ltx_jax.reporting.publish import publish
+from ltx_jax.reporting.records import record
+from ltx_jax.reporting.store import ResultStore
+from ltx_jax.reporting.summary import Interval, score_intervals
+from ltx_jax.settings.sections import Finetune, Objective, Pretrain, Report, checked, setting_names
+from ltx_jax.tasks import evaluate as evaluation
+from ltx_jax.tasks import explain as explaining
+from ltx_jax.tasks import pretrain as pretraining
+from ltx_jax.tasks.inputs import Row, Work
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,13 @@ class Explanations:
 
     Attributes:
       explainee: that was explained.
-      images: float32 [m,H,W,3] in [0,1], one for each picture.
+      images: float32 [m,H,W,C] in [0,1], one for each picture.
       image_of: [n] the picture each explanation is of; a picture with several targets has several.
       each: everything known of each explanation.
     """
 
     explainee: Explainee
-    images: Float[np.ndarray, "m H W 3"]
+    images: Float[np.ndarray, "m H W C"]
     image_of: tuple[int, ...]
     each: tuple[Explanation, ...]
 
@@ -52,31 +67,30 @@ class Explanations:
         return self.token_masks("selected")
 
     @property
-    def targets(self) -> np.ndarray:
-        """The class each explanation is of, int [n]."""
+    def targets(self) -> Int[np.ndarray, " n"]:
+        """The class each explanation is of."""
         return np.array([one.target for one in self.each])
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """The six scores of the selected masks in percent, [n] each."""
+        """The scores of the selected masks, [n] each."""
         return self.scores_of("selected")
 
     def token_masks(self, which: str) -> Float[np.ndarray, "n g h"]:
         """Token masks by name: `pltx`, `selected`, `last` or `by_loss`."""
-        return np.stack([one.masks[MASKS.index(which)] for one in self.each])
+        return np.stack([one.masks[which] for one in self.each])
 
     def scores_of(self, which: str) -> dict[str, np.ndarray]:
-        """The six scores of one of the four masks in percent, [n] each."""
-        return {name: np.array([one.scores[which][name] for one in self.each]) for name in SCORES}
+        """The scores of one of the four masks, [n] each."""
+        names = [name for name in self.each[0].scores[which] if name in SCORES]
+        return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
 
     def pixel_masks(self, which: str = "selected") -> Float[np.ndarray, "n H W"]:
         """Masks at the images' size, in [0,1]."""
-        return np.asarray(upsample(self.token_masks(which), self.images.shape[1:3]))
+        return np.asarray(to_pixels(self.token_masks(which), self.images.shape[1:3]))
 
     def overlay(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image, mask, heat-map overlay and masked image of one explanation, side by side."""
-        from ltx_jax.reporting.overlays import panel
-
         return panel(self._picture(i), self.pixel_masks()[i])
 
     def save(self, directory: str | Path) -> None:
@@ -85,120 +99,287 @@ class Explanations:
         Raises:
           InputError: where the directory cannot be written, or holds another run.
         """
-        from ltx_jax.reporting.publish import publish
-        from ltx_jax.reporting.store import ResultStore
-
-        shape = self.each[0].masks.shape
         content = hashlib.sha256(self.images.tobytes())
-        content.update(np.stack([one.masks for one in self.each]).tobytes())
+        for one in self.each:
+            content.update(b"".join(one.masks[name].tobytes() for name in MASKS))
         told = {
             "explainee": self.explainee.name,
             "targets": self.targets.tolist(),
             "images and masks (sha256)": content.hexdigest()[:16],
         }
-        store = ResultStore.open(Path(directory), told, len(self), shape)
-        names = [f"image {image}" for image in self.image_of]
+        store = ResultStore.open(Path(directory), told, len(self))
+        for name in MASKS:
+            store.hold(name, self.masks.shape[1:])
         classes = self.explainee.class_names
-        rows = set(range(len(self))) - store.done
-        store.add(
-            {
-                row: (record(self.each[row], names[row], row, classes), self.each[row].masks)
-                for row in sorted(rows)
-            }
-        )
-        publish(store, self._picture, MASKS, told, {}, overlays=len(self), gallery=100)
+        rows = {
+            row: (record(one, f"image {self.image_of[row]}", row, classes), one.masks)
+            for row, one in enumerate(self.each)
+        }
+        store.add({row: rows[row] for row in sorted(set(rows) - store.done)})
+        publish(store, self._picture, "selected", told, (), Report())
 
-    def _picture(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
+    def _picture(self, i: int) -> UInt8[np.ndarray, "H W C"]:
         return np.round(self.images[self.image_of[i]] * 255).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of n maps.
+
+    Attributes:
+      targets: the class each was scored for.
+      scores: by name, [n] each.
+      probability: of the class through the mask.
+    """
+
+    targets: Int[np.ndarray, " n"]
+    scores: dict[str, np.ndarray]
+    probability: Float[np.ndarray, " n"]
+
+    def summary(self) -> dict[str, Interval]:
+        """The mean of each score with its 95 % bootstrap interval."""
+        rows = zip(*self.scores.values(), strict=True)
+        return score_intervals([dict(zip(self.scores, row, strict=True)) for row in rows])
+
+
+def keywords(section: type, *but: str) -> Callable[[Function], Function]:
+    """Give a function that takes **options the keywords of a section of settings, with their
+    defaults and help."""
+
+    def decorate(function: Function) -> Function:
+        own = inspect.signature(function)
+        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        told = []
+        for f in dataclasses.fields(section):
+            if f.name not in but:
+                parameters.append(
+                    inspect.Parameter(
+                        f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+                    )
+                )
+                told.append(f"{f.name}: {f.metadata['told']}.")
+        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        # Python 3.13 takes the indentation off docstrings.
+        doc, given = function.__doc__ or "", re.compile(r"( *)\*\*options: …")
+        function.__doc__ = given.sub(lambda found: "\n".join(found[1] + t for t in told), doc)
+        return function
+
+    return decorate
+
+
+def _options(section: type, options: dict[str, Any], *but: str) -> Any:
+    """A section of settings from keywords.
+
+    Raises:
+      InputError: for one that the section has not, or a value that cannot be used.
+    """
+    if unknown := set(options) - (known := set(setting_names(section)) - set(but)):
+        raise InputError(f"no option {min(unknown)!r}: there are {', '.join(sorted(known))}")
+    return checked(section(**options))
+
+
+@keywords(Finetune, "resume", "schedule_steps")
 def explain(
     explainee: Explainee,
     images: Any,
     targets: Sequence[int | Sequence[int]] | np.ndarray | None = None,
     explainer: Explainer | None = None,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
     objective: Objective | None = None,
-    learning_rate: float = 2e-3,
-    steps: int = 25,
-    optimize: str = "pos",
-    stop_below: float = 6.0,
-    stop_above: float = 89.0,
-    slots: int | None = None,
-    chunk: int | None = None,
-    lazy_scoring: bool = True,
+    scores: Sequence[str] = (),
+    **options: Any,
 ) -> Explanations:
     """What did the explainee look at?
 
     Args:
       explainee: the classifier, from `load_explainee` or your own.
-      images: [m,H,W,3], uint8 or floats in [0,1], at the explainee's size.
+      images: [m,H,W,C], uint8 or floats in [0,1], at the explainee's size.
       targets: the class to explain of each image, or several of them; the predicted one where
         not given.
       explainer: pretrained for this explainee (`load_explainer`); without one the masks start
         from a head that has learnt nothing, and are poor.
       labels: the true class of each image, to be scored as well.
-      objective: of the finetuning; λ = 50 with binary cross-entropy where not given.
-      learning_rate, steps, optimize, stop_below, stop_above: see `FinetuneSettings`.
-      slots: images side by side on each device; as many as are of use and fit where not given.
-      chunk: most images in one forward of the explainee; as many as are of use and fit where not
-        given.
-      lazy_scoring: stop scoring a mask once it cannot be selected: the same masks and scores
-        sooner; False for a trace without gaps.
+      objective: of the finetuning.
+      scores: names of further scores; the usual ones are always there.
+      **options: …
 
     Returns:
       One explanation for each target of each image.
 
     Raises:
-      InputError: where images, targets or labels do not fit the explainee, or memory the slots.
+      InputError: where images, targets, labels or options do not fit, or memory the slots.
     """
-    pictures = _checked_images(images, explainee)
-    wanted = _targets(targets, len(pictures), explainee)
-    known = [None] * len(pictures) if labels is None else _labels(labels, len(pictures), explainee)
-    if optimize not in ("pos", "neg") or steps < 1:
-        raise InputError(
-            f"optimize is {optimize!r}, steps {steps}: expected pos or neg, and at least one step"
-        )
-    # Numbers in a pytree of one's own are arrays as well.
-    explainee = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
-    explainer = explainer or load_explainer(explainee)
-    settings = FinetuneSettings(
-        objective or Objective(),
-        (float(learning_rate),) * steps,
-        optimize,
-        stop_below,
-        stop_above,
-        chunk=chunk,
-        lazy=lazy_scoring,
-    )
-    pairs = [(i, target) for i, several in enumerate(wanted) for target in several]
-    requests = [
-        Request(row, pictures[i], target, known[i]) for row, (i, target) in enumerate(pairs)
+    chosen = _options(Finetune, options, "resume", "schedule_steps")
+    explainee = _with_arrays(explainee)
+    source = _source(images, explainee, labels)
+    wanted = _targets(targets, len(source), explainee)
+    known = [labels[0] if labels else None for labels in source.labels]
+    rows = [
+        Row(i, source.names[i], target, known[i])
+        for i, several in enumerate(wanted)
+        for target in several
     ]
-    layout = lay_out(explainee, explainer, settings, len(requests), slots)
-    with within_memory(layout.slots):
-        found = explanations(explainee, explainer, layout.settings, requests, *layout[1:])
-        done = sorted(found, key=lambda one: one.row)
-    return Explanations(explainee, pictures, tuple(i for i, _ in pairs), tuple(done))
+    explainer = explainer or load_explainer(explainee)
+    work = _work(explainee, source, rows, scores)
+    job = explaining.make_job(work, explainer, chosen, checked(objective or Objective()))
+    layout = lay_out(explainee, explainer, job.recipe, len(rows), chosen.slots)
+    found = explaining.explain(job, range(len(rows)), layout, skip=_never)
+    done = sorted(found, key=lambda one: one.row)
+    pictures = np.stack([source.load(i, work.how).as_input() for i in range(len(source))])
+    return Explanations(explainee, pictures, tuple(row.image for row in rows), tuple(done))
 
 
-def _checked_images(images: Any, explainee: Explainee) -> Float[np.ndarray, "m H W 3"]:
+def evaluate(
+    explainee: Explainee,
+    images: Any,
+    masks: Any,
+    targets: Any = None,
+    *,
+    truth: Any = None,
+    scores: Sequence[str] = (),
+    chunk: int | None = None,
+) -> Evaluation:
+    """Score maps of any origin: no explainer is needed.
+
+    Args:
+      explainee: the classifier.
+      images: [n,H,W,C], uint8 or floats in [0,1], at its size.
+      masks: [n,g,h] over cells, or [n,H,W] over pixels. Where a map lies in [0,1] it is the mask;
+        any other keeps its order, and is scaled to span [0,1] as a mask.
+      targets: the class of each image; the predicted one where not given.
+      truth: bool [n,H,W], the pixels of the object of each target, to be scored against.
+      scores: names of further scores; the usual ones are always there.
+      chunk: most images in one forward of the explainee.
+
+    Raises:
+      InputError: where images, masks or targets do not fit the explainee, or a map holds values
+        that are no numbers.
+    """
+    explainee = _with_arrays(explainee)
+    source = _source(images, explainee, targets if truth is not None else None, truth)
+    maps = np.asarray(masks)
+    if maps.ndim != 3 or len(maps) != len(source) or maps.dtype.kind not in "fiub":
+        raise InputError(
+            f"masks are {maps.dtype} of shape {maps.shape}: expected numbers [{len(source)},g,h], "
+            "one map for each image"
+        )
+    wanted = _targets(targets, len(source), explainee)
+    if any(len(several) != 1 for several in wanted):
+        raise InputError("several targets of one image: give one target for each mask")
+    rows = [Row(i, source.names[i], target, None) for i, (target,) in enumerate(wanted)]
+    asked = [evaluation.Asked(i, row.target) for i, row in enumerate(rows)]
+    given = [evaluation.as_map(one, f"mask {i}") for i, one in enumerate(maps)]
+    work = _work(explainee, source, rows, scores)
+    groups = evaluation.score_rows(work, asked, given.__getitem__, chunk)
+    found = [line for group in groups for _, line in group]
+    return Evaluation(
+        np.array([line["class"] for line in found]),
+        {name: np.array([line[name] for line in found]) for name in work.scores},
+        np.array([line[PROBABILITY] for line in found]),
+    )
+
+
+@keywords(Pretrain)
+def pretrain(
+    explainee: Explainee,
+    images: Any,
+    labels: Sequence[int] | np.ndarray | None = None,
+    explainer: Explainer | None = None,
+    *,
+    objective: Objective | None = None,
+    target: str = "predicted",
+    seed: int = 0,
+    workdir: str | Path | None = None,
+    **options: Any,
+) -> Explainer:
+    """Train an explainer for a data set (the method's first stage).
+
+    Args:
+      explainee: the classifier.
+      images: [n,H,W,C], uint8 or floats in [0,1], at its size.
+      labels: the true class of each image.
+      explainer: to start from; the explainee's own network with a fresh mask head where not given.
+      objective: what makes a mask good.
+      target: the class to keep: `predicted`, or `label`.
+      seed: of the order of images, and of what is held out.
+      workdir: gets checkpoints, from which an interrupted training goes on; none where not given.
+      **options: …
+
+    Returns:
+      The explainer of the epoch with the best validation POS.
+
+    Raises:
+      InputError: where images, labels or options do not fit, or another training is in `workdir`.
+    """
+    chosen = _options(Pretrain, options)
+    explainee = _with_arrays(explainee)
+    source = _source(images, explainee, labels)
+    explainer = explainer or load_explainer(explainee, seed=seed)
+    weights = known_terms(checked(objective or Objective()).weights())
+    told: dict[str, Any] = {
+        "images (sha256)": hashlib.sha256(source.images.tobytes()).hexdigest()[:16]
+    }
+    told |= {"target": target, "seed": seed, "weights": weights, **dataclasses.asdict(chosen)}
+    made = pretraining.pretrain(
+        explainee,
+        explainer,
+        source,
+        chosen,
+        weights=weights,
+        target=target,
+        seed=seed,
+        workdir=None if workdir is None else Path(workdir),
+        fingerprint=told,
+    )
+    return made.explainer
+
+
+def _work(explainee: Explainee, source: ArraySource, rows: list[Row], scores: Any) -> Work:
+    how = explainee.preprocessing("squash")
+    return Work(explainee, source, how, rows, chosen_scores(SCORES, scores, source.has_masks))
+
+
+def _with_arrays(explainee: Explainee) -> Explainee:
+    """Numbers in a pytree of one's own are arrays as well."""
+    return replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
+
+
+def _never(row: int, reason: str) -> None:
+    raise AssertionError(f"row {row}, in memory, could not be read: {reason}")
+
+
+def _source(images: Any, explainee: Explainee, labels: Any, truth: Any = None) -> ArraySource:
     array = np.asarray(images)
-    height, width = explainee.image_size
-    if array.ndim != 4 or array.shape[1:] != (height, width, 3) or not len(array):
+    height, width, channels = explainee.image_shape
+    if array.ndim != 4 or array.shape[1:] != (height, width, channels) or not len(array):
         raise InputError(
-            f"images of shape {array.shape}: {explainee.name} takes [n,{height},{width},3], "
-            "channels last; resize them first"
+            f"images of shape {array.shape}: {explainee.name} takes [n,{height},{width},{channels}]"
+            ", channels last; resize them first"
         )
-    if array.dtype == np.uint8:
-        return array.astype(np.float32) / 255
-    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+            raise InputError(
+                f"images are {array.dtype} from {array.min()} to {array.max()}: expected uint8, or "
+                "floats from 0 to 1 before any normalisation"
+            )
+        array = array.astype(np.float32)
+    known = None if labels is None else _labels(labels, len(array), explainee)
+    names = tuple(f"image {i}" for i in range(len(array)))
+    each = tuple((k,) for k in known) if known else ((),) * len(array)
+    return ArraySource(names, each, array, _truth(truth, known, array))
+
+
+def _truth(truth: Any, known: list[int] | None, images: np.ndarray) -> np.ndarray | None:
+    if truth is None:
+        return None
+    array = np.asarray(truth)
+    if known is None or array.dtype != bool or array.shape != images.shape[:3]:
         raise InputError(
-            f"images are {array.dtype} from {array.min()} to {array.max()}: expected uint8, or "
-            "floats from 0 to 1 before any normalisation"
+            f"truth is {array.dtype} of shape {array.shape}: expected bool {images.shape[:3]}, the "
+            "pixels of each target's object, beside targets"
         )
-    return array.astype(np.float32)
+    return array[:, None]
 
 
 def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int | None]]:
@@ -221,7 +402,7 @@ def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
 
 def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
     for one in classes:
-        if not isinstance(one, int) or not 0 <= one < explainee.num_classes:
+        if not isinstance(one, int) or not 0 <= one < explainee.classes:
             raise InputError(
-                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.num_classes - 1}"
+                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.classes - 1}"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ltx_jax.errors import InputError
-from ltx_jax.run import run
 from ltx_jax.runtime import join_processes, leave_processes, prepare
+from ltx_jax.settings.configuration import help_text, read
+from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks import evaluate, explain, pretrain
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
@@ -22,6 +24,12 @@ _DISTRIBUTED = flags.DEFINE_string(
     None,
     "Share the run with other processes: auto (TPU pod, SLURM), or ADDRESS:PORT,INDEX/ALL.",
 )
+TASKS: dict[str, Callable[[Settings, Path], str]] = {
+    "explain": explain.run,
+    "pretrain": pretrain.run,
+    "evaluate": evaluate.run,
+}
+_USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--config.SETTING=VALUE]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,11 +48,12 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
     prepare()
-    name = Path(_filename()).stem
     try:
+        settings = read(config)
         if _DISTRIBUTED.value:
             join_processes(_DISTRIBUTED.value)
-        print(run(config, Path(_WORKDIR.value or Path("results") / name)))
+        workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
+        print(TASKS[settings.task](settings, workdir))
     except InputError as error:
         return _complain(str(error))
     finally:
@@ -53,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Flags, with every complaint about them in one line."""
+    """Flags, with every complaint about them in one line; the settings in place of absl's help."""
+    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
+        print(f"{_USAGE}\n\nSettings and their defaults:\n{help_text()}")
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:

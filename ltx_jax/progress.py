@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -32,3 +33,10 @@ def compile_clock() -> Iterator[CompileClock]:
         yield clock
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def progress_bar(total: int, unit: str, what: str | None = None) -> Any:
+    """A bar on a terminal, and nothing elsewhere; a context manager with `update(count)`."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=f" {unit}", desc=what, disable=None)

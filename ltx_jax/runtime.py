@@ -36,6 +36,19 @@ def use_every_core() -> None:
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
+def add_in_one_order() -> None:
+    """Let a CPU add up the terms of matrix products one after another, as PyTorch does.
+
+    For comparisons to the last digits. Left to itself XLA takes the fastest kernel for a shape,
+    processor and version, each with its own order: a value near zero then ends on either side of a
+    ReLU, and Adam, whose first steps go by signs, makes of that what others see. Before JAX is
+    first used; without effect on accelerators, and where `XLA_FLAGS` say something else.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_enable_platform_dependent_math" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_platform_dependent_math=false".strip()
+
+
 def keep_compiled() -> None:
     """Keep compiled programs in the user's cache directory, or where JAX was told to."""
     told: Any = jax.config

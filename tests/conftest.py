@@ -10,17 +10,36 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from jaxtyping import install_import_hook
 
-from ltx_jax.explainee import Explainee
-from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.loading import load_explainee, load_explainer
-from ltx_jax.models.registry import architecture
-from ltx_jax.weights.state_dict import to_state_dict
+# Shapes and types of every annotation are checked as functions are called; settings are not, since
+# they say themselves what is wrong with a value.
+ROOMS = (
+    "api attribution data engine explainers files loading masks metrics models objectives "
+    "progress reporting rooms runtime tasks weights"
+)
+install_import_hook([f"ltx_jax.{room}" for room in ROOMS.split()], "type_checker.checked")
+
+from ml_collections import ConfigDict  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
+
+from ltx_jax.explainers.explainer import Explainer  # noqa: E402
+from ltx_jax.loading.explainees import load_explainee  # noqa: E402
+from ltx_jax.loading.explainers import load_explainer  # noqa: E402
+from ltx_jax.models.explainee import Explainee  # noqa: E402
+from ltx_jax.models.registry import architecture  # noqa: E402
+from ltx_jax.runtime import add_in_one_order  # noqa: E402
+from ltx_jax.settings.configuration import defaults  # noqa: E402
+from ltx_jax.weights.state_dict import to_state_dict  # noqa: E402
 
 # Tests are for the CPU, whatever else there is; the few for a GPU run with JAX_PLATFORMS=cuda.
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
+add_in_one_order()
+# Nothing is promoted to another type or rank without a word.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 # Several devices, so that everything is tested divided over them.
 jax.config.update("jax_num_cpu_devices", 8)
 # Runs with the same settings make the same programs: compiled once a session, not once a run.
@@ -88,3 +107,23 @@ def explainer(explainee: Explainee) -> Explainer:
 def images() -> np.ndarray:
     """Seven images [7,16,16,3] in [0,1]."""
     return np.random.default_rng(7).random((7, 16, 16, 3), np.float32)
+
+
+@pytest.fixture
+def config(tmp_path: Path, vit_weights: Path) -> ConfigDict:
+    """Five good images and a truncated one, explained in four steps."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abcde":
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(folder / f"{name}.png")
+    Image.fromarray(rng.integers(0, 255, (50, 50, 3), np.uint8)).save(folder / "bad.jpg")
+    (folder / "bad.jpg").write_bytes((folder / "bad.jpg").read_bytes()[:700])
+    settings = defaults()
+    settings.images = str(folder)
+    settings.explainee.name = "vit"
+    settings.explainee.weights = str(vit_weights)
+    settings.explainee.sizes = ConfigDict(TINY_VIT)
+    settings.finetune.steps = 4
+    settings.finetune.slots = 2
+    return settings

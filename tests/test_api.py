@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY_VIT, random_weights
 
 import ltx_jax
-from ltx_jax.explainee import Explainee
+from ltx_jax.masks.tokens import upsample
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.settings.sections import Finetune
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,9 @@ def test_bytes_and_floats_are_the_same(explainee, explainer):
 
 def test_save(result, tmp_path):
     result.save(tmp_path / "out")
-    np.testing.assert_array_equal(np.load(tmp_path / "out" / "masks.npy")[:, 1], result.masks)
+    for name in ("pltx", "selected", "last", "by_loss"):
+        stored = np.load(tmp_path / "out" / "masks" / f"{name}.npy")
+        np.testing.assert_array_equal(stored, result.token_masks(name))
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 4
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
     other = replace(result, each=result.each[::-1])
@@ -70,7 +77,7 @@ def test_save(result, tmp_path):
 
 def test_an_explainee_of_your_own(explainee, explainer, images):
     mine = Explainee(
-        apply=lambda p, x: p["scale"] * x.mean((1, 2)) @ p["weights"],
+        apply=lambda p, x: (p["scale"] * x.mean((1, 2))) @ p["weights"],
         params={"weights": jnp.eye(3), "scale": 2.0},
         image_size=(16, 16),
         num_classes=3,
@@ -91,9 +98,12 @@ def test_an_explainee_of_your_own(explainee, explainer, images):
         ({"targets": [[], []]}, "no images to explain"),
         ({"labels": [1]}, "1 labels for 2 images"),
         ({"labels": [1, -1]}, "label -1: .* classes 0 to 4"),
-        ({"optimize": "POS"}, "expected pos or neg"),
-        ({"steps": 0}, "at least one step"),
-        ({"slots": 0}, "at least one slot"),
+        ({"optimize": "POS"}, "optimize is 'POS'.*: it is one of pos, neg"),
+        ({"steps": -1}, "steps is -1: it must be at least 0"),
+        ({"slots": 0}, "slots is 0: it must be at least 1"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"step": 3}, "no option 'step': there are chunk, "),
+        ({"scores": ("pos", "iuo")}, "unknown score 'iuo'"),
     ],
 )
 def test_what_does_not_fit_is_said(explainee, explainer, images, change, message):
@@ -102,10 +112,10 @@ def test_what_does_not_fit_is_said(explainee, explainer, images, change, message
         ltx_jax.explain(explainee, **arguments)
 
 
-def test_the_core_imports_without_its_extras():
+def test_the_core_imports_without_what_the_command_needs():
     code = "import sys\n" + "".join(
         f"sys.modules[{name!r}] = None\n"
-        for name in ("jaxtyping", "PIL", "ml_collections", "tqdm", "huggingface_hub", "torch")
+        for name in ("PIL", "ml_collections", "tqdm", "huggingface_hub", "torch")
     )
     subprocess.run([sys.executable, "-c", code + "import ltx_jax"], check=True)
 
@@ -123,3 +133,88 @@ def test_a_cnn_explains_a_vit(tmp_path):
     before = explainer.masks(explainer.trained, images)
     np.testing.assert_allclose(found.token_masks("pltx"), before, atol=1e-5)
     assert found.each[0].loss[2] < found.each[0].loss[0]
+
+
+def test_evaluate_scores_maps_of_any_origin(explainee, images):
+    pictures, rng = images[:3], np.random.default_rng(1)
+    pixels, cells = rng.random((3, 16, 16), np.float32), rng.random((3, 4, 4), np.float32)
+    found = ltx_jax.evaluate(explainee, pictures, pixels, targets=[0, 1, 2])
+    assert found.targets.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(found.scores["srg"], found.scores["neg"] - found.scores["pos"])
+    # Any monotone scaling keeps the order, and so all scores that see only that.
+    other = ltx_jax.evaluate(explainee, pictures, 7 * pixels - 5, targets=[0, 1, 2])
+    for name in ("pos", "neg", "ins", "del", "tied"):
+        np.testing.assert_allclose(other.scores[name], found.scores[name], rtol=1e-5)
+    # Cells are enlarged as an explainer's are; alone or together is the same.
+    whole = ltx_jax.evaluate(explainee, pictures, upsample(cells, (16, 16)))
+    by_cell = ltx_jax.evaluate(explainee, pictures, cells)
+    alone = ltx_jax.evaluate(explainee, pictures[1:2], cells[1:2])
+    for name, values in by_cell.scores.items():
+        np.testing.assert_allclose(values, whole.scores[name], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(values[1], alone.scores[name][0], rtol=1e-4, atol=1e-3)
+    assert by_cell.targets.tolist() == np.asarray(explainee(pictures)).argmax(-1).tolist()
+    summary = by_cell.summary()
+    assert summary["pos"]["mean"] == pytest.approx(by_cell.scores["pos"].mean(), abs=1e-3)
+
+
+def test_evaluate_agrees_with_explain(explainee, explainer, images):
+    explained = ltx_jax.explain(explainee, images[:2], explainer=explainer, steps=2, slots=1)
+    found = ltx_jax.evaluate(explainee, images[:2], explained.masks, explained.targets)
+    for name, values in explained.scores.items():
+        np.testing.assert_allclose(found.scores[name], values, rtol=1e-4, atol=1e-3)
+
+
+def test_evaluate_knows_the_object(explainee, images):
+    truth = np.zeros((2, 16, 16), bool)
+    truth[:, :8] = True
+    found = ltx_jax.evaluate(explainee, images[:2], truth, targets=[0, 1], truth=truth)
+    assert found.scores["iou"].tolist() == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": np.zeros((2, 4))}, r"masks are float64 of shape \(2, 4\): expected .*\[2,g,h\]"),
+        ({"masks": np.zeros((3, 4, 4))}, r"expected numbers \[2,g,h\]"),
+        ({"masks": np.full((2, 4, 4), np.nan)}, "mask 0 holds values that are no numbers"),
+        ({"targets": [1, 9]}, "classes 0 to 4"),
+        ({"targets": [1, [2, 3]]}, "one target for each mask"),
+        ({"targets": [0, 1], "truth": np.zeros((2, 4, 4), bool)}, "truth is bool of shape"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(explainee, images, change, message):
+    arguments = {"images": images[:2], "masks": np.zeros((2, 4, 4))} | change
+    with pytest.raises(ltx_jax.InputError, match=message):
+        ltx_jax.evaluate(explainee, **arguments)
+
+
+def test_another_explainee_or_rate_compiles_nothing_more(vit_weights, images):
+    """Programs are kept by structure: what need not be static is an argument."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    def explained(**options):
+        explainee = ltx_jax.load_explainee("vit", vit_weights, **TINY_VIT)
+        explainer = ltx_jax.load_explainer(explainee, seed=1)
+        return ltx_jax.explain(explainee, images[:2], explainer=explainer, steps=2, **options)
+
+    explained()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        explained(learning_rate=1e-3, weight_decay=0.5, stop_below=3.0)
+        explained(objective=ltx_jax.Objective(mask_weight=7.0))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+
+
+def test_keywords_and_defaults_are_the_settings():
+    parameters = inspect.signature(ltx_jax.explain).parameters
+    for f in dataclasses.fields(Finetune):
+        if f.name not in ("resume", "schedule_steps"):
+            assert parameters[f.name].default == f.default
+            assert f.metadata["told"] in ltx_jax.explain.__doc__
+    assert parameters["steps"].default == 25

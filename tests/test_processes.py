@@ -9,19 +9,19 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from ltx_jax import run, runtime
+from ltx_jax import runtime
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.store import ResultStore
+from ltx_jax.reporting.lines import Lines
+from ltx_jax.tasks import waiting
 
 
 def command(workdir: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "ltx_jax.main", "--config=configs/demo.py"),
         *("--config.limit=5", "--config.finetune.steps=2", "--config.finetune.slots=1"),
-        *("--config.rivals=()", f"--workdir={workdir}", *more),
+        *("--config.rivals=('gradient_x_input',)", f"--workdir={workdir}", *more),
     ]
 
 
@@ -46,9 +46,16 @@ def test_two_processes_do_what_one_does(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert not list(two.glob("results-*.jsonl"))
     assert (two / "results.jsonl").read_bytes() == (one / "results.jsonl").read_bytes()
-    np.testing.assert_array_equal(np.load(two / "masks.npy"), np.load(one / "masks.npy"))
+    assert not list((two / "scores").glob("*-*.jsonl"))
+    scores = "scores/gradient_x_input.jsonl"
+    assert (two / scores).read_bytes() == (one / scores).read_bytes()
+    masks = sorted(path.name for path in (one / "masks").iterdir())
+    assert masks == sorted(path.name for path in (two / "masks").iterdir())
+    for name in masks:
+        assert (one / "masks" / name).read_bytes() == (two / "masks" / name).read_bytes()
     summary = json.loads((two / "summary.json").read_text())
     assert summary["done"] == 7 and summary["device"].startswith("2 processes of ")
+    assert summary["rivals"].keys() == {"gradient_x_input"}
 
 
 @pytest.mark.parametrize("told", ["automatic", "localhost,0/2", "localhost:1234,0"])
@@ -57,19 +64,19 @@ def test_a_wrong_address_says_what_was_expected(told):
         runtime.join_processes(told)
 
 
-def test_process_0_waits_while_rows_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_POLL", 0.01)
-    stores = [ResultStore.open(tmp_path, {}, 3, (1, 1, 1), process=index) for index in (0, 1)]
-    stores[0].add({0: ({"row": 0}, np.zeros((1, 1, 1)))})
-    stores[1].add({1: ({"row": 1}, np.zeros((1, 1, 1)))})
-    monkeypatch.setattr(run, "_PATIENCE", 0.1)
-    with pytest.raises(InputError, match=r"2 of 3 explanations are done and none has come for"):
-        run.await_others(stores[0])
-    monkeypatch.setattr(run, "_PATIENCE", 60)
-    later = threading.Timer(0.2, stores[1].add, [{2: ({"row": 2}, np.zeros((1, 1, 1)))}])
+def test_a_process_waits_while_rows_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "_POLL", 0.01)
+    first, second = (Lines(tmp_path / "results.jsonl", process) for process in (0, 1))
+    first.append({0: {"row": 0}})
+    second.append({1: {"row": 1}})
+    monkeypatch.setattr(waiting, "_PATIENCE", 0.1)
+    with pytest.raises(InputError, match=r"2 of 3 rows are done and none has come for"):
+        waiting.wait(first, 3)
+    monkeypatch.setattr(waiting, "_PATIENCE", 60)
+    later = threading.Timer(0.2, second.append, [{2: {"row": 2}}])
     later.start()
-    run.await_others(stores[0])
-    assert stores[0].done == {0, 1, 2}
+    waiting.wait(first, 3)
+    assert first.done == {0, 1, 2}
 
 
 def test_one_process_is_ready_by_itself():

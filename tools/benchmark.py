@@ -31,14 +31,18 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from ltx_jax import settings
-from ltx_jax.data.sources import UnreadableImage, iterate
-from ltx_jax.engine.finetune import FinetuneSettings, Start, Task, finetune
+from ltx_jax.data.examples import UnreadableImage, iterate
+from ltx_jax.engine.finetune import MASKS, Start, Task, finetune
 from ltx_jax.engine.memory import lay_out
+from ltx_jax.engine.recipe import Recipe
 from ltx_jax.errors import InputError
+from ltx_jax.files import write_json
 from ltx_jax.progress import compile_clock
-from ltx_jax.reporting.files import write_json
 from ltx_jax.runtime import prepare
+from ltx_jax.settings.configuration import read
+from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.explain import Job, open_job
+from ltx_jax.tasks.inputs import Work
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _AGAINST = flags.DEFINE_bool("against-pytorch", False, "Run the original's loop as well.")
@@ -66,42 +70,41 @@ def main(argv: Sequence[str]) -> int:
     try:
         if _CONFIG.value is None:
             raise InputError("no configuration: give one of configs/")
-        measure(_CONFIG.value)
+        measure(read(_CONFIG.value))
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def measure(config: Any) -> None:
+def measure(settings: Settings) -> None:
     """Measure what was asked for, and print and write it.
 
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    settings.check(config)
-    models = settings.load_models(config)
-    chosen, start = settings.finetune_settings(config, models.explainer)
-    tasks = load_tasks(config, models)
+    job = open_job(settings)
+    tasks = load_tasks(job.work)
     if not tasks:
-        raise InputError(f"none of the images of {config.images} can be read")
+        raise InputError(f"none of the images of {settings.images} can be read")
+    models = parts.Models(job.work.explainee, job.explainer)
     with compile_clock() as clock:
-        chosen, slots, mesh = lay_out(*models, chosen, len(tasks), config.finetune.slots)
-        engine = engine_method(models, chosen, start, slots, mesh)
+        given = models.explainee, models.explainer, job.recipe
+        recipe, slots, mesh = lay_out(*given, len(tasks), settings.finetune.slots)
+        engine = engine_method(models, recipe, job.start, slots, mesh)
         engine(tasks[:1])
     peak = peak_bytes(mesh)
     methods: dict[str, Method] = {"engine": engine}
-    if _PARTS.value and (whole := parts.without_stopping(chosen)) != chosen:
-        methods["engine, not stopping"] = engine_method(models, whole, start, slots, mesh)
+    whole = parts.without_stopping(recipe)
+    if _PARTS.value:
+        methods["engine, not stopping"] = engine_method(models, whole, job.start, slots, mesh)
     if _AGAINST.value:
-        if config.finetune.resume:
-            raise InputError("the PyTorch loop does not resume: leave config.finetune.resume out")
-        methods |= pytorch_methods(models, chosen)
+        methods |= pytorch_methods(job, settings)
     for name in list(methods)[1:]:
         methods[name](tasks[:1])
     figures = report(take_turns(methods, tasks, _TURNS.value), clock.seconds)
     figures["measured"] = {
-        "settings": parts.priced(config),
+        "settings": parts.priced(settings),
         "device": jax.local_devices()[0].device_kind,
         "devices": mesh.size,
     }
@@ -109,7 +112,7 @@ def measure(config: Any) -> None:
     print(f"peak memory: {peak / 2**20:.0f} MiB of {_whose(mesh)}")
     _write(figures)
     if _PARTS.value:
-        figures["step"] = parts.measure(models, chosen, start, slots)
+        figures["step"] = parts.measure(models, recipe, job.start, slots)
         _write(figures)
 
 
@@ -129,17 +132,15 @@ def _whose(mesh: Mesh) -> str:
     return "the process" if mesh.devices.flat[0].platform == "cpu" else "each device"
 
 
-def load_tasks(config: Any, models: settings.Models) -> list[Task]:
-    """The configuration's images with the predicted class to explain."""
-    source = settings.load_source(config)
-    how = models.explainee.preprocessing(config.resize)
+def load_tasks(work: Work) -> list[Task]:
+    """The images with the predicted class to explain."""
     predict = jax.jit(lambda explainee, images: explainee(images))
     tasks = []
-    for row, image in iterate(source, how, range(len(source))):
-        if not isinstance(image, UnreadableImage):
-            picture = image.astype(np.float32) / 255
-            logits = np.asarray(predict(models.explainee, picture[None]))[0]
-            tasks.append(Task(row, picture, np.repeat(logits.argmax(), 2).astype(np.int32), logits))
+    for row, example in iterate(work.source, work.how, range(len(work.source))):
+        if not isinstance(example, UnreadableImage):
+            image = example.as_input()
+            logits = np.asarray(predict(work.explainee, image[None]))[0]
+            tasks.append(Task(row, image, np.repeat(logits.argmax(), 2).astype(np.int32), logits))
     return tasks
 
 
@@ -182,27 +183,33 @@ def report(measured: dict[str, list[Measured]], compile_seconds: float) -> dict[
 
 
 def engine_method(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int, mesh: Mesh
+    models: parts.Models, recipe: Recipe, start: Start | None, slots: int, mesh: Mesh
 ) -> Method:
     """The slot engine on a list of tasks."""
+    selected = MASKS.index("selected")
 
     def run(tasks: Sequence[Task]) -> Measured:
         began = time.perf_counter()
-        done = list(finetune(*models, chosen, tasks, slots, mesh, start))
+        given = models.explainee, models.explainer, recipe
+        done = list(finetune(*given, tasks, slots, mesh, start))
         seconds = time.perf_counter() - began
-        pos = [float(one.agreement[one.mask_steps[1], 0]) for one in done]
-        return Measured(seconds, len(done), sum(one.steps for one in done), pos)
+        scores = [float(one.agreement[one.mask_steps[selected], 0]) for one in done]
+        return Measured(seconds, len(done), sum(one.steps for one in done), scores)
 
     return run
 
 
-def pytorch_methods(models: settings.Models, chosen: FinetuneSettings) -> dict[str, Method]:
+def pytorch_methods(job: Job, settings: Settings) -> dict[str, Method]:
     """The original's loop over single images, lean: nothing but its steps; and PyTorch's best."""
     import pytorch_loop
 
+    if settings.finetune.resume:
+        raise InputError("the PyTorch loop does not resume: leave config.finetune.resume out")
+    explainee = job.work.explainee
+    how = settings.objective, settings.finetune
     return {
-        name: pytorch_loop.method(*models, chosen, Measured, how)
-        for name, how in pytorch_loop.ways(models.explainee).items()
+        name: pytorch_loop.method(explainee, job.explainer, *how, Measured, way)
+        for name, way in pytorch_loop.ways(explainee).items()
     }
 
 

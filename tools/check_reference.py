@@ -25,10 +25,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from torch_archive import read_archive
 
-from ltx_jax.engine.explain import score_pixel_masks
+import ltx_jax
 from ltx_jax.engine.finetune import (
     MASKS,
-    FinetuneSettings,
     Slots,
     Start,
     advance,
@@ -36,17 +35,25 @@ from ltx_jax.engine.finetune import (
     refill,
     start_fresh,
 )
-from ltx_jax.engine.sharding import slot_mesh
+from ltx_jax.engine.recipe import make_recipe
+from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.masks import upsample
-from ltx_jax.loading import load_explainee, load_explainer, load_optimizer
-from ltx_jax.objectives.ltx import Objective, losses
+from ltx_jax.loading.checkpoints import load_optimizer
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.masks.tokens import upsample
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.objectives import losses
+from ltx_jax.runtime import add_in_one_order
+from ltx_jax.settings.sections import Finetune, Objective
 
 Arrays = dict[str, np.ndarray]
-# Masks at every step, losses, POS and NEG (share of entries that differ), DEL and INS in points.
-_MASK, _LOSS, _DIFFERENT, _POINTS = 1e-4, 1e-3, 0.03, 1.0
+# Small multiples of what is seen: untouched masks and logits, losses, POS and NEG (share of entries
+# that differ), DEL and INS in points, ADP and PIC in points.
+_UNTOUCHED, _LOSS, _DIFFERENT, _POINTS, _CONFIDENCE = 5e-6, 2e-4, 0.03, 1.0, 1e-3
+# Masks that were finetuned: a ReLU or the sign of a gradient may fall the other way.
+_MASK = 1e-4
 _STEPS, _PEAK = 12, 1e-3
 _SCHEDULES = {
     "finetune_constant": [_PEAK] * _STEPS,
@@ -56,10 +63,10 @@ _SCHEDULES = {
     ],
 }
 _OBJECTIVES = {
-    "predicted_bce": Objective(50.0),
-    "target_bce": Objective(50.0),
-    "predicted_l1": Objective(30.0, "l1"),
-    "predicted_logits_only": Objective(50.0, logits_only=True),
+    "predicted_bce": Objective(mask_weight=50.0),
+    "target_bce": Objective(mask_weight=50.0),
+    "predicted_l1": Objective(mask_weight=30.0, mask_loss="l1"),
+    "predicted_logits_only": Objective(mask_weight=50.0, logits_only=True),
 }
 
 
@@ -91,6 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    add_in_one_order()
     try:
         rows = list(check(folder))
     except InputError as error:
@@ -164,9 +172,9 @@ def check_network(network: Network) -> Iterator[Row]:
     masks = network.explainer.masks(network.explainer.trained, network.images)
     pixels = upsample(masks, network.explainee.image_size)[:, ::8, ::8]
     for key, ours, limit in (
-        ("explainee_logits", logits, _LOSS),
-        ("token_mask", masks[:, None], _MASK),
-        ("pixel_mask", pixels[:, None], _MASK),
+        ("explainee_logits", logits, _UNTOUCHED),
+        ("token_mask", masks[:, None], _UNTOUCHED),
+        ("pixel_mask", pixels[:, None], _UNTOUCHED),
     ):
         yield Row(f"{network.name} {key}", _worst(ours, network.outputs[key]), limit)
 
@@ -176,8 +184,9 @@ def check_losses(network: Network) -> Iterator[Row]:
     masks = network.explainer.masks(network.explainer.trained, network.images)
     for name, objective in _OBJECTIVES.items():
         targets = network.outputs["labels" if name.startswith("target") else "predicted"]
-        terms = losses(objective, network.explainee, network.images, masks, jnp.asarray(targets))
-        means = [float(term.mean()) for term in terms]
+        weights = objective.weights()
+        total, terms = losses(weights, network.explainee, network.images, masks, targets)
+        means = [float(term.mean()) for term in (total, *(terms[name] for name in weights))]
         yield Row(
             f"{network.name} loss {name}", _worst(means, network.outputs[f"loss/{name}"]), _LOSS
         )
@@ -217,31 +226,29 @@ def finetuned(
     Returns:
       The slots after the last step, and the mask of every step [images,steps,g,h].
     """
-    settings = FinetuneSettings(
-        Objective(50.0), tuple(rates), stop_below=-1.0, stop_above=101.0, chunk=9
-    )
-    explainer = network.explainer.for_slots()
-    start = start or start_fresh(explainer)
+    finetune = Finetune(stop_below=-1.0, stop_above=101.0, chunk=9, lazy_scoring=False)
+    method, numbers = make_recipe(finetune, Objective(mask_weight=50.0))
+    numbers = numbers._replace(learning_rates=jnp.asarray(rates, jnp.float32))
+    explainer, explainee = network.explainer.for_slots(), network.explainee
+    start = start or start_fresh(explainer.trained)
     mask_network = explainer.without_trained()
     classes = network.outputs["predicted"].astype(np.int32)[:, None]
-    logits = np.asarray(jax.jit(network.explainee)(network.images))
+    logits = np.asarray(jax.jit(explainee)(network.images))
     mesh = slot_mesh(1)
-    state = empty_slots(network.explainee, explainer, settings, len(classes), 1, mesh)
+    state = empty_slots(explainee, explainer, numbers, method, len(classes), 1, mesh)
     for slot, task in enumerate(zip(network.images, classes, logits, strict=True)):
-        state = refill(state, mask_network, start, slot, *task, mesh)
+        state = refill(state, explainer, start, *replicate((np.int32(slot), *task), mesh), mesh)
     masks = []
     for _ in rates:
-        state = advance(state, network.explainee, mask_network, start.step, settings, mesh)
+        state = advance(state, explainee, mask_network, start.step, numbers, method, mesh)
         masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
     return state, np.stack(masks, 1)
 
 
 def scores(network: Network, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """The six scores of token masks for the predicted class."""
-    pixels = upsample(masks, network.explainee.image_size)
-    targets = jnp.asarray(network.outputs["predicted"], jnp.int32)
-    found = score_pixel_masks(network.explainee, network.images, pixels, targets, chunk=9)
-    return {name: np.asarray(values) for name, values in found.items()}
+    """The scores of token masks for the predicted class."""
+    targets = network.outputs["predicted"].tolist()
+    return ltx_jax.evaluate(network.explainee, network.images, masks, targets, chunk=9).scores
 
 
 def check_confidence(network: Network) -> Iterator[Row]:
@@ -250,7 +257,7 @@ def check_confidence(network: Network) -> Iterator[Row]:
     found = scores(network, np.asarray(masks))
     for name in ("adp", "pic"):
         error = _worst(found[name].mean(), network.outputs[name])
-        yield Row(f"{network.name} {name.upper()} (points)", error, _POINTS)
+        yield Row(f"{network.name} {name.upper()} (points)", error, _CONFIDENCE)
 
 
 def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[Row]:
@@ -264,8 +271,8 @@ def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[
     explainer = load_explainer(network.explainee, checkpoint=scratch / "checkpoint.safetensors")
     saved = load_optimizer(scratch / "checkpoint.safetensors", explainer)
     masks = explainer.masks(explainer.trained, network.images)
-    yield Row("checkpoint token_mask", _worst(masks[:, None], expected["token_mask"]), _MASK)
-    start = Start(explainer.trained, saved.moments, jnp.int32(saved.step))
+    yield Row("checkpoint token_mask", _worst(masks[:, None], expected["token_mask"]), _UNTOUCHED)
+    start = Start(saved.moments, jnp.int32(saved.step))
     resumed = network._replace(explainer=explainer)
     # One step at the checkpoint's rate; the second mask shows what it did to the first image.
     state, after = finetuned(resumed, [saved.learning_rate, 0.0], start)

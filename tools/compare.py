@@ -2,32 +2,42 @@
 
 python tools/compare.py RUN OTHER
 
-RUN and OTHER are work directories of finished runs. For each kind of mask the table gives the
-scores of RUN (means in percent), and what OTHER adds to them: the mean of the paired differences
-with its standard error over the images; then within what half of the masks lie, and all of them.
-Images that only one of them has, or of which they explain different classes, are left out.
+RUN and OTHER are work directories of finished runs. For each method that both have, rivals
+included, the table gives the scores of RUN (means), and what OTHER adds to them: the mean of the
+paired differences with its standard error over the images; then within what half of the masks lie,
+and all of them. Images that only one of them has, or of which they explain different classes, are
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ltx_jax.engine.explain import SCORES
-from ltx_jax.engine.finetune import MASKS
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.store import MASK_FILE, read_records
+from ltx_jax.metrics import SCORES
+from ltx_jax.reporting.lines import Record
+from ltx_jax.reporting.store import ResultStore
+
+_WIDTH = 22  # of a column of scores
 
 
 class Run(NamedTuple):
-    """The explanations of a work directory: records, and masks [n,4,g,h], in order of rows."""
+    """The explanations of a work directory, in order of rows: records, and of each method the masks
+    [rows,…] of the whole run."""
 
-    records: list[dict[str, Any]]
-    masks: np.ndarray
+    records: list[Record]
+    masks: dict[str, np.ndarray]
+
+    def values(self, method: str, score: str) -> np.ndarray:
+        """A score of each explanation [n]; NaN where it is not known."""
+        found = [record.get(method, {}).get(score) for record in self.records]
+        return np.array(found, np.float64)
 
 
 def main() -> int:
@@ -45,68 +55,96 @@ def main() -> int:
 
 
 def paired(first: Path, second: Path) -> tuple[Run, Run]:
-    """The two runs, cut to the images of which both explain the same class.
+    """The two runs, cut to the methods that both have and the images of which both explain the same
+    class.
 
     Raises:
       InputError: where one is no work directory, or they explain other images.
     """
-    (records, masks), (others, other_masks) = map(_read, (first, second))
-    if masks.shape[1:] != other_masks.shape[1:]:
-        raise InputError(
-            f"masks are {masks.shape[1:]} in {first} and {other_masks.shape[1:]} in {second}: give "
-            "two runs with masks of one size"
-        )
-    rows = sorted(records.keys() & others.keys())
-    for row in rows:
-        asked, answered = records[row]["image"], others[row]["image"]
-        if asked != answered:
+    stores = ResultStore.find(first), ResultStore.find(second)
+    methods = [name for name in stores[0].names() if name in stores[1].names()]
+    run, other = (_read(store, methods) for store in stores)
+    for name in methods:
+        shape, other_shape = (one.masks[name].shape[1:] for one in (run, other))
+        if shape != other_shape:
             raise InputError(
-                f"row {row} is {asked} in {first} and {answered} in {second}: give two runs on the "
-                "same images"
+                f"masks called {name} are {shape} in {first} and {other_shape} in {second}: give "
+                "two runs with masks of one size"
             )
-    rows = [row for row in rows if records[row]["class"] == others[row]["class"]]
-    if len(rows) < 2:
+    both = _shared(run.records, other.records)
+    for one, another in both:
+        if one["image"] != another["image"]:
+            raise InputError(
+                f"row {one['row']} is {one['image']} in {first} and {another['image']} in {second}:"
+                " give two runs on the same images"
+            )
+    both = [(one, another) for one, another in both if one["class"] == another["class"]]
+    if len(both) < 2:
         raise InputError(
-            f"{first} and {second} share {len(rows)} explanations: give two finished runs"
+            f"{first} and {second} share {len(both)} explanations: give two finished runs"
         )
-    return (
-        Run([records[row] for row in rows], masks[rows]),
-        Run([others[row] for row in rows], other_masks[rows]),
-    )
+    records, others = map(list, zip(*both, strict=True))
+    return run._replace(records=records), other._replace(records=others)
 
 
 def comparison(run: Run, other: Run) -> str:
     """What the docstring of this file says, as text."""
-    n = len(run.records)
-    columns = "".join(f"{score.upper():>20}" for score in SCORES)
-    lines = [f"{'':9}{columns}{'masks apart: half, all':>26}"]
-    apart = np.abs(run.masks - other.masks).max((2, 3))
-    for k, mask in enumerate(MASKS):
-        cells = ""
-        for score in SCORES:
-            before, after = (
-                np.array([record[mask][score] for record in records])
-                for records in (run.records, other.records)
-            )
-            added = after - before
-            error = added.std(ddof=1) / n**0.5
-            cells += f"{f'{before.mean():.2f} {added.mean():+.2f} ± {error:.2f}':>20}"
-        within = f"{np.median(apart[:, k]):.1e}, {apart[:, k].max():.1e}"
-        lines.append(f"{mask:9}{cells}{within:>26}")
+    scores = [score for score in SCORES.values() if _both_know(run, other, score.name)]
+    width = max(map(len, run.masks), default=0)
+    columns = "".join(f"{score.title:>{_WIDTH}}" for score in scores)
+    lines = [f"{'':{width}}{columns}{'masks apart: half, all':>26}"]
+    for method in run.masks:
+        cells = "".join(
+            f"{_added(run.values(method, score.name), other.values(method, score.name)):>{_WIDTH}}"
+            for score in scores
+        )
+        lines.append(f"{method:{width}}{cells}{_apart(run, other, method):>26}")
     both = zip(run.records, other.records, strict=True)
-    same = sum(before["steps"] == after["steps"] for before, after in both)
+    same = sum(before.get("steps") == after.get("steps") for before, after in both)
+    n = len(run.records)
     return "\n".join([*lines, f"{n} explanations, {same} of them with the same number of steps"])
 
 
-def _read(directory: Path) -> tuple[dict[int, dict[str, Any]], np.ndarray]:
-    try:
-        records = read_records(directory)
-        masks = np.load(directory / MASK_FILE, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{directory} holds no run ({error}): give the work directory of a finished one"
-        ) from error
-    return {record["row"]: record for record in records if "skipped" not in record}, masks
+def _shared(records: Sequence[Record], others: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """The records of the rows that are in both."""
+    by_row = {record["row"]: record for record in others}
+    return [(one, by_row[one["row"]]) for one in records if one["row"] in by_row]
+
+
+def _both_know(run: Run, other: Run, score: str) -> bool:
+    return any(
+        np.isfinite(run.values(method, score) - other.values(method, score)).any()
+        for method in run.masks
+    )
+
+
+def _added(before: np.ndarray, after: np.ndarray) -> str:
+    """Mean and paired difference, over the images of which both are known."""
+    added = after - before
+    known = np.isfinite(added)
+    n = int(known.sum())
+    if n < 2:
+        return "–"
+    error = added[known].std(ddof=1) / n**0.5
+    return f"{before[known].mean():.2f} {added[known].mean():+.2f} ± {error:.2f}"
+
+
+def _apart(run: Run, other: Run, method: str) -> str:
+    """The greatest difference within each mask: the median and the greatest of all."""
+    masks, others = run.masks[method], other.masks[method]
+    rows = [record["row"] for record in run.records]
+    apart = np.array([np.abs(masks[row] - others[row]).max() for row in rows])
+    known = apart[np.isfinite(apart)]
+    return f"{np.median(known):.1e}, {known.max():.1e}" if len(known) else "–"
+
+
+def _read(store: ResultStore, methods: list[str]) -> Run:
+    records = store.joined(store.records(), methods)
+    done = [record for record in records if "skipped" not in record]
+    # As they stand in the records; those without scores last.
+    places = list(done[0]) if done else []
+    ordered = sorted(methods, key=lambda name: (name not in places, [*places, name].index(name)))
+    return Run(done, {name: store.masks(name).load() for name in ordered})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch_archive import read_archive
 
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.files import write_bytes
+from ltx_jax.files import write_bytes
 
 # Where checkpoints keep their state dict.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")

@@ -24,20 +24,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from safetensors.numpy import save
 
+from ltx_jax import (
+    Explainee,
+    Explainer,
+    Objective,
+    evaluate,
+    load_explainee,
+    load_explainer,
+    save_explainer,
+)
 from ltx_jax.data.scenes import CLASSES, Scene, scenes
-from ltx_jax.engine.explain import score_pixel_masks
-from ltx_jax.engine.pretrain import PretrainSettings, create_train_state, train_step
-from ltx_jax.explainee import Explainee, normalised
-from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.masks import interpolation_matrix, upsample
-from ltx_jax.loading import load_explainee, load_explainer, save_explainer
-from ltx_jax.metrics.segmentation import intersection_over_union
+from ltx_jax.engine.pretraining import ltx_loss
+from ltx_jax.engine.sharding import replicate
+from ltx_jax.engine.training import (
+    create_train_state,
+    data_mesh,
+    train_step,
+    warmup_then_decay,
+)
+from ltx_jax.masks.tokens import interpolation_matrix, upsample
+from ltx_jax.models.layers import normalised
 from ltx_jax.models.registry import HALF
 from ltx_jax.models.vit import VisionTransformer
-from ltx_jax.objectives.ltx import Objective
 from ltx_jax.weights.state_dict import Variables, to_state_dict
 from ltx_jax.weights.tables import vision_transformer
 
@@ -262,27 +274,29 @@ def enlarge_positions(params: Variables, small: int, large: int) -> Variables:
 def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explainer:
     """Pretrain the explainer on the classes that the explainee predicts, and write it."""
     explainer = load_explainer(explainee, head_bias=recipe.head_bias)
-    settings = PretrainSettings(
-        Objective(mask_weight=recipe.mask_weight),
-        learning_rate=recipe.explainer_learning_rate,
-        schedule_steps=recipe.explainer_batches,
-    )
-    state = create_train_state(explainer, settings)
-    predicted = jnp.full(recipe.batch_size, -1, jnp.int32)
+    mesh, steps = data_mesh(recipe.batch_size), recipe.explainer_batches
+    weights = Objective(mask_weight=recipe.mask_weight).weights()
+    given = replicate((explainee, explainer.without_trained(), weights), mesh)
+    schedule = warmup_then_decay(recipe.explainer_learning_rate, steps // 5, steps)
+    rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
+    optimizers = [Partial(optax.adamw, rate, weight_decay=0.01) for rate in rates]
+    state = create_train_state(explainer.trained, {}, optimizers[0], mesh)
+    targets = np.full(recipe.batch_size, -1, np.int32)
 
     def draw(size: int, number: int) -> Scene:
         return scenes(EXPLAINER_SEED, size, first=number * size)
 
-    batches = ahead(draw, recipe.batch_size, recipe.explainer_batches)
-    losses = []
-    for number, drawn in enumerate(batches, start=1):
-        images = unit(drawn.image)
-        state, loss = train_step(state, explainee, explainer, images, predicted, settings)
-        losses.append(loss)
-        if number % 50 == 0:
-            recent = np.array(losses[-50:], np.float32).mean(0).round(3).tolist()
-            print(f"explainer: batch {number}, loss, prediction and mask {recent}", flush=True)
-    save_explainer(path, explainer, state.trained)
+    losses: list[Any] = []
+    batches = ahead(draw, recipe.batch_size, steps)
+    for optimizer, drawn in zip(optimizers, batches, strict=True):
+        batch = {"images": np.asarray(unit(drawn.image)), "targets": targets}
+        loss = Partial(ltx_loss, *given)
+        state, metrics = train_step(state, batch, jax.random.key(0), loss, optimizer, mesh)
+        losses.append(metrics["total"])
+        if len(losses) % 50 == 0:
+            recent = np.mean(jax.device_get(losses[-50:]))
+            print(f"explainer: batch {len(losses)}, loss {recent:.3f}", flush=True)
+    save_explainer(path, explainer, state.params)
     return load_explainer(explainee, checkpoint=path)
 
 
@@ -303,19 +317,15 @@ def accuracy(explainee: Explainee, count: int) -> dict[str, float]:
 
 
 def mask_figures(explainee: Explainee, explainer: Explainer, count: int) -> dict[str, float]:
-    """The pretrained masks on unseen single objects: six scores, IoU and mean of the mask."""
+    """The pretrained masks on unseen single objects: their scores, and the mean of the mask."""
     columns: dict[str, list[np.ndarray]] = {}
     draw = jax.jit(lambda images: explainer.masks(explainer.trained, images))
     for drawn in unseen(count, (1, 1)):
-        images, labels = unit(drawn.image), drawn.labels.argmax(-1)
-        pixel_masks = upsample(draw(images), explainee.image_size)
-        chosen = explainee(images).argmax(-1)
-        scores = score_pixel_masks(explainee, images, pixel_masks, chosen, chunk=72)
+        labels, masks = drawn.labels.argmax(-1), np.asarray(draw(unit(drawn.image)))
         truth = drawn.masks[np.arange(len(labels)), labels]
-        pairs = zip(np.asarray(pixel_masks), truth, strict=True)
-        overlap = [intersection_over_union(*pair) for pair in pairs]
-        found = {**scores, "iou": np.array(overlap), "mean": pixel_masks.mean((1, 2))}
-        for name, column in found.items():
+        found = evaluate(explainee, drawn.image, masks, labels, truth=truth, chunk=72)
+        pixels = upsample(masks, explainee.image_size)
+        for name, column in {**found.scores, "mean": pixels.mean((1, 2))}.items():
             columns.setdefault(name, []).append(np.asarray(column))
     return {name: round(float(np.concatenate(parts).mean()), 4) for name, parts in columns.items()}
 

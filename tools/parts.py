@@ -13,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from counting import operations
 
-from ltx_jax import settings
 from ltx_jax.engine import adamw
 from ltx_jax.engine.finetune import (
-    FinetuneSettings,
     Slots,
     Start,
     Task,
@@ -24,18 +22,29 @@ from ltx_jax.engine.finetune import (
     empty_slots,
     finetune,
     refill,
+    start_fresh,
 )
 from ltx_jax.engine.memory import bytes_free, bytes_needed
-from ltx_jax.engine.sharding import slot_mesh
+from ltx_jax.engine.recipe import Recipe
+from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee, in_chunks
-from ltx_jax.explainers.explainer import Explainer, Leaves, slot_axes
-from ltx_jax.explainers.masks import upsample
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves, Moments
+from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.layers import precision
-from ltx_jax.objectives.ltx import losses
+from ltx_jax.objectives import losses
+from ltx_jax.settings.sections import Settings
 
 _REPEATS = 10
+
+
+class Models(NamedTuple):
+    """The two networks of a run."""
+
+    explainee: Explainee
+    explainer: Explainer
 
 
 class Part(NamedTuple):
@@ -47,13 +56,11 @@ class Part(NamedTuple):
     bytes: int
 
 
-def measure(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, slots: int
-) -> dict[str, Any]:
+def measure(models: Models, recipe: Recipe, start: Start | None, slots: int) -> dict[str, Any]:
     """Time the parts of a step on one device, and the whole step; prints a table.
 
     Args:
-      models, chosen, start: of the configuration.
+      models, recipe, start: of the configuration.
       slots: side by side.
 
     Returns:
@@ -64,15 +71,17 @@ def measure(
     """
     matrix, copy = ceilings(models.explainee.architecture)
     # Every step in full, as the parts and the count have it.
-    chosen = replace(without_stopping(chosen), lazy=False)
+    recipe = without_stopping(recipe)
+    recipe = recipe._replace(method=replace(recipe.method, lazy=False))
+    start = start or start_fresh(models.explainer.trained)
     needed, twice = (
-        bytes_needed(*models, chosen, count, slot_mesh(1)) for count in (slots, 2 * slots)
+        bytes_needed(*models, recipe, count, slot_mesh(1)) for count in (slots, 2 * slots)
     )
     if needed is None:
         raise InputError(f"{slots} slots in full steps do not fit: set config.finetune.slots lower")
     tasks = one_task_a_slot(models, slots)
-    parts = time_parts(models, chosen, start, tasks)
-    whole, loop = time_whole(models, chosen, start, tasks)
+    parts = time_parts(models, recipe, start, tasks)
+    whole, loop = time_whole(models, recipe, start, tasks)
     # Where twice as many cannot be planned: with its share of what does not grow with the slots.
     each = needed / slots if twice is None else (twice - needed) / slots
     figures = {
@@ -91,27 +100,27 @@ def measure(
     return figures
 
 
-def priced(config: Any) -> dict[str, Any]:
+def priced(settings: Settings) -> dict[str, Any]:
     """The settings that decide what an image-step costs, in JSON's types."""
-    explainer, finetune = config.explainer, config.finetune
+    explainer, finetune = settings.explainer, settings.finetune
     told = {
-        "explainee": config.explainee.name,
-        "explainee sizes": config.explainee.sizes.to_dict(),
+        "explainee": settings.explainee.name,
+        "explainee sizes": settings.explainee.sizes,
         "explainer": explainer.name,
-        "explainer sizes": explainer.sizes.to_dict(),
+        "explainer sizes": explainer.sizes,
         "trained": [explainer.trained, explainer.frozen_blocks, explainer.lora_rank],
         "moments": [finetune.first_moment, finetune.second_moment],
         "lazy_scoring": finetune.lazy_scoring,
-        "compute_dtype": config.compute_dtype,
-        "attention": config.attention,
+        "compute_dtype": settings.compute_dtype,
+        "attention": settings.attention,
     }
     return dict(json.loads(json.dumps(told)))
 
 
-def without_stopping(chosen: FinetuneSettings) -> FinetuneSettings:
-    """The settings with a limit that no score reaches."""
-    pos = chosen.optimize == "pos"
-    return replace(chosen, stop_below=-1.0) if pos else replace(chosen, stop_above=101.0)
+def without_stopping(recipe: Recipe) -> Recipe:
+    """The recipe with a limit that no score reaches."""
+    limit = jnp.float32(-1 if recipe.method.most_relevant_first else 101)
+    return recipe._replace(numbers=recipe.numbers._replace(stop_at=limit))
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -152,7 +161,7 @@ def ceilings(architecture: Any) -> tuple[float, float]:
     return 2 * n**3 / product, 2 * 4 * length / copied
 
 
-def one_task_a_slot(models: settings.Models, slots: int) -> list[Task]:
+def one_task_a_slot(models: Models, slots: int) -> list[Task]:
     """Random images with the predicted class."""
     explainee = models.explainee
     images = np.random.default_rng(0).random((slots, *explainee.image_size, 3), np.float32)
@@ -161,35 +170,36 @@ def one_task_a_slot(models: settings.Models, slots: int) -> list[Task]:
     return [Task(slot, images[slot], classes[slot], logits[slot]) for slot in range(slots)]
 
 
-def time_parts(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
-) -> list[Part]:
+def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Task]) -> list[Part]:
     """Each part of a step of these slots by itself."""
-    state = filled(models, chosen, start, tasks)
+    method, numbers = recipe
+    state = filled(models, recipe, start, tasks)
     # Weights and images are arguments, as in the engine: compiled in, they would be constants.
-    network, given = models.explainer.for_slots().without_trained(), (models.explainee, state)
-    axes = slot_axes(state.trained)
+    network = models.explainer.for_slots().without_trained()
+    given = models.explainee, state, numbers
+    axes = {path: network.slot_axis(path) for path in state.trained}
     parameters = sum(leaf.nbytes for leaf in state.trained.values())
     moments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.moments))
 
     def draw(trained: Leaves, network: Explainer, prefix: jax.Array) -> jax.Array:
-        return jax.vmap(network.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
+        raw = jax.vmap(network.draw, in_axes=(axes, 0))(trained, prefix[:, None])
+        return activate(raw[:, 0, 0], network.activation)
 
-    def fit(masks: jax.Array, explainee: Explainee, state: Slots) -> jax.Array:
+    def fit(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> jax.Array:
         items = state.images, masks, state.classes[:, 0]
-        terms = in_chunks(
-            lambda item: losses(chosen.objective, explainee, *item), items, chosen.chunk
-        )
-        return terms.total.sum()
+        return in_chunks(
+            lambda item: losses(numbers.weights, explainee, *item)[0], items, method.chunk
+        ).sum()
 
-    def score(masks: jax.Array, explainee: Explainee, state: Slots) -> Any:
+    def score(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> Any:
         pixels = upsample(masks, state.images.shape[1:3])
-        order = state.classes, state.logits, chosen.optimize == "pos"
-        return perturbation_areas(explainee, state.images, pixels, *order, chosen.chunk)
+        order = state.classes, state.logits, method.most_relevant_first
+        return perturbation_areas(explainee, state.images, pixels, *order, method.chunk)
 
-    def update(trained: Leaves, moments: adamw.Moments) -> Any:
+    def update(trained: Leaves, moments: Moments) -> Any:
         count, rate = jnp.ones(len(tasks), jnp.int32), jnp.full(len(tasks), 1e-3)
-        return adamw.update(chosen.adamw, trained, trained, moments, count, rate, axes)
+        decay = jnp.float32(0.01)
+        return adamw.update(method.adamw, trained, trained, moments, count, rate, decay, axes)
 
     drawing = state.trained, network, state.prefix
     masks = jax.jit(draw)(*drawing)
@@ -211,36 +221,35 @@ def time_parts(
 
 
 def time_whole(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
+    models: Models, recipe: Recipe, start: Start, tasks: Sequence[Task]
 ) -> tuple[float, float]:
     """Seconds of a whole step of these slots, and what the engine's loop adds to it."""
-    state, mesh = filled(models, chosen, start, tasks), slot_mesh(1)
-    network = models.explainer.for_slots().without_trained()
+    state, mesh = filled(models, recipe, start, tasks), slot_mesh(1)
+    network, (method, numbers) = models.explainer.for_slots().without_trained(), recipe
     steps = []
-    for _ in range(1 + chosen.steps):
+    for _ in range(1 + recipe.steps):
         began = time.perf_counter()
-        state = advance(state, models.explainee, network, start.step, chosen, mesh)
+        state = advance(state, models.explainee, network, start.step, numbers, method, mesh)
         jax.block_until_ready(state)
         steps.append(time.perf_counter() - began)
     step = float(np.median(steps[1:]))  # the first may compile
     del state  # the engine makes its own, as large
-    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))  # as this may
+    list(finetune(*models, recipe, tasks, len(tasks), mesh, start))  # as this may
     began = time.perf_counter()
-    list(finetune(*models, chosen, tasks, len(tasks), mesh, start))
-    added = time.perf_counter() - began - chosen.steps * step
-    return step, added / chosen.steps
+    list(finetune(*models, recipe, tasks, len(tasks), mesh, start))
+    added = time.perf_counter() - began - recipe.steps * step
+    return step, added / recipe.steps
 
 
-def filled(
-    models: settings.Models, chosen: FinetuneSettings, start: Start, tasks: Sequence[Task]
-) -> Slots:
+def filled(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Task]) -> Slots:
     """Slots on one device, each with its task."""
     network, mesh = models.explainer.for_slots(), slot_mesh(1)
-    start = start._replace(moments=adamw.kept(chosen.adamw, start.moments))
-    state = empty_slots(models.explainee, network, chosen, len(tasks), 2, mesh)
+    method, numbers = recipe
+    start = start._replace(moments=adamw.kept(method.adamw, start.moments))
+    state = empty_slots(models.explainee, network, numbers, method, len(tasks), 2, mesh)
     for slot, task in enumerate(tasks):
-        given = task.image, task.classes, task.logits
-        state = refill(state, network.without_trained(), start, jnp.int32(slot), *given, mesh)
+        given = replicate((jnp.int32(slot), task.image, task.classes, task.logits), mesh)
+        state = refill(state, network, start, *given, mesh)
     return state
 
 

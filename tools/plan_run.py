@@ -29,10 +29,12 @@ from parts import priced
 
 from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.explainer import Leaves, MaskNetwork, join, split
-from ltx_jax.loading import with_trained
+from ltx_jax.explainers.leaves import Leaves, Moments, join, split
+from ltx_jax.loading.explainers import mask_network
 from ltx_jax.metrics.perturbation import FRACTIONS
 from ltx_jax.models.registry import architecture
+from ltx_jax.settings.configuration import read
+from ltx_jax.settings.sections import Settings
 from ltx_jax.weights.state_dict import shapes_of
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -84,30 +86,33 @@ class Measured(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Print the plan; 2 where the configuration cannot be used."""
     del argv
-    config = _CONFIG.value
     try:
-        if config is None:
+        if _CONFIG.value is None:
             raise InputError("no configuration: give one of configs/")
+        config = _CONFIG.value
+        # No image is read: whatever they are, the step is the same.
+        config.images = config.images or "any"
+        settings = read(config)
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
-        step = count_step(config)
+        step = count_step(settings)
         measured = None
         if _MEASURED.value is not None:
-            measured = read_measured(_MEASURED.value, config, DEVICES[_DEVICE.value])
+            measured = read_measured(_MEASURED.value, settings, DEVICES[_DEVICE.value])
     except InputError as error:
         print(f"plan_run: {error}", file=sys.stderr)
         return 2
-    print(plan(config, step, measured, DEVICES[_DEVICE.value]))
+    print(plan(settings, step, measured, DEVICES[_DEVICE.value]))
     return 0
 
 
-def plan(config: Any, step: Step, measured: Measured | None, device: Device) -> str:
+def plan(settings: Settings, step: Step, measured: Measured | None, device: Device) -> str:
     """The plan in words."""
-    speed = device.bfloat16 if config.compute_dtype == "bfloat16" else device.float32
+    speed = device.bfloat16 if settings.compute_dtype == "bfloat16" else device.float32
     at_best = step.operations / speed + step.bytes / device.bandwidth
     basis = f"at {_REACHED.value:.0%} of the data sheet's speed"
     if measured is None:
-        measured = Measured(at_best / _REACHED.value, config.finetune.steps, None)
+        measured = Measured(at_best / _REACHED.value, settings.finetune.steps, None)
     else:
         basis = "measured"
     slot_bytes = measured.slot_bytes or step.slot_bytes
@@ -115,7 +120,8 @@ def plan(config: Any, step: Step, measured: Measured | None, device: Device) -> 
     steps = _STEPS.value or measured.steps
     hours = _IMAGES.value * steps * measured.seconds / _DEVICES.value / 3600
     lines = [
-        f"{config.explainee.name} in {config.compute_dtype} on {_DEVICES.value} × {_DEVICE.value}",
+        f"{settings.explainee.name} in {settings.compute_dtype} on {_DEVICES.value} × "
+        f"{_DEVICE.value}",
         f"an image-step: {step.operations / 1e9:.3g} GFLOP, {step.bytes / 1e9:.3g} GB; at best "
         f"{1e3 * at_best:.3g} ms, {basis} {1e3 * measured.seconds:.3g} ms",
         f"memory: {slot_bytes / 1e9:.3g} GB a slot{besides}; fewer than "
@@ -128,7 +134,7 @@ def plan(config: Any, step: Step, measured: Measured | None, device: Device) -> 
     return "\n".join(lines)
 
 
-def read_measured(path: str, config: Any, device: Device) -> Measured:
+def read_measured(path: str, settings: Settings, device: Device) -> Measured:
     """Figures that `tools/benchmark.py` wrote.
 
     Raises:
@@ -142,7 +148,7 @@ def read_measured(path: str, config: Any, device: Device) -> Measured:
         raise InputError(
             f"no figures in {path} ({error!r}): make them with tools/benchmark.py --json={path}"
         ) from error
-    for setting, wanted in priced(config).items():
+    for setting, wanted in priced(settings).items():
         if found.get(setting) != wanted:
             raise InputError(
                 f"{path} was measured with {setting} {found.get(setting)}, the plan is for "
@@ -160,22 +166,20 @@ def read_measured(path: str, config: Any, device: Device) -> Measured:
     )
 
 
-def count_step(config: Any) -> Step:
+def count_step(settings: Settings) -> Step:
     """Count one image-step of a configuration from shapes alone.
 
     Raises:
       InputError: for an unknown network, or a part of it that cannot be trained.
     """
-    chosen = config.explainer
-    sizes = {name: size for name, size in config.explainee.sizes.items() if size is not None}
-    explainee = architecture(config.explainee.name, **sizes)
+    chosen = settings.explainer
+    explainee = architecture(settings.explainee.name, **settings.explainee.sizes)
     backbone = explainee if chosen.name is None else architecture(chosen.name, **chosen.sizes)
-    backbone = backbone.with_module(num_classes=0)
-    backbone = with_trained(backbone, chosen.trained, chosen.frozen_blocks, chosen.lora_rank)
+    backbone, masks = mask_network(backbone.with_module(num_classes=0), chosen)
     network = explainee.module
-    masks = MaskNetwork(backbone.module, backbone.mask_head, trained=chosen.trained)
-    image = jax.ShapeDtypeStruct((1, *explainee.size, 3), jnp.float32)
-    weights, variables = shapes_of(network, explainee.size), shapes_of(masks, backbone.size)
+    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
+    weights = shapes_of(network, explainee.size, explainee.channels)
+    variables = shapes_of(masks, backbone.size, backbone.channels)
     prefix = jax.eval_shape(lambda v, x: masks.apply(v, x, method="prefix"), variables, image)
     trained, frozen = jax.eval_shape(lambda v: split(v, chosen.trained), variables)
 
@@ -186,10 +190,8 @@ def count_step(config: Any) -> Step:
     def draw(trained: Leaves, frozen: Leaves, prefix: jax.Array) -> jax.Array:
         return jnp.sum(jnp.asarray(masks.apply(join(trained, frozen), prefix, method="draw")))
 
-    optimizer = adamw.AdamW(
-        first_moment=config.finetune.first_moment, second_moment=config.finetune.second_moment
-    )
-    kept = jax.eval_shape(lambda t: adamw.kept(optimizer, adamw.Moments(t, t)), trained)
+    optimizer = adamw.AdamW(settings.finetune.first_moment, settings.finetune.second_moment)
+    kept = jax.eval_shape(lambda t: adamw.kept(optimizer, Moments(t, t)), trained)
     parameters, moments = _bytes(trained), _bytes(kept)
     return Step(
         operations=len(FRACTIONS) * operations(classify, image, weights)

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from ltx_jax.engine.finetune import FinetuneSettings, Task
+from ltx_jax.engine.finetune import Task
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
-from ltx_jax.explainers.explainer import Explainer, join
-from ltx_jax.loading import explainer_table
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import join
 from ltx_jax.models.densenet import DenseNet
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.resnet import ResNet
 from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
+from ltx_jax.settings.sections import Finetune, Objective
 from ltx_jax.weights.state_dict import to_state_dict
 
 # Images in [0,1] to logits, or to masks.
@@ -111,9 +112,7 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
             "the PyTorch loop trains the whole of an explainer of the explainee's own kind: leave "
             "explainer.name, explainer.trained and explainer.frozen_blocks as they are"
         )
-    state = to_state_dict(
-        join(explainer.trained, explainer.frozen), explainer_table(explainer.architecture)
-    )
+    state = to_state_dict(join(explainer.trained, explainer.frozen), explainer.table())
     ours = to_state_dict(explainee.params, own.table(own.module))
     masks: Any
     if isinstance(own.module, VisionTransformer):
@@ -186,14 +185,19 @@ def ways(explainee: Explainee) -> dict[str, How]:
 
 
 def method(
-    explainee: Explainee, explainer: Explainer, chosen: FinetuneSettings, result: Any, how: How
+    explainee: Explainee,
+    explainer: Explainer,
+    objective: Objective,
+    chosen: Finetune,
+    result: Any,
+    how: How,
 ) -> Callable[[Sequence[Task]], Any]:
     """The loop over a list of tasks; gives `result(seconds, images, steps, scores)`.
 
     Runs on the device that JAX runs on.
 
     Args:
-      explainee, explainer, chosen: ours, whose weights and settings it takes.
+      explainee, explainer, objective, chosen: ours, whose weights and settings it takes.
       result: makes the result.
       how: see `How`.
 
@@ -201,8 +205,8 @@ def method(
       InputError: as `load`; for another objective than the default; or where JAX has a GPU and
         PyTorch has none.
     """
-    objective = chosen.objective
-    if objective.mask_loss != "bce" or objective.logits_only or objective.counterfactual:
+    further = any(objective.terms.values())
+    if further or objective.mask_loss != "bce" or objective.logits_only or objective.counterfactual:
         raise InputError("the PyTorch loop has the default objective alone: leave the others out")
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
@@ -215,9 +219,10 @@ def method(
     classify, draw = classifier, network
     if how.compiled:
         classify, draw = torch.compile(classifier), torch.compile(network)
+    shown = explainer.architecture.preprocessing
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-        for values in (explainer.mean, explainer.std)
+        for values in (shown.mean, shown.std)
     )
 
     def typed(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -233,7 +238,8 @@ def method(
         for task in tasks:
             network.load_state_dict(start)
             image = torch.tensor(task.image, device=device).permute(2, 0, 1)[None]
-            scores = finetune(typed(classify), typed(draw), trained, image, chosen, how.batched)
+            networks = typed(classify), typed(draw)
+            scores = finetune(*networks, trained, image, objective, chosen, how.batched)
             steps += len(scores)
             best.append(min(scores) if chosen.optimize == "pos" else max(scores))
         return result(time.perf_counter() - began, len(tasks), steps, best)
@@ -246,14 +252,17 @@ def finetune(
     network: Network,
     trained: list[torch.nn.Parameter],
     image: torch.Tensor,
-    chosen: FinetuneSettings,
+    objective: Objective,
+    chosen: Finetune,
     batched: bool,
 ) -> list[float]:
     """One image: the POS (or NEG) of each step's mask until one is good enough."""
-    optimizer = torch.optim.AdamW(trained, weight_decay=chosen.adamw.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trained, lr=chosen.learning_rate, weight_decay=chosen.weight_decay
+    )
     scores: list[float] = []
     unmasked = None
-    for rate in chosen.learning_rates:
+    for _ in range(chosen.steps):
         if unmasked is None or not batched:
             with torch.no_grad():
                 unmasked = classifier(image)
@@ -263,9 +272,7 @@ def finetune(
         fit = functional.cross_entropy(classifier(image * pixels), target)
         area = functional.binary_cross_entropy_with_logits(mask, torch.zeros_like(mask))
         optimizer.zero_grad()
-        (fit + chosen.objective.mask_weight * area).backward()
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        (fit + objective.mask_weight * area).backward()
         optimizer.step()
         most_relevant_first = chosen.optimize == "pos"
         order = pixels.detach() if most_relevant_first else -pixels.detach()

@@ -1,42 +1,46 @@
-"""Integrated gradients (Sundararajan et al. 2017), for any explainee."""
+"""Integrated gradients (Sundararajan, Taly & Yan 2017)."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
-from ltx_jax.explainee import Explainee
+from ltx_jax.attribution.rival import Rival, target_logits
+from ltx_jax.models.explainee import Explainee
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+_STEPS = 32
 
 
 @partial(jax.jit, static_argnames="steps")
 def integrated_gradients(
     explainee: Explainee,
-    images: Float[Array, "n H W 3"],
+    images: Float[Array, "n H W C"],
     targets: Int[Array, " n"],
-    steps: int = 32,
+    steps: int = _STEPS,
 ) -> Float[Array, "n H W"]:
-    """Pixel masks in [0,1]: the path integral of the target logit's gradient from a black image.
+    """The path integral of the target logit's gradient from a black image.
 
     The path is cut into `steps` intervals whose midpoints are used; the attribution's absolute
-    value is summed over the colour channels and scaled to [0,1] for each image.
+    value is summed over the colour channels.
     """
 
-    def target_logits(images: Array) -> Array:
-        return jnp.take_along_axis(explainee(images), targets[:, None], axis=-1).sum()
-
     def add(total: Array, share: Array) -> tuple[Array, None]:
-        return total + jax.grad(target_logits)(images * share), None
+        gradient = jax.grad(target_logits, argnums=1)(explainee, images * share, targets)
+        return total + gradient, None
 
-    shares = (jnp.arange(steps) + 0.5) / steps
+    shares = (jnp.arange(steps, dtype=jnp.float32) + 0.5) / steps
     total, _ = jax.lax.scan(add, jnp.zeros_like(images), shares)
-    relevance = jnp.abs(images * total / steps).sum(-1)
-    low = relevance.min((1, 2), keepdims=True)
-    high = relevance.max((1, 2), keepdims=True)
-    return (relevance - low) / jnp.maximum(high - low, 1e-12)
+    return jnp.abs(images * total / steps).sum(-1)
+
+
+INTEGRATED_GRADIENTS = Rival(
+    "integrated_gradients",
+    "integrated gradients",
+    "Sundararajan, Taly & Yan, ICML 2017",
+    f"{_STEPS} gradients",
+    integrated_gradients,
+)

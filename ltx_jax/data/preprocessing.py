@@ -1,15 +1,15 @@
-"""From a photograph to a network's input."""
+"""From a photograph to a network's input, and its masks along with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
-    from PIL.Image import Image
+# An image [height,width,C]: uint8, or float32 in [0,1].
+Pixels = UInt8[np.ndarray, "_ _ C"] | Float32[np.ndarray, "_ _ C"]
 
 
 @dataclass(frozen=True)
@@ -33,41 +33,67 @@ class Preprocessing:
     crop_fraction: float = 0.875
 
 
-def preprocess(image: Image, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
-    """An image of any mode and size as RGB values at the network's size."""
-    from PIL import Image as pillow
+def resize_image(image: Pixels, how: Preprocessing) -> Pixels:
+    """An image of any size at the network's, of the type and the channels that it has.
 
-    method = {
-        "bilinear": pillow.Resampling.BILINEAR,
-        "bicubic": pillow.Resampling.BICUBIC,
-    }[how.interpolation]
+    An image that already has the size is squashed to itself, value by value; `crop` enlarges it
+    and cuts off its margin, as of any other.
+    """
+    planes = [_resize(plane, how, how.interpolation) for plane in np.moveaxis(image, -1, 0)]
+    resized = np.stack(planes, axis=-1)
+    # Bicubic interpolation overshoots; in 8 bits Pillow itself keeps within the range.
+    return resized if resized.dtype == np.uint8 else resized.clip(0.0, 1.0)
+
+
+def resize_masks(masks: Bool[np.ndarray, "k h w"], how: Preprocessing) -> Bool[np.ndarray, "k H W"]:
+    """Masks of an image of any size where `resize_image` takes it, by the nearest pixel.
+
+    A pixel's place is its centre (half-pixel centres), for masks as for images.
+    """
+    resized = np.empty((len(masks), *how.size), np.bool_)
+    for row, mask in zip(resized, masks, strict=True):
+        row[:] = _resize(mask, how, "nearest")
+    return resized
+
+
+def _resize(
+    plane: Shaped[np.ndarray, "h w"], how: Preprocessing, method: str
+) -> Shaped[np.ndarray, "H W"]:
+    """One channel or mask: the geometry is the same for all."""
+    if how.resize == "squash" and plane.shape == how.size:
+        return plane
+    from PIL import Image
+
+    resampling = Image.Resampling[method.upper()]
     height, width = how.size
-    image = to_rgb(image)
+    image = Image.fromarray(plane)
     if how.resize == "squash":
-        return np.asarray(image.resize((width, height), method))
+        return np.asarray(image.resize((width, height), resampling))
     scale = max(height / image.height, width / image.width) / how.crop_fraction
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), method)
+    resized = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
     left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
     return np.asarray(resized.crop((left, top, left + width, top + height)))
 
 
-def to_rgb(image: Image) -> Image:
-    """Any mode as RGB, upright as its EXIF data says.
+def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image file of any mode as RGB, upright as its EXIF data says.
 
     Of an animation the first frame; transparency is laid over black, as a mask would; 16-bit grey
     is scaled, not cut off.
-    """
-    from PIL import Image as pillow
-    from PIL import ImageOps
 
-    image.seek(0)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        grey = np.clip(np.round(values / 257), 0, 255).astype(np.uint8)
-        image = pillow.fromarray(grey)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = pillow.new("RGBA", image.size, (0, 0, 0, 255))
-        image = pillow.alpha_composite(black, image)
-    return image.convert("RGB")
+    Raises:
+      OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: whatever Pillow has to say
+        of a file that it cannot read.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):
+            grey = np.asarray(image).astype(np.float64) / 257
+            image = Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            image = Image.alpha_composite(black, image)
+        return np.asarray(image.convert("RGB"))

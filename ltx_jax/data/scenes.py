@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from ltx_jax.data import figures
+from ltx_jax.data.examples import Example
 from ltx_jax.data.figures import Figure, Grid
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
@@ -122,7 +123,7 @@ def background(seed: int, index: int, size: int = _UNITS) -> UInt8[np.ndarray, "
 
 @dataclass(frozen=True)
 class SceneSource:
-    """Scenes as a source of images (see `data.sources.Source`).
+    """Scenes with all that is known of them (a `data.examples.Source`).
 
     Attributes:
       seed: of the scenes.
@@ -133,6 +134,7 @@ class SceneSource:
     seed: int
     indices: Sequence[int]
     objects: tuple[int, int] = (1, 2)
+    has_masks = True
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -143,16 +145,12 @@ class SceneSource:
         return tuple(f"scene-{index:04d}" for index in self.indices)
 
     @cached_property
-    def labels(self) -> tuple[tuple[int, ...] | None, ...]:
-        """Classes to explain: of every fourth scene the two objects in front, otherwise whatever is
-        predicted."""
-        return tuple(
-            scene_classes(self.seed, index, self.objects)[-2:] if index % 4 == 0 else None
-            for index in self.indices
-        )
+    def labels(self) -> tuple[tuple[int, ...], ...]:
+        """The classes of each scene in the order of their drawing: the last lies in front."""
+        return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
 
-    def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
-        """The picture, drawn at a network's size.
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The scene, drawn at a network's size, which leaves nothing to resize or crop.
 
         Raises:
           InputError: where that is not square.
@@ -160,11 +158,10 @@ class SceneSource:
         height, width = how.size
         if height != width:
             raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
-        return scene(self.seed, self.indices[index], self.objects, height).image
-
-    def mask(self, index: int, label: int, size: int = _UNITS) -> Bool[np.ndarray, "size size"]:
-        """The pixels of the object of a class; none where there is no such object."""
-        return scene(self.seed, self.indices[index], self.objects, size).masks[label]
+        which = self.seed, self.indices[index], self.objects
+        labels = scene_classes(*which)
+        drawn = scene(*which, height)
+        return Example(drawn.image, labels, drawn.masks[list(labels)])
 
 
 # --- Objects --------------------------------------------------------------------------------------
@@ -181,7 +178,7 @@ def _layout(seed: int, index: int, objects: tuple[int, int]) -> tuple[_Layout, n
     count = int(rng.integers(low, high + 1))
     classes = rng.permutation(len(CLASSES))[:count]
     if not count:
-        return _Layout(classes, np.zeros(0), np.zeros((0, 2))), rng
+        return _Layout(classes, np.zeros(0, np.float64), np.zeros((0, 2), np.float64)), rng
     radii = rng.uniform(*_RADII[count], count)
     return _Layout(classes, radii, _arrange(rng, radii)), rng
 

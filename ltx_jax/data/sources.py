@@ -1,159 +1,164 @@
-"""Where images come from: a folder, a list of files, or an array file; and their labels."""
+"""Where images come from: a folder, a list of files, or arrays; and what is known of them."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, UInt8
 
-from ltx_jax.data.preprocessing import Preprocessing, preprocess
+from ltx_jax.data.examples import Example, UnreadableImage
+from ltx_jax.data.preprocessing import Preprocessing, read_rgb
 from ltx_jax.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
 
+# start:stop or start:stop:step, each of which may be left out.
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
 
-class UnreadableImage(Exception):
-    """One image cannot be read; the message says why, in one line."""
-
-
-class Source(Protocol):
-    """Images by number, with a unique name and the labels of each.
-
-    A label is a class index, a tuple of several, or None where it is unknown.
-    """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One a picture, all different."""
-        ...
-
-    @property
-    def labels(self) -> tuple[int | tuple[int, ...] | None, ...]:
-        """One a picture."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
-        """The image at a network's size; raises `UnreadableImage`."""
-        ...
+# uint8, or float32 in [0,1].
+Images = UInt8[np.ndarray, "n h w C"] | Float32[np.ndarray, "n h w C"]
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Image files."""
+    """Image files (a `data.examples.Source`)."""
 
     names: tuple[str, ...]
-    labels: tuple[int | None, ...]
+    labels: tuple[tuple[int, ...], ...]
     paths: tuple[Path, ...]
+    has_masks = False
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
-        """The image at a network's size; raises `UnreadableImage`."""
-        from PIL import Image
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The example at a network's size; raises `UnreadableImage`."""
+        from PIL.Image import DecompressionBombError
 
         try:
-            with Image.open(self.paths[index]) as image:
-                return preprocess(image, how)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            image = read_rgb(self.paths[index])
+        except (OSError, ValueError, SyntaxError, DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnreadableImage(reason.replace(str(self.paths[index]), "the file")) from error
+        return Example(image, self.labels[index]).preprocessed(how)
+
+    def only(self, rows: range) -> FileSource:
+        """Some of the examples, in their order."""
+        return FileSource(
+            tuple(self.names[row] for row in rows),
+            tuple(self.labels[row] for row in rows),
+            tuple(self.paths[row] for row in rows),
+        )
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images of one size in memory, uint8 [n,h,w,3]."""
+    """Images of one size in memory (a `data.examples.Source`).
+
+    Attributes:
+      names: one an image, all different.
+      labels: class indices of each image; () where unknown.
+      images: uint8, or float32 in [0,1]: an example's image is of the same type, and unchanged
+        where it has the network's size and is squashed to it.
+      masks: the pixels of each label's object; every image then has k labels.
+      void: the pixels that count neither way.
+    """
 
     names: tuple[str, ...]
-    labels: tuple[int | None, ...]
-    images: np.ndarray
+    labels: tuple[tuple[int, ...], ...]
+    images: Images
+    masks: Bool[np.ndarray, "n k h w"] | None = None
+    void: Bool[np.ndarray, "n h w"] | None = None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it was given any."""
+        return self.masks is not None
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def load(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
-        """The image at a network's size."""
-        image = self.images[index]
-        if image.shape[:2] == how.size:
-            return image
-        from PIL import Image
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The example at a network's size."""
+        masks = None if self.masks is None else self.masks[index]
+        void = None if self.void is None else self.void[index]
+        return Example(self.images[index], self.labels[index], masks, void).preprocessed(how)
 
-        return preprocess(Image.fromarray(image), how)
+    def only(self, rows: range) -> ArraySource:
+        """Some of the examples, in their order."""
+        part = slice(rows.start, rows.stop, rows.step)
+        masks = None if self.masks is None else self.masks[part]
+        void = None if self.void is None else self.void[part]
+        return ArraySource(self.names[part], self.labels[part], self.images[part], masks, void)
+
+
+def chosen(setting: str, text: str | None, count: int) -> range:
+    """The numbers that a slice chooses, in ascending order.
+
+    Args:
+      setting: the name of what is read, for the message.
+      text: start:stop or start:stop:step as in Python, the step at least 1; None for all.
+      count: of the things to choose from.
+
+    Raises:
+      InputError: for anything else.
+    """
+    if text is None:
+        return range(count)
+    parts = _SLICE.fullmatch(text)
+    if parts is None:
+        raise InputError(
+            f"{setting} is {text!r}: expected start:stop or start:stop:step with a step of 1 or "
+            "more, e.g. 100:200 or ::4"
+        )
+    return range(count)[slice(*(int(part) if part else None for part in parts.groups()))]
 
 
 def open_images(
     images: str | Path,
     labels: str | Path | None = None,
-    indices: slice | None = None,
+    indices: str | None = None,
     limit: int | None = None,
 ) -> FileSource | ArraySource:
-    """Images and their labels.
+    """Images and what is known of them.
 
     Args:
       images: a folder (searched to its depths), a text file with a path a line (relative to it),
-        or an .npz with `images` (uint8 [n,h,w,3], or float in [0,1]) and perhaps `labels`.
+        or an .npz with `images` (uint8 [n,h,w,C], or float in [0,1]) and perhaps `labels`
+        (integers [n]), `masks` (bool or 0 and 1, [n,h,w], the pixels of the labelled object) and
+        `void` (as `masks`, the pixels that count neither way).
       labels: a .json {name: index}, or a text file with "NAME INDEX" lines or with one index a
         line in the order of the images.
-      indices: a slice of the images, by their sorted order.
+      indices: a slice of the images, by their sorted order; see `chosen`.
       limit: at most so many of those.
 
     Raises:
-      InputError: where there is nothing to read, or the labels do not match.
+      InputError: where there is nothing to read, or labels or masks do not match.
     """
     path = Path(images)
-    if not path.exists():
-        raise InputError(
-            f"no images at {path}: give an existing folder, a text file of paths, or an .npz file"
-        )
-    if path.suffix == ".npz":
-        found: FileSource | ArraySource = _open_arrays(path)
-    else:
-        found = _open_folder(path) if path.is_dir() else _open_list(path)
+    found = _open(path)
     if labels is not None:
-        given = read_labels(Path(labels), found.names)
-        found = _with_labels(found, given)
-    chosen = range(len(found))[indices or slice(None)][:limit]
-    if not chosen:
+        found = replace(found, labels=_each_alone(read_labels(Path(labels), found.names)))
+    if isinstance(found, ArraySource) and found.masks is not None and () in found.labels:
+        raise InputError(
+            f"{path} has `masks` but no `labels` to say of which class: add them, or give "
+            "config.labels"
+        )
+    rows = chosen("config.indices", indices, len(found))[:limit]
+    if not rows:
         raise InputError(
             f"config.indices and config.limit leave none of the {len(found)} images of {path}: "
             "choose a slice within them"
         )
-    return _select(found, chosen)
-
-
-def iterate(
-    source: Source, how: Preprocessing, indices: Iterable[int], ahead: int = 64
-) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Images in the given order, so many decoded ahead by a thread a core; an unreadable one comes
-    as the exception itself."""
-
-    def load(index: int) -> np.ndarray | UnreadableImage:
-        try:
-            return source.load(index, how)
-        except UnreadableImage as error:
-            return error
-
-    waiting: deque[tuple[int, Future[np.ndarray | UnreadableImage]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for index in indices:
-            waiting.append((index, pool.submit(load, index)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+    return found.only(rows)
 
 
 def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
@@ -205,6 +210,16 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         ) from error
 
 
+def _open(path: Path) -> FileSource | ArraySource:
+    if not path.exists():
+        raise InputError(
+            f"no images at {path}: give an existing folder, a text file of paths, or an .npz file"
+        )
+    if path.suffix == ".npz":
+        return _open_arrays(path)
+    return _open_folder(path) if path.is_dir() else _open_list(path)
+
+
 def _open_folder(folder: Path) -> FileSource:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
@@ -212,68 +227,101 @@ def _open_folder(folder: Path) -> FileSource:
             f"no images in {folder}: expected files that end in {', '.join(sorted(SUFFIXES))}"
         )
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    return FileSource(names, (None,) * len(paths), tuple(paths))
+    return FileSource(names, ((),) * len(paths), tuple(paths))
 
 
 def _open_list(path: Path) -> FileSource:
     lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{path} lists nothing: give the paths of images, one a line")
     paths = tuple(path.parent / line for line in lines)
     missing = [line for line, p in zip(lines, paths, strict=True) if not p.is_file()]
-    if missing or not lines:
-        what = (
-            f"{len(missing)} files that do not exist, {missing[0]!r} first" if lines else "nothing"
+    if missing:
+        raise InputError(
+            f"{path} lists {len(missing)} files that do not exist, {missing[0]!r} first: give the "
+            "paths of images, one a line"
         )
-        raise InputError(f"{path} lists {what}: give the paths of images, one a line")
-    twice = (
-        {line for line in lines if lines.count(line) > 1} if len(set(lines)) < len(lines) else ()
-    )
+    twice = [line for line, count in Counter(lines).items() if count > 1]
     if twice:
         raise InputError(f"{path} lists {min(twice)!r} more than once: list each image once")
-    return FileSource(tuple(lines), (None,) * len(lines), paths)
+    return FileSource(tuple(lines), ((),) * len(lines), paths)
 
 
 def _open_arrays(path: Path) -> ArraySource:
-    try:
-        with np.load(path) as arrays:
-            images = arrays.get("images")
-            labels = arrays.get("labels")
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} is not a whole .npz file: write it again") from error
-    if images is None or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        what = "no `images`" if images is None else f"`images` of shape {images.shape}"
-        raise InputError(f"{path} has {what}: expected [n,height,width,3], channels last")
-    if images.dtype != np.uint8:
-        if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
-            raise InputError(
-                f"`images` in {path} are {images.dtype} from {images.min()} to {images.max()}: "
-                "expected uint8, or floats from 0 to 1"
-            )
-        images = np.round(images * 255).astype(np.uint8)
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise InputError(
-            f"`labels` in {path} are {labels.dtype} {labels.shape}: expected one integer for each "
-            f"of the {len(images)} images"
-        )
+    arrays = _read_arrays(path)
+    images = _checked_images(path, arrays)
     digits = len(str(len(images) - 1))
     names = tuple(f"{i:0{digits}d}" for i in range(len(images)))
-    known = (None,) * len(images) if labels is None else tuple(int(label) for label in labels)
-    return ArraySource(names, known, images)
+    masks = _checked_masks(path, arrays, "masks", images.shape[:3])
+    return ArraySource(
+        names,
+        _checked_labels(path, arrays, len(images)),
+        images,
+        None if masks is None else masks[:, None],
+        _checked_masks(path, arrays, "void", images.shape[:3]),
+    )
 
 
-def _select(source: FileSource | ArraySource, chosen: range) -> FileSource | ArraySource:
-    names = tuple(source.names[i] for i in chosen)
-    labels = tuple(source.labels[i] for i in chosen)
-    if isinstance(source, ArraySource):
-        return ArraySource(names, labels, source.images[chosen.start : chosen.stop : chosen.step])
-    return FileSource(names, labels, tuple(source.paths[i] for i in chosen))
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    known = ("images", "labels", "masks", "void")
+    try:
+        # Opened here, since numpy leaves a file open that is no whole archive.
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in known if name in arrays}
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} is not a whole .npz file: write it again") from error
 
 
-def _with_labels(
-    source: FileSource | ArraySource, labels: tuple[int, ...]
-) -> FileSource | ArraySource:
-    if isinstance(source, ArraySource):
-        return ArraySource(source.names, labels, source.images)
-    return FileSource(source.names, labels, source.paths)
+def _checked_images(path: Path, arrays: dict[str, np.ndarray]) -> Images:
+    images = arrays.get("images")
+    # More channels than rows: the channels come first.
+    if images is None or images.ndim != 4 or not images.size or images.shape[3] > images.shape[1]:
+        what = "no `images`" if images is None else f"`images` of shape {images.shape}"
+        raise InputError(f"{path} has {what}: expected [n,height,width,C], channels last")
+    if images.dtype == np.uint8:
+        return images
+    told = str(images.dtype)
+    if images.dtype.kind == "f":
+        if images.min() >= 0 and images.max() <= 1:
+            return images.astype(np.float32)
+        told += f" from {images.min()} to {images.max()}"
+    raise InputError(f"`images` in {path} are {told}: expected uint8, or floats from 0 to 1")
+
+
+def _checked_labels(
+    path: Path, arrays: dict[str, np.ndarray], count: int
+) -> tuple[tuple[int, ...], ...]:
+    labels = arrays.get("labels")
+    if labels is None:
+        return ((),) * count
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"`labels` in {path} are {labels.dtype} {labels.shape}: expected one integer for each "
+            f"of the {count} images"
+        )
+    return _each_alone(labels.tolist())
+
+
+def _checked_masks(
+    path: Path, arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...]
+) -> Bool[np.ndarray, "n h w"] | None:
+    masks = arrays.get(name)
+    if masks is None:
+        return None
+    if masks.shape != shape or masks.dtype.kind not in "biuf":
+        raise InputError(
+            f"`{name}` in {path} are {masks.dtype} {masks.shape}: expected bool {shape}, a value "
+            "for each pixel of the images"
+        )
+    if not ((masks == 0) | (masks == 1)).all():
+        raise InputError(
+            f"`{name}` in {path} are from {masks.min()} to {masks.max()}: expected bool, or 0 and 1"
+        )
+    return masks.astype(np.bool_)
+
+
+def _each_alone(labels: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    return tuple((label,) for label in labels)
 
 
 def _read_label_lines(path: Path, names: Sequence[str]) -> dict[str, int]:

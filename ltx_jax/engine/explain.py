@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
-from ltx_jax.engine.finetune import (
-    MASKS,
-    Finetuned,
-    FinetuneSettings,
-    Start,
-    Task,
-    finetune,
+from ltx_jax.data.examples import Example
+from ltx_jax.engine.finetune import MASKS, Finetuned, Start, Task, finetune
+from ltx_jax.engine.recipe import Recipe
+from ltx_jax.engine.scoring import (
+    PROBABILITY,
+    Masked,
+    in_groups,
+    predict,
+    score,
+    with_truth,
 )
-from ltx_jax.engine.sharding import (
-    REPLICATED,
-    SPLIT,
-    on_each_device,
-    replicate,
-)
-from ltx_jax.explainee import Explainee, in_chunks
-from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.masks import upsample
-from ltx_jax.metrics.confidence import Confidence, class_probability, confidence
-from ltx_jax.metrics.perturbation import Areas, perturbation_areas
+from ltx_jax.engine.sharding import replicate
+from ltx_jax.explainers.drawer import Drawer
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.perturbation import Areas
+from ltx_jax.models.explainee import Explainee
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-
-SCORES = ("pos", "neg", "ins", "del", "adp", "pic")
 Scores = dict[str, float]
 
 
 class Request(NamedTuple):
     """One explanation to make.
 
-    `row` is the caller's key; `image` [H,W,3] uint8, or float32 in [0,1]; `target` is the class
+    `row` is the caller's key; `example` the image and what is known of it; `target` is the class
     to explain, None for the predicted one; `label` is scored as well where it is known.
     """
 
     row: int
-    image: np.ndarray
+    example: Example
     target: int | None = None
     label: int | None = None
 
@@ -62,10 +51,11 @@ class Explanation(NamedTuple):
       steps: masks drawn.
       score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN where lazy
         scoring stopped.
-      masks: token masks [4,g,h] in the order of `MASKS`.
-      scores: for each name in `MASKS` its `step`, the six `SCORES` in percent and the
-        `probability` of the target through the mask.
-      label_scores: the same six for the label; None where it is unknown or the target.
+      masks: token masks [g,h] by the names in `MASKS`.
+      mask_steps: the step each is from.
+      scores: of each, and the `probability` of the target through it; NaN where the object's pixels
+        are needed and not known.
+      label_scores: those of the label; None where it is unknown or the target.
     """
 
     row: int
@@ -76,27 +66,30 @@ class Explanation(NamedTuple):
     steps: int
     score: np.ndarray
     loss: np.ndarray
-    masks: np.ndarray
-    scores: dict[str, dict[str, float]]
+    masks: dict[str, np.ndarray]
+    mask_steps: dict[str, int]
+    scores: dict[str, Scores]
     label_scores: dict[str, Scores] | None
 
 
 def explanations(
     explainee: Explainee,
-    explainer: Explainer,
-    settings: FinetuneSettings,
+    explainer: Drawer,
+    recipe: Recipe,
     requests: Iterable[Request],
     slots: int,
     mesh: Mesh,
-    start: Start | None = None,
+    start: Start | None,
+    scores: tuple[str, ...],
 ) -> Iterator[Explanation]:
     """Explain a stream of images; yields them as they finish, in no particular order, as many at a
     time as there are slots.
 
     Args:
-      explainee, explainer, settings, slots, mesh, start: see `engine.finetune.finetune`; all slots
+      explainee, explainer, recipe, slots, mesh, start: see `engine.finetune.finetune`; all slots
         together are also the batch of prediction and scoring.
       requests: drawn as slots become free.
+      scores: names of those to compute.
     """
     asked: dict[int, Request] = {}
     batch = slots * mesh.size
@@ -107,27 +100,13 @@ def explanations(
             asked[task.key] = request
             yield task
 
-    finished = finetune(explainee, explainer, settings, tasks(), slots, mesh, start)
+    finished = finetune(explainee, explainer, recipe, tasks(), slots, mesh, start)
     # Scoring waits for a few images, since their number of different masks varies.
     for group in in_groups(finished, batch):
-        scores = _score(explainee, settings, group, batch, mesh)
-        for done, areas, trust in scores:
-            yield _explanation(settings, asked.pop(done.task.key), done, areas, trust)
-
-
-def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """So many items together, the last of them fewer."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group
-
-
-@partial(jax.jit, static_argnames="mesh")
-def _logits(
-    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"], mesh: Mesh
-) -> Float[Array, "n classes"]:
-    predict = on_each_device(lambda e, x: e(x), mesh, (REPLICATED, SPLIT), SPLIT)
-    return predict(explainee, images)
+        wanted = [asked.pop(done.task.key) for done in group]
+        found = _score(explainee, recipe, wanted, group, scores, batch, mesh)
+        for request, done, values in zip(wanted, group, found, strict=True):
+            yield _explanation(explainee, request, done, values)
 
 
 def _predicted(
@@ -135,172 +114,92 @@ def _predicted(
 ) -> Iterator[tuple[Request, Task]]:
     """Requests with their task: the unmasked logits are computed once an image, in batches."""
     for group in in_groups(requests, batch):
-        images = np.stack([_unit(request.image) for request in group])
-        logits = np.asarray(_logits(explainee, _padded(images, batch), mesh))
-        for request, image, row in zip(group, images, logits, strict=False):
-            target = int(row.argmax()) if request.target is None else request.target
+        images = [request.example.as_input() for request in group]
+        logits = predict(explainee, images, batch, mesh)
+        answers = explainee.predicted(logits)
+        for request, image, row, answer in zip(group, images, logits, answers, strict=True):
+            target = int(answer) if request.target is None else request.target
             label = target if request.label is None else request.label
-            classes = np.array([target, label], np.int32)
-            yield request, Task(request.row, image, classes, row)
+            yield request, Task(request.row, image, np.array([target, label], np.int32), row)
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [0,1]."""
-    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image.astype(np.float32)
-
-
-def _padded(array: np.ndarray, batch: int) -> np.ndarray:
-    """Repeat the last row up to a full batch, so that one program serves every batch."""
-    return np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)])
+# What is known of one image's masks, by their step: each score [k].
+_ByStep = dict[int, dict[str, np.ndarray]]
 
 
 def _score(
     explainee: Explainee,
-    settings: FinetuneSettings,
+    recipe: Recipe,
+    requests: Sequence[Request],
     group: Sequence[Finetuned],
+    names: tuple[str, ...],
     batch: int,
     mesh: Mesh,
-) -> Iterator[tuple[Finetuned, dict[int, Areas], dict[int, Confidence]]]:
-    """For each image, by step: areas of the order that finetuning left out, and confidences.
+) -> list[_ByStep]:
+    """The scores of each image's masks, by step: one that serves under several names counts once.
 
-    A mask that serves under several of the four names is scored once. Where lazy scoring stopped,
-    the order of finetuning is made up for as well.
+    The order of removal that finetuning has scored is not scored again, but where it stopped early.
     """
-    wanted = [(i, step) for i, done in enumerate(group) for step in set(done.mask_steps.tolist())]
-    traced_order = settings.optimize == "pos"
-    score = partial(_scores_of, explainee, settings, group, batch, mesh)
-    areas: list[dict[int, Areas]] = [{} for _ in group]
-    trust: list[dict[int, Confidence]] = [{} for _ in group]
-    for i, step, area, seen in score(wanted, most_relevant_first=not traced_order):
-        areas[i][step], trust[i][step] = area, seen
-    unknown = [(i, step) for i, step in wanted if np.isnan(group[i].agreement[step, 0])]
-    for i, step, area, _ in score(unknown, most_relevant_first=traced_order):
-        group[i].agreement[step], group[i].probability[step] = area
-    yield from zip(group, areas, trust, strict=True)
+    method = recipe.method
+    found: list[_ByStep] = [{} for _ in group]
+    steps = [(i, step) for i, done in enumerate(group) for step in set(done.mask_steps.tolist())]
+    traced = [(i, step) for i, step in steps if not np.isnan(group[i].agreement[step, 0])]
+    for some in (traced, [place for place in steps if place not in traced]):
+        masks = [_masked(requests[i], group[i], step, names) for i, step in some]
+        known = [
+            {method.most_relevant_first: _traced(group[i], step)} if some is traced else {}
+            for i, step in some
+        ]
+        values = score(explainee, masks, names, batch, mesh, method.chunk, known)
+        for (i, step), value in zip(some, values, strict=True):
+            found[i][step] = value
+    return found
 
 
-def _scores_of(
-    explainee: Explainee,
-    settings: FinetuneSettings,
-    group: Sequence[Finetuned],
-    batch: int,
-    mesh: Mesh,
-    wanted: Sequence[tuple[int, int]],
-    most_relevant_first: bool,
-) -> Iterator[tuple[int, int, Areas, Confidence]]:
-    """Areas and confidences of masks given as (place in the group, step)."""
-    for part in in_groups(wanted, batch):
-        chosen = [group[i] for i, _ in part]
-        masks = [group[i].masks[group[i].mask_steps.tolist().index(step)] for i, step in part]
-        columns = (
-            np.stack([done.task.image for done in chosen]),
-            np.stack(masks),
-            np.stack([done.task.classes for done in chosen]),
-            np.stack([done.task.logits for done in chosen]),
-        )
-        padded = [_padded(column, batch) for column in columns]
-        scored = _mask_scores(explainee, *padded, most_relevant_first, settings.chunk, mesh)
-        areas, trust = jax.tree.map(np.asarray, scored)
-        for n, (i, step) in enumerate(part):
-            yield i, step, Areas(*(x[n] for x in areas)), Confidence(*(x[n] for x in trust))
+def _masked(request: Request, done: Finetuned, step: int, names: Sequence[str]) -> Masked:
+    """A mask of one step with all that scores may ask for."""
+    task = done.task
+    mask = done.masks[done.mask_steps.tolist().index(step)]
+    masked = Masked(task.image, task.logits, task.classes, mask)
+    if not any(SCORES[name].needs_truth for name in names):
+        return masked
+    truth = request.example.mask_of(int(task.classes[0]))
+    return with_truth(masked, truth, request.example.void)
 
 
-@partial(jax.jit, static_argnames=("most_relevant_first", "chunk", "mesh"))
-def _mask_scores(
-    explainee: Explainee,
-    images: Float[Array | np.ndarray, "n H W 3"],
-    token_masks: Float[Array | np.ndarray, "n g h"],
-    classes: Int[Array | np.ndarray, "n k"],
-    logits: Float[Array | np.ndarray, "n classes"],
-    most_relevant_first: bool,
-    chunk: int | None,
-    mesh: Mesh,
-) -> tuple[Areas, Confidence]:
-    def local(explainee: Explainee, *columns: Array) -> tuple[Areas, Confidence]:
-        images, token_masks, classes, logits = columns
-        pixels = upsample(token_masks, images.shape[1:3])
-        areas = perturbation_areas(
-            explainee, images, pixels, classes, logits, most_relevant_first, chunk
-        )
-        masked = in_chunks(explainee, images * pixels[..., None], chunk)
-        return areas, confidence(logits, masked, classes)
-
-    score = on_each_device(local, mesh, (REPLICATED, *[SPLIT] * 4), SPLIT)
-    return score(explainee, images, token_masks, classes, logits)
-
-
-@partial(jax.jit, static_argnames="chunk")
-def score_pixel_masks(
-    explainee: Explainee,
-    images: Float[Array | np.ndarray, "n H W 3"],
-    pixel_masks: Float[Array | np.ndarray, "n H W"],
-    targets: Int[Array | np.ndarray, " n"],
-    chunk: int | None = None,
-) -> dict[str, Float[Array, " n"]]:
-    """The six `SCORES` in percent of anybody's masks (in [0,1]) for the given classes."""
-    logits = explainee(images)
-    classes = targets[:, None]
-    most, least = (
-        perturbation_areas(explainee, images, pixel_masks, classes, logits, first, chunk)
-        for first in (True, False)
-    )
-    masked = in_chunks(explainee, images * pixel_masks[..., None], chunk)
-    trust = confidence(logits, masked, classes)
-    values = (
-        most.agreement,
-        least.agreement,
-        least.probability,
-        most.probability,
-        trust.adp,
-        trust.pic,
-    )
-    return {name: value[:, 0] for name, value in zip(SCORES, values, strict=True)}
+def _traced(done: Finetuned, step: int) -> Areas:
+    return Areas(done.agreement[step], done.probability[step])
 
 
 def _explanation(
-    settings: FinetuneSettings,
-    request: Request,
-    done: Finetuned,
-    areas: dict[int, Areas],
-    trust: dict[int, Confidence],
+    explainee: Explainee, request: Request, done: Finetuned, values: _ByStep
 ) -> Explanation:
     target, label = (int(c) for c in done.task.classes)
-    before = class_probability(done.task.logits[None], done.task.classes[None])
-    names = ("pos", "del"), ("neg", "ins")
-    traced, remaining = names if settings.optimize == "pos" else names[::-1]
-
-    def scores(step: int, k: int) -> Scores:
-        other, seen = areas[step], trust[step]
-        values = {
-            traced[0]: done.agreement[step, k],
-            traced[1]: done.probability[step, k],
-            remaining[0]: other.agreement[k],
-            remaining[1]: other.probability[k],
-            "adp": seen.adp[k],
-            "pic": seen.pic[k],
-        }
-        return {name: float(values[name]) for name in SCORES}
-
+    before = explainee.probability(done.task.logits[None], np.array([target], np.int32))
     steps = dict(zip(MASKS, map(int, done.mask_steps), strict=True))
+
+    def of_class(k: int) -> dict[str, Scores]:
+        """Scores for the k-th class; those that know no class belong to the first."""
+        return {
+            mask: {name: float(v[k]) for name, v in values[step].items() if len(v) > k}
+            for mask, step in steps.items()
+        }
+
+    other = request.label is not None and label != target
+    label_scores = of_class(1) if other else None
+    for scores in (label_scores or {}).values():
+        del scores[PROBABILITY]
     return Explanation(
         row=request.row,
         target=target,
-        predicted=int(done.task.logits.argmax()),
+        predicted=int(explainee.predicted(done.task.logits[None])[0]),
         label=request.label,
-        probability=float(before[0, 0]),
+        probability=float(before[0]),
         steps=done.steps,
         score=done.agreement[:, 0],
         loss=done.loss,
-        masks=done.masks,
-        scores={
-            mask: {
-                "step": step,
-                **scores(step, 0),
-                "probability": float(trust[step].probability[0]),
-            }
-            for mask, step in steps.items()
-        },
-        label_scores=None
-        if request.label is None or label == target
-        else {mask: scores(step, 1) for mask, step in steps.items()},
+        masks=dict(zip(MASKS, done.masks, strict=True)),
+        mask_steps=steps,
+        scores=of_class(0),
+        label_scores=label_scores,
     )

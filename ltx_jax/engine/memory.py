@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots, slot_specs
+from ltx_jax.engine.finetune import advance, empty_slots, slot_specs
+from ltx_jax.engine.recipe import Recipe
 from ltx_jax.engine.sharding import REPLICATED, slot_mesh
 from ltx_jax.errors import InputError
-from ltx_jax.explainee import Explainee
-from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.drawer import Drawer
+from ltx_jax.models.explainee import Explainee
 
 # More of them gain nothing: a CPU core is busy with few slots, an accelerator with some dozens.
 _SLOTS_OF_USE = {"cpu": 2, "gpu": 32, "tpu": 32}
@@ -34,23 +34,41 @@ _EXHAUSTED = "RESOURCE_EXHAUSTED"
 _USABLE = 0.9
 
 
+# Bytes by what a step is compiled for: another explainee of the same structure needs as many.
+_PLANNED: dict[Any, int | None] = {}
+
+
 def bytes_needed(
-    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, slots: int, mesh: Mesh
+    explainee: Explainee, explainer: Drawer, recipe: Recipe, slots: int, mesh: Mesh
 ) -> int | None:
     """Memory that one engine step takes of each device, in bytes, as the compiler plans it; nothing
     is allocated. None where the compiler sees that it cannot fit, which a TPU's does.
     """
-    network = explainer.for_slots()
-    state = jax.eval_shape(lambda: empty_slots(explainee, network, settings, slots, 2, mesh))
+    network, (method, numbers) = explainer.for_slots(), recipe
+    given = explainee, network, numbers
 
-    def placed(shape: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    def shape(x: Any) -> tuple[Any, ...]:
+        return jnp.shape(x), jnp.asarray(x).dtype
+
+    shapes = tuple(map(shape, jax.tree.leaves(given)))
+    key = jax.tree.structure(given), shapes, method, slots, mesh
+    if key not in _PLANNED:
+        state = jax.eval_shape(lambda: empty_slots(*given, method, slots, 2, mesh))
+        _PLANNED[key] = _planned(state, explainee, network, recipe, mesh)
+    return _PLANNED[key]
+
+
+def _planned(
+    state: Any, explainee: Explainee, network: Drawer, recipe: Recipe, mesh: Mesh
+) -> int | None:
+    def placed(shape: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
 
     # Placed as the run will place them, so that the run finds the step compiled.
-    slots_there = jax.tree.map(placed, state, slot_specs(state))
-    others = explainee, network.without_trained(), jnp.int32(0)
+    slots_there = jax.tree.map(placed, state, slot_specs(state, network))
+    others = explainee, network.without_trained(), jnp.int32(0), recipe.numbers
     everywhere = jax.tree.map(partial(placed, spec=REPLICATED), others)
-    lowered = advance.lower(slots_there, *everywhere, settings, mesh)
+    lowered = advance.lower(slots_there, *everywhere, recipe.method, mesh)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -91,19 +109,60 @@ def bytes_free(mesh: Mesh) -> int:
                 f"{device.device_kind} does not tell its memory: use a CPU, GPU or TPU"
             )
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    return _host_bytes_free() // mesh.size
+
+
+def _host_bytes_free() -> int:
+    """What the host has left, or the container where its limit is closer."""
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024 // mesh.size
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // mesh.size
+    if not meminfo.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    host = int(lines["MemAvailable"].split()[0]) * 1024
+    return min([host, *_container_bytes_free()])
+
+
+def _container_bytes_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What a control group's limit leaves (version 2, or 1), without what it may give back."""
+    found = []
+    for folder, limit, usage, reclaimable in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most = int((folder / limit).read_text())  # version 2 says `max` where there is none
+            used = int((folder / usage).read_text())
+            told = (folder / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):
+            continue
+        statistics = dict(line.split() for line in told)
+        found.append(max(most - used + int(statistics.get(reclaimable, 0)), 0))
+    return found
 
 
 class Layout(NamedTuple):
-    """How a run is laid out: settings with their chunk, slots on each device, and the devices."""
+    """How a run is laid out: the recipe with its chunk, slots on each device, and the devices."""
 
-    settings: FinetuneSettings
+    recipe: Recipe
     slots: int
     mesh: Mesh
+
+
+class Batch(NamedTuple):
+    """Work that needs no slots: images at once on all devices together, the devices, and the most
+    images in one forward of the explainee."""
+
+    images: int
+    mesh: Mesh
+    chunk: int
+
+
+def batch_of_use(images: int, chunk: int | None = None) -> Batch:
+    """A batch for so many images; the chunk is chosen where none is asked for."""
+    mesh = slot_mesh(images)
+    of_use = _SLOTS_OF_USE[mesh.devices.flat[0].platform]
+    each = min(of_use, -(-images // mesh.size))
+    return Batch(each * mesh.size, mesh, chunk or default_chunk())
 
 
 def default_chunk() -> int:
@@ -113,24 +172,22 @@ def default_chunk() -> int:
 
 def lay_out(
     explainee: Explainee,
-    explainer: Explainer,
-    settings: FinetuneSettings,
+    explainer: Drawer,
+    recipe: Recipe,
     images: int,
     slots: int | None,
 ) -> Layout:
     """Choose what nobody asked for: as many slots, and as large a chunk, as are of use and fit.
 
     Args:
-      explainee, explainer, settings: of the run to come; its step is compiled here. Where
-        `settings.chunk` is None it is chosen.
+      explainee, explainer, recipe: of the run to come; its step is compiled here. Where the
+        recipe's chunk is None it is chosen.
       images: of the run.
       slots: asked for on each device; None to choose them.
 
     Raises:
       InputError: where the slots asked for would not fit, or not even one does.
     """
-    if slots is not None and slots < 1:
-        raise InputError(f"finetune.slots is {slots}: at least one slot is needed")
     if images < 1:
         raise InputError(
             "no images to explain: correct config.limit, config.indices or the targets"
@@ -139,14 +196,15 @@ def lay_out(
     platform = mesh.devices.flat[0].platform
     wanted = min(slots or _SLOTS_OF_USE[platform], -(-images // mesh.size))
     usable = int(_USABLE * bytes_free(mesh))
-    chunks = (settings.chunk,) if settings.chunk else _CHUNKS_OF_USE[platform]
+    chunk = recipe.method.chunk
+    chunks = (chunk,) if chunk else _CHUNKS_OF_USE[platform]
     counts = (wanted,) if slots is not None else _halves(wanted)
     # Somewhat fewer slots before a smaller chunk, and fewest at the end.
     few = min(_FEW_SLOTS, wanted)
     for chunk, count in product(chunks, counts):
         if count < few and chunk != chunks[-1]:
             continue
-        chosen = replace(settings, chunk=chunk)
+        chosen = recipe.with_chunk(chunk)
         needed = bytes_needed(explainee, explainer, chosen, count, mesh)
         if needed is not None and needed <= usable:
             logging.info("%d slots on each of %d devices, chunk %d", count, mesh.size, chunk)
@@ -170,10 +228,10 @@ def _halves(count: int) -> tuple[int, ...]:
 
 
 def _fitting(
-    explainee: Explainee, explainer: Explainer, settings: FinetuneSettings, usable: int, mesh: Mesh
+    explainee: Explainee, explainer: Drawer, recipe: Recipe, usable: int, mesh: Mesh
 ) -> int:
     """About how many slots fit: none, if not one does."""
-    one, two = (bytes_needed(explainee, explainer, settings, count, mesh) for count in (1, 2))
+    one, two = (bytes_needed(explainee, explainer, recipe, count, mesh) for count in (1, 2))
     if one is None or one > usable:
         return 0
     return 1 if two is None else 1 + int((usable - one) / (two - one))

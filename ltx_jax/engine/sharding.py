@@ -27,6 +27,11 @@ def replicate(values: Any, mesh: Mesh) -> Any:
     return jax.device_put(values, NamedSharding(mesh, REPLICATED))
 
 
+def place(values: Any, mesh: Mesh) -> Any:
+    """Arrays of the host divided over the devices along their leading axis."""
+    return jax.device_put(values, NamedSharding(mesh, SPLIT))
+
+
 def on_each_device(
     function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
@@ -46,4 +51,4 @@ def local_index(index: Array, share: int) -> tuple[Array, Array]:
     """Inside `on_each_device`: whether this device has the element, and where in its share."""
     local = index - jax.lax.axis_index(AXIS) * share
     mine = (local >= 0) & (local < share)
-    return mine, jax.numpy.clip(local, 0, share - 1)
+    return mine, jax.numpy.clip(local, 0, share - 1).astype(index.dtype)

@@ -1,44 +1,48 @@
-"""Confidence through the mask: average drop (ADP) and increase (PIC), Chattopadhay et al. 2018."""
+"""Confidence through the mask (Chattopadhay et al. 2018, sections 4.1.1 and 4.1.2)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jaxtyping import Float
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-
-
-class Confidence(NamedTuple):
-    """Of each image and class, [n,k]: `adp`, `pic` in percent; `probability` through the mask."""
-
-    adp: Float[Array, "n k"]
-    pic: Float[Array, "n k"]
-    probability: Float[Array, "n k"]
+from ltx_jax.metrics.case import Case
+from ltx_jax.metrics.score import Score
 
 
-def class_probability(
-    logits: Float[Array | np.ndarray, "n classes"], classes: Int[Array | np.ndarray, "n k"]
-) -> Float[Array, "n k"]:
-    """The probability of each of the given classes."""
-    return jnp.take_along_axis(jax.nn.softmax(logits), classes, axis=-1)
+def average_drop(case: Case) -> Float[Array, "n k"]:
+    """100·max(0, p(x) − p(x·m)) / p(x); 0 where p(x) is 0, as there is nothing to lose."""
+    before, after = case.probability(case.logits), case.probability(case.masked_logits)
+    some = before > 0
+    lost = 100.0 * jnp.maximum(0.0, before - after) / jnp.where(some, before, 1.0)
+    return jnp.where(some, lost, 0.0)
 
 
-def confidence(
-    logits: Float[Array | np.ndarray, "n classes"],
-    masked_logits: Float[Array | np.ndarray, "n classes"],
-    classes: Int[Array | np.ndarray, "n k"],
-) -> Confidence:
-    """How the mask changes the probability of each class.
+def increase(case: Case) -> Float[Array, "n k"]:
+    """100 where the probability rises, else 0."""
+    before, after = case.probability(case.logits), case.probability(case.masked_logits)
+    return 100.0 * (before < after).astype(jnp.float32)
 
-    ADP is the share of the probability that is lost, 100·max(0, p(x) − p(x·m)) / p(x); PIC is 100
-    where the probability rises, else 0. Their means over images are the scores.
-    """
-    before = class_probability(logits, classes)
-    after = class_probability(masked_logits, classes)
-    drop = 100.0 * jnp.maximum(0.0, before - after) / before
-    return Confidence(drop, 100.0 * (before < after), after)
+
+ADP = Score(
+    "adp",
+    "ADP",
+    "lower",
+    0,
+    100,
+    "share of the probability that is lost through the mask",
+    "average drop, Chattopadhay et al. 2018",
+    average_drop,
+    5,
+)
+PIC = Score(
+    "pic",
+    "PIC",
+    "higher",
+    0,
+    100,
+    "share of images whose probability rises through the mask",
+    "increase in confidence, Chattopadhay et al. 2018",
+    increase,
+    6,
+)

@@ -6,17 +6,18 @@ is the area under what remains of the prediction (the original's `eval_perturbat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Int, UInt
 
-from ltx_jax.explainee import Explainee, in_chunks
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, UInt
+from ltx_jax.masks.covering import covered
+from ltx_jax.metrics.score import Score
+from ltx_jax.models.explainee import Explainee, in_chunks
 
 # Shares of pixels blackened after the unperturbed image.
 FRACTIONS = tuple(k / 10 for k in range(1, 10))
@@ -34,7 +35,7 @@ class Areas(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """Which pixels of each image are blackened at each step.
+    """Which pixels of each image are gone at each step.
 
     Attributes:
       keys: small for the pixels that go first.
@@ -46,34 +47,43 @@ class Removal(NamedTuple):
     last: UInt[Array, "n steps"]
     place: UInt[Array, "n steps"]
 
-    def blackened(self) -> Bool[Array, "n steps H W"]:
-        """Whether a pixel is blackened at a step."""
+    def removed(self) -> Bool[Array, "n steps H W"]:
+        """Whether a pixel is gone at a step."""
         height, width = self.keys.shape[1:]
         keys, last, place = (
             self.keys[:, None],
             self.last[..., None, None],
             self.place[..., None, None],
         )
-        reading = jnp.arange(height * width, dtype=jnp.uint32).reshape(height, width)
+        reading = jnp.arange(height * width, dtype=jnp.uint32).reshape(1, 1, height, width)
         return (keys < last) | ((keys == last) & (reading <= place))
 
 
-def removal(pixel_masks: Float[Array | np.ndarray, "n H W"], most_relevant_first: bool) -> Removal:
+def removal(
+    pixel_masks: Float[Array | np.ndarray, "n H W"],
+    most_relevant_first: bool,
+    counts: tuple[int, ...] | None = None,
+) -> Removal:
     """The order of removal; ties keep their reading order.
 
     Nothing is sorted: the last pixel of each step is found bit by bit, which is several times as
     fast as a sort of all pixels.
+
+    Args:
+      pixel_masks: relevance of each pixel.
+      most_relevant_first: the order.
+      counts: pixels that are gone at each step; those of `FRACTIONS` where not given.
     """
-    pixel_masks = jnp.asarray(pixel_masks)
+    pixel_masks = jnp.asarray(pixel_masks, jnp.float32)
     n, height, width = pixel_masks.shape
     keys = _ordered_bits(-pixel_masks if most_relevant_first else pixel_masks)
     flat = keys.reshape(n, 1, -1)
-    counts = jnp.array([int(height * width * fraction) for fraction in FRACTIONS])
-    counts = jnp.broadcast_to(counts, (n, len(FRACTIONS)))
-    last = _smallest(flat, counts, bits=32)
+    counts = counts or tuple(int(height * width * fraction) for fraction in FRACTIONS)
+    gone = jnp.broadcast_to(jnp.array([counts], jnp.int32), (n, len(counts)))
+    last = _smallest(flat, gone, bits=32)
     tied = flat == last[..., None]
-    reading = jnp.arange(height * width, dtype=jnp.uint32)
-    left = counts - (flat < last[..., None]).sum(-1)
+    reading = jnp.arange(height * width, dtype=jnp.uint32).reshape(1, 1, -1)
+    left = gone - _count(flat < last[..., None])
     place = _smallest(reading, left, bits=(height * width).bit_length(), among=tied)
     return Removal(keys, last, place)
 
@@ -84,6 +94,10 @@ def _ordered_bits(values: Float[Array, "n H W"]) -> UInt[Array, "n H W"]:
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)
     return jnp.where(bits < sign, bits | sign, ~bits)
+
+
+def _count(marked: Bool[Array, "n steps P"]) -> Int[Array, "n steps"]:
+    return marked.sum(-1, dtype=jnp.int32)
 
 
 def _smallest(
@@ -99,14 +113,14 @@ def _smallest(
         below = values < higher[..., None]
         if among is not None:
             below &= among
-        return jnp.where(below.sum(-1) < counts, higher, found)
+        return jnp.where(_count(below) < counts, higher, found)
 
     return jax.lax.fori_loop(0, bits, settle, jnp.zeros(counts.shape, jnp.uint32))
 
 
 def perturbation_areas(
     explainee: Explainee,
-    images: Float[Array | np.ndarray, "n H W 3"],
+    images: Float[Array | np.ndarray, "n H W C"],
     pixel_masks: Float[Array | np.ndarray, "n H W"],
     classes: Int[Array | np.ndarray, "n k"],
     logits: Float[Array | np.ndarray, "n classes"],
@@ -124,19 +138,16 @@ def perturbation_areas(
       most_relevant_first: the order of removal.
       chunk: most images in one forward of the explainee.
     """
-    per_forward = chunk and max(1, chunk // len(FRACTIONS))
     order = removal(pixel_masks, most_relevant_first)
-    perturbed = in_chunks(
-        lambda item: _perturbed_logits(explainee, *item), (images, order), per_forward
-    )
+    perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk)
     curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
-    agreement, probability = _read(curve, classes)
+    agreement, probability = _read(explainee, curve, classes)
     return Areas(_area(agreement.astype(jnp.float32)), _area(probability))
 
 
 def contending_areas(
     explainee: Explainee,
-    images: Float[Array | np.ndarray, "n H W 3"],
+    images: Float[Array | np.ndarray, "n H W C"],
     pixel_masks: Float[Array | np.ndarray, "n H W"],
     classes: Int[Array | np.ndarray, "n k"],
     logits: Float[Array | np.ndarray, "n classes"],
@@ -158,8 +169,8 @@ def contending_areas(
     images, classes = jnp.asarray(images), jnp.asarray(classes)
     n, k = classes.shape
     removed = removal(pixel_masks, most_relevant_first)
-    unperturbed = _read(logits[:, None], classes)
-    urgency = jnp.arange(len(FRACTIONS))[:: 1 if most_relevant_first else -1]
+    unperturbed = _read(explainee, jnp.asarray(logits)[:, None], classes)
+    urgency = jnp.arange(len(FRACTIONS), dtype=jnp.int32)[:: 1 if most_relevant_first else -1]
 
     def wanted(curves: _Curves) -> Array:
         lowest, highest = _bounds(curves, unperturbed[0][:, 0, 0])
@@ -168,11 +179,11 @@ def contending_areas(
 
     def one_round(curves: _Curves) -> _Curves:
         missing = wanted(curves)
-        order = jnp.argsort(jnp.where(missing, urgency, len(FRACTIONS)).ravel())
+        order = jnp.argsort(jnp.where(missing, urgency[None], len(FRACTIONS)).ravel())
         mask, step = jnp.divmod(order[: min(n, chunk or n)], len(FRACTIONS))
         chosen = Removal(removed.keys[mask], *(x[mask, step, None] for x in removed[1:]))
-        found = _perturbed_logits(explainee, images[mask], chosen)
-        agreement, probability = _read(found, classes[mask])
+        found = perturbed_logits(explainee, images[mask], chosen)
+        agreement, probability = _read(explainee, found, classes[mask])
         mask = jnp.where(missing[mask, step], mask, n)  # out of range: dropped
         return _Curves(
             curves.known.at[mask, step].set(True, mode="drop"),
@@ -181,7 +192,9 @@ def contending_areas(
         )
 
     shape = (n, k, len(FRACTIONS))
-    nothing = _Curves(jnp.zeros((n, shape[-1]), bool), jnp.zeros(shape, bool), jnp.zeros(shape))
+    nothing = _Curves(
+        jnp.zeros((n, shape[-1]), bool), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32)
+    )
     curves = jax.lax.while_loop(lambda curves: wanted(curves).any(), one_round, nothing)
     whole = curves.known.all(-1)[:, None]
     areas = [
@@ -203,28 +216,96 @@ def _bounds(
     curves: _Curves, unperturbed: Bool[Array, " n"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Least and greatest agreement with the first class that each curve can still turn out with."""
-    weights = 10.0 * jnp.ones(len(FRACTIONS)).at[-1].set(0.5)
-    lowest = 5.0 * unperturbed + (weights * curves.agreement[:, 0] * curves.known).sum(-1)
-    return lowest, lowest + (weights * ~curves.known).sum(-1)
+    weights = 10.0 * jnp.ones((1, len(FRACTIONS)), jnp.float32).at[:, -1].set(0.5)
+
+    def weighed(marked: Array) -> Array:
+        return (weights * marked.astype(jnp.float32)).sum(-1)
+
+    lowest = 5.0 * unperturbed.astype(jnp.float32) + weighed(curves.agreement[:, 0] & curves.known)
+    return lowest, lowest + weighed(~curves.known)
 
 
-def _perturbed_logits(
-    explainee: Explainee, images: Float[Array | np.ndarray, "n H W 3"], order: Removal
+def perturbed_logits(
+    explainee: Explainee,
+    images: Float[Array, "n H W C"],
+    order: Removal,
+    chunk: int | None = None,
+    fill: str = "black",
 ) -> Float[Array, "n steps classes"]:
-    blackened = order.blackened()
-    perturbed = jnp.where(blackened[..., None], 0.0, images[:, None])
-    logits = explainee(perturbed.reshape(-1, *images.shape[1:]))
-    return logits.reshape(*blackened.shape[:2], -1)
+    """Logits of each image at each step of a removal, at most `chunk` images in one forward."""
+    steps = order.last.shape[1]
+
+    def forward(item: tuple[Array, Removal]) -> Array:
+        image, order = item
+        shown = ~order.removed()
+        perturbed = covered(
+            jnp.broadcast_to(image[:, None], (*shown.shape, image.shape[-1])), shown, fill
+        )
+        logits = explainee(perturbed.reshape(-1, *image.shape[1:]))
+        return logits.reshape(*shown.shape[:2], -1)
+
+    if chunk is None or chunk >= steps:
+        return in_chunks(forward, (images, order), chunk and chunk // steps)
+
+    def in_parts(item: tuple[Array, Removal]) -> Array:
+        """One image, so many steps of it at once."""
+        image, order = item
+
+        def some_steps(part: tuple[Array, Array]) -> Array:
+            last, place = part
+            return forward((image, Removal(order.keys, last[None], place[None])))[0]
+
+        return in_chunks(some_steps, (order.last[0], order.place[0]), chunk)[None]
+
+    return in_chunks(in_parts, (images, order), 1)
 
 
 def _read(
-    logits: Float[Array | np.ndarray, "n steps classes"], classes: Int[Array | np.ndarray, "n k"]
+    explainee: Explainee,
+    logits: Float[Array, "n steps classes"],
+    classes: Int[Array | np.ndarray, "n k"],
 ) -> tuple[Bool[Array, "n k steps"], Float[Array, "n k steps"]]:
-    agreement = logits.argmax(-1)[:, None] == classes[..., None]
-    probability = jnp.take_along_axis(jax.nn.softmax(logits), classes[:, None], axis=-1)
-    return agreement, probability.swapaxes(1, 2)
+    answers, asked = logits[:, None], jnp.asarray(classes)[..., None]
+    return explainee.agreement(answers, asked), explainee.probability(answers, asked)
 
 
 def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:
     """The trapezoid rule over 0, 0.1 … 0.9, in percent."""
     return 10.0 * (curve.sum(-1) - 0.5 * (curve[..., 0] + curve[..., -1]))
+
+
+def _score(
+    column: int, name: str, better: Any, meaning: str, area: Callable[[Any], Array]
+) -> Score:
+    source = "the original's eval_perturbation_test"
+    return Score(name, name.upper(), better, 0, 90, meaning, source, area, column)
+
+
+POS = _score(
+    1,
+    "pos",
+    "lower",
+    "area under agreement, most relevant pixels removed first",
+    lambda case: case.most_relevant_first.agreement,
+)
+NEG = _score(
+    2,
+    "neg",
+    "higher",
+    "area under agreement, least relevant pixels removed first",
+    lambda case: case.least_relevant_first.agreement,
+)
+INS = _score(
+    3,
+    "ins",
+    "higher",
+    "area under probability, least relevant pixels removed first",
+    lambda case: case.least_relevant_first.probability,
+)
+DEL = _score(
+    4,
+    "del",
+    "lower",
+    "area under probability, most relevant pixels removed first",
+    lambda case: case.most_relevant_first.probability,
+)

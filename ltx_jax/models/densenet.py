@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, exact_dense, max_pool
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.layers import (
+    Added,
+    Convolution,
+    Intermediates,
+    avg_pool,
+    batch_norm,
+    max_pool,
+    tap,
+)
 
 
 class DenseLayer(nn.Module):
@@ -42,7 +48,7 @@ class DenseLayer(nn.Module):
         return jnp.concatenate([x, convolution("conv2", self.growth_rate, 3)(y)], axis=-1)
 
 
-class DenseNet(nn.Module):
+class DenseNet(ConvolutionalNetwork, kw_only=True):
     """A stem and four dense blocks with transitions between them.
 
     Attributes:
@@ -50,21 +56,17 @@ class DenseNet(nn.Module):
       growth_rate: channels each layer adds.
       num_init_features: of the stem.
       bn_size: width of a layer's 1×1 convolution in growth rates.
-      num_classes: 0 for a network without classifier.
-      dtype: compute type; the mean over positions and the logits stay float32.
-      as_products: see `Convolution`.
     """
 
-    block_config: Sequence[int]
+    block_config: tuple[int, ...]
     growth_rate: int = 32
     num_init_features: int = 64
     bn_size: int = 4
-    num_classes: int = 1000
-    dtype: Any = jnp.float32
-    as_products: bool = False
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+    def __call__(
+        self, images: Float[Array, "n H W C"], added: Added = None
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `block1` … and `features`).
 
         `features` is the last norm's output before its ReLU, where the original puts its mask
@@ -72,7 +74,8 @@ class DenseNet(nn.Module):
         """
         x = self._convolution("conv0", self.num_init_features, 7, 2)(images)
         x = max_pool(nn.relu(batch_norm("norm0", self.dtype)(x)), 3, 2, ((1, 1), (1, 1)))
-        out: Intermediates = {"stem": x}
+        out: Intermediates = {}
+        x = tap(out, "stem", x, added)
         for block, layers in enumerate(self.block_config, 1):
             for i in range(1, layers + 1):
                 x = DenseLayer(
@@ -82,17 +85,14 @@ class DenseNet(nn.Module):
                     self.as_products,
                     name=f"block{block}_{i}",
                 )(x)
-            out[f"block{block}"] = x
+            x = tap(out, f"block{block}", x, added)
             if block < len(self.block_config):
                 x = nn.relu(batch_norm(f"transition{block}_norm", self.dtype)(x))
                 x = self._convolution(f"transition{block}_conv", x.shape[-1] // 2, 1, 1)(x)
-                x = nn.avg_pool(x, (2, 2), (2, 2))
-        x = batch_norm("norm5", self.dtype)(x)
-        out["features"] = x
+                x = avg_pool(x, 2)
+        x = tap(out, "features", batch_norm("norm5", self.dtype)(x), added)
         pooled = nn.relu(x).mean((1, 2), dtype=jnp.float32)
-        if not self.num_classes:
-            return pooled, out
-        return exact_dense(self.num_classes, name="classifier")(pooled), out
+        return self.classified(pooled, "classifier"), out
 
     def _convolution(self, name: str, width: int, kernel: int, stride: int) -> nn.Module:
         return Convolution(

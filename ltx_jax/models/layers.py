@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from jaxtyping import Float
 
 # What a network returns beside its logits: named activations. Those nobody reads cost nothing
 # under `jit`. Every family gives `features` [n,g,h,c], what a mask head is put on.
 Intermediates = dict[str, Array]
+# What is added to intermediates on their way, by their names; None where nobody asks for it.
+Added = Mapping[str, Array] | None
 Padding = str | Sequence[tuple[int, int]]
+
+
+def normalised(
+    images: Float[Array | np.ndarray, "n H W C"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "n H W C"]:
+    """Images in [0,1] as a network wants them: (image - mean) / std, by channel."""
+    images = jnp.asarray(images, jnp.float32)
+    return (images - per_channel(mean, images)) / per_channel(std, images)
+
+
+def per_channel(values: Any, like: Float[Array, "*n c"]) -> Float[Array, "*ones c"]:
+    """Values, one a channel, with the axes and the type of an array whose last axis is channels."""
+    values = jnp.asarray(values, like.dtype)
+    return values.reshape((1,) * (like.ndim - 1) + values.shape)
+
+
+def plus(value: Array, added: Added, name: str, part: Any = ...) -> Array:
+    """An intermediate and what is added to it, if anything is.
+
+    Args:
+      value: the intermediate, or a part of it.
+      added: by the names of intermediates.
+      name: of this one.
+      part: which part of the whole the value is, as an index.
+    """
+    if not added or name not in added:
+        return value
+    return value + jnp.asarray(added[name], value.dtype)[part]
+
+
+def tap(out: Intermediates, name: str, value: Array, added: Added) -> Array:
+    """The same as `plus` of a whole intermediate, which is put down in `out` as well."""
+    out[name] = plus(value, added, name)
+    return out[name]
 
 
 def precision(dtype: Any) -> Any:
@@ -62,11 +97,13 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        kernel = kernel.astype(self.dtype)
         convolve = convolve_as_products if self.as_products else _convolve
         y = convolve(x.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + per_channel(bias, y)
         return y
 
 
@@ -118,7 +155,9 @@ def convolve_as_products(
     if groups > 1:
         if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
             raise ValueError("only depthwise convolutions can be grouped here")
-        return jax.tree.reduce(jnp.add, [shifted(i, j) * kernel[i, j, 0] for i, j in offsets])
+        return jax.tree.reduce(
+            jnp.add, [shifted(i, j) * per_channel(kernel[i, j, 0], x) for i, j in offsets]
+        )
     few_positions = rows * columns <= x.shape[-1]
     few_inputs = height * width <= 9 and x.shape[-1] < kernel.shape[-1]
     if not (few_positions or few_inputs):
@@ -146,6 +185,12 @@ def max_pool(
         pads[axis] = (low, high)
         x = _max_along(jnp.pad(x, pads, constant_values=-jnp.inf), window, stride, axis)
     return x
+
+
+def avg_pool(x: Float[Array, "n H W c"], window: int) -> Float[Array, "n h w c"]:
+    """Means over windows side by side."""
+    dims, nothing = (1, window, window, 1), np.zeros((), x.dtype)
+    return jax.lax.reduce_window(x, nothing, jax.lax.add, dims, dims, "VALID") / window**2
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -204,12 +249,14 @@ class FrozenBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        shape = (x.shape[-1],)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
-        var = self.variable("batch_stats", "var", jnp.ones, shape).value
-        scale = self.param("scale", nn.initializers.ones, shape) / jnp.sqrt(var + self.epsilon)
-        shift = self.param("bias", nn.initializers.zeros, shape) - mean * scale
-        return (x * scale + shift).astype(self.dtype)
+        shape, exact = (x.shape[-1],), jnp.float32
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, exact).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape, exact).value
+        scale = self.param("scale", nn.initializers.ones, shape, exact)
+        scale = scale / jnp.sqrt(var + self.epsilon)
+        shift = self.param("bias", nn.initializers.zeros, shape, exact) - mean * scale
+        x = x.astype(exact)
+        return (x * per_channel(scale, x) + per_channel(shift, x)).astype(self.dtype)
 
 
 def batch_norm(name: str, dtype: Any) -> nn.Module:

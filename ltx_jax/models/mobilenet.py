@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from ltx_jax.models.layers import Convolution, Intermediates, Padding, batch_norm, exact_dense
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
-# Expansion, channels, repeats, first stride of each group of inverted residuals.
-GROUPS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.layers import (
+    Added,
+    Convolution,
+    Intermediates,
+    Padding,
+    batch_norm,
+    tap,
 )
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(ConvolutionalNetwork):
     """Inverted residuals with ReLU6.
 
     Attributes:
       folded: batch norms are folded into the convolutions, which then have biases.
       same_padding: TensorFlow's "SAME", which pads a strided convolution below and to the right.
-      num_classes: 0 for a network without classifier.
-      dtype: compute type; the mean over positions and the logits stay float32.
-      as_products: see `Convolution`.
     """
 
     folded: bool = False
     same_padding: bool = False
-    num_classes: int = 1000
-    dtype: Any = jnp.float32
-    as_products: bool = False
+    # Expansion, channels, repeats, first stride of each group of inverted residuals.
+    groups = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+    def __call__(
+        self, images: Float[Array, "n H W C"], added: Added = None
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `block0` … `block16`, `features`)."""
         x = nn.relu6(self._convolve(images, "stem", 32, 3, 2))
-        out: Intermediates = {"stem": x}
+        out: Intermediates = {}
+        x = tap(out, "stem", x, added)
         number = 0
-        for expansion, channels, repeats, first_stride in GROUPS:
+        for expansion, channels, repeats, first_stride in self.groups:
             for i in range(repeats):
                 stride = first_stride if i == 0 else 1
                 x = self._inverted_residual(x, f"block{number}", expansion, channels, stride)
-                out[f"block{number}"] = x
+                x = tap(out, f"block{number}", x, added)
                 number += 1
-        x = nn.relu6(self._convolve(x, "last", 1280, 1))
-        out["features"] = x
+        x = tap(out, "features", nn.relu6(self._convolve(x, "last", 1280, 1)), added)
         pooled = x.mean((1, 2), dtype=jnp.float32)
-        if not self.num_classes:
-            return pooled, out
-        return exact_dense(self.num_classes, name="classifier")(pooled), out
+        return self.classified(pooled, "classifier"), out
 
     def _inverted_residual(
         self, x: Array, name: str, expansion: int, channels: int, stride: int

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import flax.linen as nn
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.models.backbone import Backbone, Features, Logits
 from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.mobilenet import MobileNetV2
 from ltx_jax.models.resnet import CifarResNet, ResNet
@@ -30,31 +29,44 @@ class Architecture:
 
     Attributes:
       name: the timm name.
-      module: the Flax module, with its classifier.
+      module: the Flax module.
       table: gives the module's weight table.
       preprocessing: what the published weights were trained with.
       classifier: name prefix of the classifier's tensors in a checkpoint.
-      mask_head: which mask head fits its features: `tokens` (dense, tanh, dense) or `features`
-        (one 1×1 convolution).
       hub: the Hugging Face repository of the published weights, or None.
       download: where the weights are to be had by hand when they are not on the hub.
       dialects: renamings of other libraries' tensor names, tried in turn.
     """
 
     name: str
-    module: nn.Module
+    module: Backbone
     table: Callable[[Any], list[Entry]]
     preprocessing: Preprocessing
     classifier: str
-    mask_head: str
     hub: str | None = None
     download: str | None = None
-    dialects: tuple[tables.Dialect, ...] = field(default=())
+    dialects: tuple[tables.Dialect, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the input in pixels."""
         return self.preprocessing.size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        return len(self.preprocessing.mean)
+
+    @property
+    def features(self) -> Features:
+        """The network as a function of parameters and images to logits and intermediates."""
+        how = self.preprocessing
+        return Features(self.module, how.mean, how.std)
+
+    @property
+    def apply(self) -> Logits:
+        """The network as a function of parameters and images to logits."""
+        return Logits(self.features)
 
     def with_module(self, **attributes: Any) -> Architecture:
         """The same architecture with some of its module's attributes changed."""
@@ -63,8 +75,8 @@ class Architecture:
 
 def architecture(
     name: str,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     **sizes: Any,
 ) -> Architecture:
     """Look an architecture up by its timm name.
@@ -72,7 +84,8 @@ def architecture(
     Args:
       name: a timm name, with or without its weight tag (`vit_base_patch16_224.augreg_in21k`).
       mean, std: of the input's normalisation where they are not the published ones.
-      **sizes: module attributes to change (`num_classes`, `depth`, `image_size` …).
+      **sizes: module attributes to change (`num_classes`, `depth`, `image_size` …); None leaves one
+        as it is.
 
     Raises:
       InputError: for an unknown name (the nearest are shown) or attribute.
@@ -83,6 +96,7 @@ def architecture(
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
     found = ARCHITECTURES[base]
     known = {f.name for f in dataclasses.fields(found.module)} - {"parent", "name"}
+    sizes = {key: _hashable(size) for key, size in sizes.items() if size is not None}
     for key in set(sizes) - known:
         raise InputError(
             f"{base} has no size {key!r}: it has {', '.join(sorted(known))}; correct the setting"
@@ -91,9 +105,14 @@ def architecture(
     how = found.preprocessing
     if "image_size" in sizes:
         how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)
-    how = dataclasses.replace(how, mean=mean or how.mean, std=std or how.std)
+    how = dataclasses.replace(how, mean=tuple(mean or how.mean), std=tuple(std or how.std))
     hub = f"timm/{name}" if "." in name else found.hub
     return dataclasses.replace(found, name=name, module=module, preprocessing=how, hub=hub)
+
+
+def _hashable(size: Any) -> Any:
+    """Modules are compared and hashed, which lists from a configuration cannot be."""
+    return tuple(size) if isinstance(size, list) else size
 
 
 # --- Vision transformers ------------------------------------------------------------------------
@@ -141,7 +160,6 @@ def _vit(name: str, size: str, patch: int, image: int, deit: bool) -> Architectu
             (image, image), mean, std, interpolation="bicubic", crop_fraction=fraction
         ),
         classifier="head.",
-        mask_head="tokens",
         hub=f"timm/{name}.{tag}",
         dialects=(tables.vit_from_transformers,),
     )
@@ -164,7 +182,7 @@ def _vits() -> list[Architecture]:
 
 def _cnn(
     name: str,
-    module: nn.Module,
+    module: Backbone,
     table: Callable[[Any], list[Entry]],
     tag: str | None,
     *,
@@ -184,7 +202,6 @@ def _cnn(
             (size, size), mean, std, interpolation=interpolation, crop_fraction=crop_fraction
         ),
         classifier=classifier,
-        mask_head="features",
         hub=f"timm/{name}.{tag}" if tag else None,
         **more,
     )
@@ -208,18 +225,29 @@ _DENSENETS = {  # layers of each block, growth rate, stem features, timm's defau
 def _cnns() -> list[Architecture]:
     found = [
         _cnn(
-            name, ResNet(blocks, neck), tables.resnet, tag, classifier="fc.", crop_fraction=fraction
+            name,
+            ResNet(depths=blocks, bottleneck=neck),
+            tables.resnet,
+            tag,
+            classifier="fc.",
+            crop_fraction=fraction,
         )
         for name, (blocks, neck, tag, fraction) in _RESNETS.items()
     ]
     found += [
-        _cnn(name, DenseNet(blocks, growth, stem), tables.densenet, tag, classifier="classifier.")
+        _cnn(
+            name,
+            DenseNet(block_config=blocks, growth_rate=growth, num_init_features=stem),
+            tables.densenet,
+            tag,
+            classifier="classifier.",
+        )
         for name, (blocks, growth, stem, tag) in _DENSENETS.items()
     ]
     found += [
         _cnn(
             f"cifar_resnet{depth}",
-            CifarResNet(depth),
+            CifarResNet(depth=depth),
             tables.cifar_resnet,
             None,
             classifier="linear.",

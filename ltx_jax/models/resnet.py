@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
-from ltx_jax.models.layers import Convolution, Intermediates, batch_norm, exact_dense, max_pool
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.layers import (
+    Added,
+    Convolution,
+    Intermediates,
+    batch_norm,
+    max_pool,
+    tap,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -69,25 +74,21 @@ class ResidualBlock(nn.Module):
         return batch_norm(f"bn{name}", self.dtype)(convolution(x))
 
 
-class ResNet(nn.Module):
+class ResNet(ConvolutionalNetwork, kw_only=True):
     """A residual network with four stages.
 
     Attributes:
       depths: blocks of each stage.
       bottleneck: of its blocks.
-      num_classes: 0 for a network without classifier.
-      dtype: compute type; the mean over positions and the logits stay float32.
-      as_products: see `Convolution`.
     """
 
-    depths: Sequence[int]
+    depths: tuple[int, ...]
     bottleneck: bool
-    num_classes: int = 1000
-    dtype: Any = jnp.float32
-    as_products: bool = False
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+    def __call__(
+        self, images: Float[Array, "n H W C"], added: Added = None
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `layer1` … `layer4`, `features`)."""
         stem = Convolution(
             64,
@@ -101,7 +102,8 @@ class ResNet(nn.Module):
         )
         x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
         x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
-        out: Intermediates = {"stem": x}
+        out: Intermediates = {}
+        x = tap(out, "stem", x, added)
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 x = ResidualBlock(
@@ -112,31 +114,26 @@ class ResNet(nn.Module):
                     as_products=self.as_products,
                     name=f"layer{stage + 1}_{i}",
                 )(x)
-            out[f"layer{stage + 1}"] = x
-        out["features"] = x
+            x = tap(out, f"layer{stage + 1}", x, added)
+        x = tap(out, "features", x, added)
         pooled = x.mean((1, 2), dtype=jnp.float32)
-        if not self.num_classes:
-            return pooled, out
-        return exact_dense(self.num_classes, name="fc")(pooled), out
+        return self.classified(pooled, "fc"), out
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(ConvolutionalNetwork):
     """CIFAR's residual networks with parameter-free shortcuts (He et al. 2016, section 4.2).
 
     Attributes:
       depth: 6·n + 2; n blocks in each of three stages of 16, 32 and 64 channels.
-      num_classes: 0 for a network without classifier.
-      dtype: compute type; the mean over positions and the logits stay float32.
-      as_products: see `Convolution`.
     """
 
-    depth: int = 20
     num_classes: int = 10
-    dtype: Any = jnp.float32
-    as_products: bool = False
+    depth: int = 20
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> tuple[Array, Intermediates]:
+    def __call__(
+        self, images: Float[Array, "n H W C"], added: Added = None
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `layer1` … `layer3`, `features`)."""
         stem = Convolution(
             16,
@@ -148,7 +145,8 @@ class CifarResNet(nn.Module):
             name="conv1",
         )
         x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
-        out: Intermediates = {"stem": x}
+        out: Intermediates = {}
+        x = tap(out, "stem", x, added)
         for stage in range(3):
             for i in range((self.depth - 2) // 6):
                 x = ResidualBlock(
@@ -160,9 +158,7 @@ class CifarResNet(nn.Module):
                     as_products=self.as_products,
                     name=f"layer{stage + 1}_{i}",
                 )(x)
-            out[f"layer{stage + 1}"] = x
-        out["features"] = x
+            x = tap(out, f"layer{stage + 1}", x, added)
+        x = tap(out, "features", x, added)
         pooled = x.mean((1, 2), dtype=jnp.float32)
-        if not self.num_classes:
-            return pooled, out
-        return exact_dense(self.num_classes, name="linear")(pooled), out
+        return self.classified(pooled, "linear"), out

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float
 
-from ltx_jax.models.layers import Intermediates, exact_dense, precision
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from ltx_jax.errors import InputError
+from ltx_jax.models.backbone import Backbone
+from ltx_jax.models.layers import Added, Intermediates, per_channel, plus, precision, tap
 
 # Ranges of tokens: (first, end) each.
 Ranges = tuple[tuple[int, int | None], ...]
@@ -35,35 +36,42 @@ class PatchEmbedding(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n t d"]:
+    def __call__(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
         p = self.patch_size
         shape = (p, p, images.shape[-1], self.width)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         n, height, width, channels = images.shape
         grid = images.reshape(n, height // p, p, width // p, p, channels)
         patches = grid.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, p * p * channels)
         flat_kernel = kernel.reshape(-1, self.width).astype(self.dtype)
-        return patches.astype(self.dtype) @ flat_kernel + bias.astype(self.dtype)
+        tokens = patches.astype(self.dtype) @ flat_kernel
+        return tokens + per_channel(bias, tokens)
 
 
-class Dense(nn.Dense):
+class Dense(nn.Module):
     """A dense layer, with an update of low rank beside its weights where `rank` is not 0.
 
     LoRA (Hu et al. 2021): y = x·W + b + x·A·B, where B starts from zero.
     """
 
+    features: int
+    dtype: Any = jnp.float32
     rank: int = 0
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "... d"]) -> Float[Array, "... e"]:
-        y = super().__call__(inputs)
+    def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
+        spread, zeros, width = nn.initializers.lecun_normal(), nn.initializers.zeros, self.features
+        inputs = inputs.astype(self.dtype)
+        y = inputs @ self._weights("kernel", spread, inputs.shape[-1], width)
+        y = y + per_channel(self._weights("bias", zeros, width), y)
         if not self.rank:
             return y
-        shapes = (inputs.shape[-1], self.rank), (self.rank, self.features)
-        down = self.param("lora_a", nn.initializers.lecun_normal(), shapes[0])
-        up = self.param("lora_b", nn.initializers.zeros, shapes[1])
-        return y + inputs.astype(self.dtype) @ down.astype(self.dtype) @ up.astype(self.dtype)
+        down = self._weights("lora_a", spread, inputs.shape[-1], self.rank)
+        return y + inputs @ down @ self._weights("lora_b", zeros, self.rank, width)
+
+    def _weights(self, name: str, initialise: nn.initializers.Initializer, *shape: int) -> Array:
+        return self.param(name, initialise, shape, jnp.float32).astype(self.dtype)
 
 
 def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
@@ -99,11 +107,18 @@ def _scores_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array,
 _scores.defvjp(_scores_forward, _scores_backward)
 
 
+def _shares(
+    query: Float[Array, "n h r e"], key: Float[Array, "n h t e"]
+) -> Float[Array, "n h r t"]:
+    """The share that each query has of each token, in float32; its shares add up to 1."""
+    return softmax(_scores(query, key))
+
+
 def _mix(
     query: Float[Array, "n h r e"], key: Float[Array, "n h t e"], value: Float[Array, "n h t e"]
 ) -> Float[Array, "n h r e"]:
-    """What each query gets of the values; the scores and their softmax in float32."""
-    return softmax(_scores(query, key)).astype(value.dtype) @ value
+    """What each query gets of the values."""
+    return _shares(query, key).astype(value.dtype) @ value
 
 
 def _mix_fused(
@@ -140,7 +155,8 @@ class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
     Returns what each range of `queries` (first token, end) gets from all tokens; a range that
-    nobody reads costs nothing under `jit`.
+    nobody reads costs nothing under `jit`. Where `added` is given, the map `attention`
+    [n,heads,t,t] as well, which a fused kernel does not have.
     """
 
     num_heads: int
@@ -150,24 +166,37 @@ class Attention(nn.Module):
     queries: Ranges = EVERY
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "n t d"]) -> list[Float[Array, "n r d"]]:
+    def __call__(
+        self, tokens: Float[Array, "n t d"], added: Added = None
+    ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
         n, t, d = tokens.shape
         qkv = Dense(3 * d, dtype=self.dtype, rank=self.lora_rank, name="qkv")(tokens)
         heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
         query = query * query.shape[-1] ** -0.5
-        mix = ATTENTION[self.kernel]
         project = Dense(d, dtype=self.dtype, rank=self.lora_rank, name="proj")
+        maps: list[Array] = []
 
-        def attend(query: Array) -> Array:
-            mixed = mix(query, key, value).swapaxes(1, 2).reshape(n, -1, d)
+        def attend(first: int, end: int | None) -> Array:
+            asking = query[:, :, first:end]
+            if added is None:
+                mixed = ATTENTION[self.kernel](asking, key, value)
+            else:
+                rows = np.s_[:, :, first:end]
+                maps.append(plus(_shares(asking, key), added, "attention", rows))
+                mixed = maps[-1].astype(value.dtype) @ value
+            mixed = mixed.swapaxes(1, 2).reshape(n, -1, d)
             return project(checkpoint_name(mixed, _KEPT))
 
-        return [attend(query[:, :, first:end]) for first, end in self.queries]
+        attended = [attend(first, end) for first, end in self.queries]
+        return attended, {"attention": jnp.concatenate(maps, axis=2)} if maps else {}
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block, on each range of tokens apart; see `Attention`."""
+    """One pre-norm transformer block, on each range of tokens apart; see `Attention`.
+
+    Returns its output for each range, and its intermediates: all of it as `blocks` [n,t,d].
+    """
 
     num_heads: int
     mlp_width: int
@@ -178,11 +207,12 @@ class Block(nn.Module):
     ranges: Ranges = EVERY
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "n t d"]) -> list[Float[Array, "n r d"]]:
+    def __call__(
+        self, tokens: Float[Array, "n t d"], added: Added = None
+    ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
         width = tokens.shape[-1]
         norm1, norm2 = (
-            nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
-            for name in ("norm1", "norm2")
+            nn.LayerNorm(epsilon=self.epsilon, name=name) for name in ("norm1", "norm2")
         )
         attention = Attention(
             self.num_heads, self.dtype, self.lora_rank, self.kernel, self.ranges, name="attention"
@@ -191,42 +221,42 @@ class Block(nn.Module):
         fc2 = Dense(width, dtype=self.dtype, rank=self.lora_rank, name="fc2")
 
         def onward(tokens: Array, attended: Array) -> Array:
-            tokens = checkpoint_name(tokens + attended, _KEPT)
-            hidden = checkpoint_name(fc1(norm2(tokens)), _KEPT)
-            return tokens + fc2(nn.gelu(hidden.astype(jnp.float32), approximate=False))
+            tokens = checkpoint_name(tokens + attended.astype(tokens.dtype), _KEPT)
+            hidden = checkpoint_name(fc1(norm2(tokens).astype(self.dtype)), _KEPT)
+            new = fc2(nn.gelu(hidden.astype(jnp.float32), approximate=False))
+            return tokens + new.astype(tokens.dtype)
 
-        attended = attention(norm1(tokens))
-        return [
-            onward(tokens[:, first:end], new)
+        attended, out = attention(norm1(tokens).astype(self.dtype), added)
+        parts = [
+            plus(onward(tokens[:, first:end], new), added, "blocks", np.s_[:, first:end])
             for (first, end), new in zip(self.ranges, attended, strict=True)
         ]
+        return parts, out | {"blocks": jnp.concatenate(parts, axis=1)}
 
 
 class ScannedBlock(Block):
-    """A block as the body of a scan, which returns its output twice."""
+    """A block of all tokens together, as the body of a scan."""
 
     @nn.compact
     def __call__(  # type: ignore[override]
-        self, tokens: Float[Array, "n t d"], _: None
-    ) -> tuple[Float[Array, "n t d"], Float[Array, "n t d"]]:
-        (tokens,) = super().__call__(tokens)
-        return tokens, tokens
+        self, tokens: Float[Array, "n t d"], added: Added
+    ) -> tuple[Float[Array, "n t d"], Intermediates]:
+        (tokens,), out = super().__call__(tokens, added)
+        return tokens, out
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Backbone):
     """A ViT whose blocks are stacked and scanned, so that depth costs no compile time.
 
     Attributes:
       image_size: side of the square input in pixels.
       patch_size: side of a patch in pixels.
       width, depth, num_heads, mlp_ratio: the usual sizes.
-      num_classes: 0 for a network without classifier.
       frozen_blocks: the first blocks, kept as a parameter stack of their own
         (`frozen_blocks` beside `blocks`) so that an optimizer can leave them out whole.
       lora_rank: of an update beside the weights of every dense layer; 0 for none.
       attention: `xla`, or `cudnn` for cuDNN's fused kernel (CUDA GPUs, compute type bfloat16).
       epsilon: of the layer norms.
-      dtype: compute type of the products; parameters, tokens and logits stay float32.
     """
 
     image_size: int = 224
@@ -235,12 +265,11 @@ class VisionTransformer(nn.Module):
     depth: int = 12
     num_heads: int = 12
     mlp_ratio: float = 4.0
-    num_classes: int = 1000
     frozen_blocks: int = 0
     lora_rank: int = 0
     attention: str = "xla"
     epsilon: float = 1e-6
-    dtype: Any = jnp.float32
+    feature_kind: ClassVar[str] = "tokens"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -250,41 +279,63 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "n H W 3"] | Float[Array, "n t d"], until_prefix: bool = False
+        self,
+        images: Float[Array, "n H W C"] | Float[Array, "n t d"],
+        added: Added = None,
+        until_prefix: bool = False,
     ) -> tuple[Array, Intermediates]:
         """Normalised images, or the `prefix` of some, to (logits, intermediates).
 
         Intermediates: `embedding` [n,t,d], `blocks` [depth,n,t,d] (outputs), `features` [n,g,g,d]
-        (patch tokens after the last norm), `class_token` [n,d]. Without classes the logits are the
-        class token. What is before the prefix is missing where that is given.
+        (patch tokens after the last norm, which no logit depends on), `class_token` [n,d]; where
+        `added` is given also `attention` [depth,n,heads,t,t] (after the softmax). What is before
+        the prefix is missing where that is given.
         """
         out: Intermediates = {}
-        tokens, outputs = inputs, []
-        if inputs.ndim == 4:
-            tokens = out["embedding"] = self._embedding(inputs)
+        tokens, stacked = images, []
+        if images.ndim == 4:
+            tokens = tap(out, "embedding", self._embedding(images), added)
             if self.frozen_blocks:
-                tokens, each = self._stack("frozen_blocks")(tokens, None)
-                outputs.append(each)
+                tokens, each = self._stack("frozen_blocks", tokens, added)
+                stacked.append(each)
         if until_prefix:
             return tokens, out
         if "blocks" in self.stacks():
-            tokens, each = self._stack("blocks")(tokens, None)
-            outputs.append(each)
+            tokens, each = self._stack("blocks", tokens, added)
+            stacked.append(each)
         # The class token apart from the patches: a classifier reads the one, a mask head the other.
-        last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")(tokens)
-        out["blocks"] = jnp.concatenate([*outputs, jnp.concatenate(last, axis=1)[None]])
+        last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")
+        parts, each = last(tokens, _of_blocks(added, self.depth - 1))
+        stacked.append(jax.tree.map(lambda x: x[None], each))
+        out |= jax.tree.map(lambda *stacks: jnp.concatenate(stacks), *stacked)
         norm = nn.LayerNorm(epsilon=self.epsilon, name="norm")
-        class_token, patches = (norm(part) for part in last)
-        out["class_token"] = class_token[:, 0]
-        out["features"] = patches.reshape(len(patches), *self.grid, self.width)
-        if not self.num_classes:
-            return out["class_token"], out
-        head = exact_dense(self.num_classes, name="head")
-        return head(out["class_token"]), out
+        class_token, patches = (norm(part) for part in parts)
+        class_token = tap(out, "class_token", class_token[:, 0], added)
+        tap(out, "features", patches.reshape(len(patches), *self.grid, self.width), added)
+        return self.classified(class_token, "head"), out
 
-    def prefix(self, images: Float[Array, "n H W 3"]) -> Float[Array, "n t d"]:
+    def prefix(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
         """The tokens after the frozen blocks, from which the network can go on."""
         return self(images, until_prefix=True)[0]
+
+    def with_trained(self, name: str, frozen_blocks: int, lora_rank: int) -> VisionTransformer:
+        """With its first blocks in a stack of their own, and updates beside its dense layers."""
+        if not 0 <= frozen_blocks < self.depth:
+            raise InputError(
+                f"frozen_blocks {frozen_blocks} of {self.depth}: at least one block is to be "
+                "trained"
+            )
+        return self.clone(frozen_blocks=frozen_blocks, lora_rank=lora_rank)
+
+    def with_attention(self, name: str, kernel: str) -> VisionTransformer:
+        """With that kernel; cuDNN's has no float32."""
+        backend = jax.default_backend()
+        if kernel == "cudnn" and (self.dtype == jnp.float32 or backend != "gpu"):
+            raise InputError(
+                "attention cudnn is for CUDA GPUs and compute_dtype bfloat16, not for "
+                f"{jnp.dtype(self.dtype)} on a {backend}: leave it at xla"
+            )
+        return self.clone(attention=kernel)
 
     def stacks(self) -> dict[str, int]:
         """Names and lengths of the stacks of blocks, in order; the last block is none of them."""
@@ -297,10 +348,11 @@ class VisionTransformer(nn.Module):
     def _embedding(self, images: Array) -> Array:
         tokens = PatchEmbedding(self.patch_size, self.width, self.dtype, name="patch_embed")(images)
         n, t, d = tokens.shape
-        class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d))
-        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d))
+        exact = jnp.float32
+        class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d), exact)
+        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d), exact)
         first = jnp.broadcast_to(class_token, (n, 1, d))
-        return jnp.concatenate([first, tokens], axis=1) + position
+        return jnp.concatenate([first, tokens.astype(exact)], axis=1) + position
 
     def _block_sizes(self) -> tuple[int, int, float, Any, int, str]:
         mlp_width = int(self.width * self.mlp_ratio)
@@ -313,14 +365,26 @@ class VisionTransformer(nn.Module):
             self.attention,
         )
 
-    def _stack(self, name: str) -> nn.Module:
+    def _stack(self, name: str, tokens: Array, added: Added) -> tuple[Array, Intermediates]:
+        """The tokens after a stack of blocks, and its intermediates along the depth."""
         # Storing all activations of a block takes longer than recomputing most of them, on a CPU at
         # least, and would be most of a slot's memory.
         keep = jax.checkpoint_policies.save_only_these_names(_KEPT)
+        first = self.frozen_blocks if name == "blocks" else 0
+        length = self.stacks()[name]
         scanned = nn.scan(
             nn.remat(ScannedBlock, prevent_cse=False, policy=keep),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            length=self.stacks()[name],
+            length=length,
         )
-        return scanned(*self._block_sizes(), name=name)
+        stack = scanned(*self._block_sizes(), name=name)
+        return stack(tokens, _of_blocks(added, np.s_[first : first + length]))
+
+
+def _of_blocks(added: Added, blocks: slice | int) -> Added:
+    """What is added inside these blocks."""
+    if added is None:
+        return None
+    names = [name for name in ("attention", "blocks") if name in added]
+    return {name: jnp.asarray(added[name])[blocks] for name in names}

@@ -1,0 +1,49 @@
+"""Losses of masks: weighted sums of terms, which declare themselves in files of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from ltx_jax.errors import InputError
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.objectives.term import Drawn, Term
+from ltx_jax.rooms import declared
+
+TERMS: dict[str, Term] = declared(__name__, Term)
+# Weights by the name of a term: a pytree, whose values may change without compiling anew.
+Weights = Mapping[str, float | Array]
+
+
+def known_terms(weights: Mapping[str, float]) -> Mapping[str, float]:
+    """The weights, once there is a term of each name.
+
+    Raises:
+      InputError: for an unknown one.
+    """
+    if unknown := set(weights) - set(TERMS):
+        raise InputError(f"unknown term {min(unknown)!r}: there are {', '.join(TERMS)}")
+    return weights
+
+
+def losses(
+    weights: Weights,
+    explainee: Explainee,
+    images: Float[Array | np.ndarray, "n H W C"],
+    token_masks: Float[Array | np.ndarray, "n g h"],
+    targets: Int[Array | np.ndarray, " n"],
+) -> tuple[Float[Array, " n"], dict[str, Float[Array, " n"]]]:
+    """The loss of each mask, and its terms unweighted; a batch's loss is the mean.
+
+    The mask multiplies the image in [0,1] space, so that what it hides is black.
+    """
+    drawn = Drawn(
+        explainee, jnp.asarray(images), jnp.asarray(token_masks), jnp.asarray(targets, jnp.int32)
+    )
+    terms = {name: TERMS[name].values(drawn) for name in weights}
+    total = sum((weights[name] * terms[name] for name in weights), start=jnp.float32(0))
+    return jnp.asarray(total), terms

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from ltx_jax.reporting.files import write_bytes
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+from ltx_jax.files import write_bytes
 
 # Dark violet over red and orange to pale yellow: lightness rises all the way, so that it reads in
 # grey and to the colour-blind.
@@ -38,7 +35,7 @@ def stretched(mask: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
 
 
 def overlay(
-    image: UInt8[np.ndarray, "H W 3"], pixel_mask: Float[np.ndarray, "H W"]
+    image: UInt8[np.ndarray, "H W C"], pixel_mask: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The heat map over the greyed image, more opaque where the (stretched) mask is high."""
     strength = stretched(pixel_mask)
@@ -47,18 +44,40 @@ def overlay(
     return np.round(grey * (1 - opacity) + heat_map(strength) * opacity).astype(np.uint8)
 
 
+def views(
+    image: UInt8[np.ndarray, "H W C"], pixel_mask: Float[np.ndarray, "H W"]
+) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
+    """Image, mask, heat-map overlay and masked image, by name."""
+    shown, mask = in_colour(image), np.clip(pixel_mask, 0, 1)
+    return {
+        "image": shown,
+        "mask": in_colour(np.round(255 * mask).astype(np.uint8)[..., None]),
+        "overlay": overlay(image, pixel_mask),
+        "masked": np.round(shown * mask[..., None]).astype(np.uint8),
+    }
+
+
+def in_colour(image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W 3"]:
+    """An image of any channels for people: three are colours, others grey."""
+    if image.shape[-1] == 3:
+        return image
+    return np.repeat(np.round(image.mean(-1, keepdims=True)).astype(np.uint8), 3, axis=-1)
+
+
+def enlarged(picture: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture with its pixels repeated until the shorter side has so many."""
+    times = -(-side // min(picture.shape[:2]))
+    return picture.repeat(times, 0).repeat(times, 1)
+
+
 def panel(
-    image: UInt8[np.ndarray, "H W 3"], pixel_mask: Float[np.ndarray, "H W"]
+    image: UInt8[np.ndarray, "H W C"], pixel_mask: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Image, mask, heat-map overlay and masked image in a row; small ones enlarged."""
-    mask = np.clip(pixel_mask, 0, 1)
-    grey = np.repeat(np.round(255 * mask).astype(np.uint8)[..., None], 3, axis=-1)
-    masked = np.round(image * mask[..., None]).astype(np.uint8)
-    times = -(-_SMALLEST // min(image.shape[:2]))
-    gap = np.full((image.shape[0] * times, _GAP, 3), 255, np.uint8)
+    """The `views` in a row; small ones enlarged."""
     parts: list[np.ndarray] = []
-    for part in (image, grey, overlay(image, pixel_mask), masked):
-        parts += [part.repeat(times, 0).repeat(times, 1), gap]
+    for view in views(image, pixel_mask).values():
+        picture = enlarged(view, _SMALLEST)
+        parts += [picture, np.full((len(picture), _GAP, 3), 255, np.uint8)]
     return np.concatenate(parts[:-1], axis=1)
 
 

@@ -10,27 +10,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from ltx_jax.metrics.directions import DIRECTIONS
-from ltx_jax.reporting.files import write_bytes
-from ltx_jax.reporting.overlays import encode, overlay
+from ltx_jax.attribution import RIVALS
+from ltx_jax.files import write_bytes
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.score import Score
+from ltx_jax.reporting.overlays import encode, enlarged, views
 from ltx_jax.reporting.summary import Interval
 
-METHOD_NAMES = {
+_TITLES = {
     "pltx": "pLTX (before finetuning)",
     "selected": "LTX, selected step",
     "last": "LTX, last step",
     "by_loss": "LTX, lowest loss",
+    **{name: rival.title for name, rival in RIVALS.items()},
 }
 _SIDE = 176  # of a shown picture in pixels
+_ON_CARDS = ("pos", "neg", "iou")
 
 
 class Entry(NamedTuple):
-    """One card of the gallery: its record, picture uint8 [H,W,3] and selected pixel mask [H,W]."""
+    """One card of the gallery: its record, the scores of the mask that is shown, the picture uint8
+    [H,W,C] and the pixel mask [H,W]."""
 
     record: Mapping[str, Any]
-    picture: np.ndarray
-    pixel_mask: np.ndarray
+    scores: Mapping[str, Any]
+    picture: UInt8[np.ndarray, "H W C"]
+    pixel_mask: Float[np.ndarray, "H W"]
 
 
 def write_report(
@@ -68,7 +75,7 @@ def write_report(
         f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>",
     ]
     page = _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body))
-    write_bytes(path, page.encode())
+    write_bytes(path, page.encode(errors="replace"))
 
 
 def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> str:
@@ -85,29 +92,28 @@ def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> st
 
 
 def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
-    scores = [s for s in DIRECTIONS if any(s in row for row in methods.values())]
-    head = "".join(
-        f'<th scope=col title="{escape(DIRECTIONS[s].meaning)}; {DIRECTIONS[s].better} is better">'
-        f"{s.upper()}&nbsp;{DIRECTIONS[s].arrow}</th>"
-        for s in scores
-    )
-    best = {s: _best(s, methods) for s in scores}
+    scores = [s for s in SCORES.values() if any(s.name in row for row in methods.values())]
+    best = {score.name: _best(score, methods) for score in scores}
     rows = []
     for name, row in methods.items():
-        shown = METHOD_NAMES.get(name, name.replace("_", " "))
-        cells = "".join(_cell(row.get(s), name in best[s]) for s in scores)
-        rows.append(f"<tr><th scope=row>{escape(shown)}</th>{cells}</tr>")
+        cells = "".join(_cell(row.get(s.name), name in best[s.name]) for s in scores)
+        rows.append(f"<tr><th scope=row>{escape(_TITLES.get(name, name))}</th>{cells}</tr>")
     return (
-        "<div class=scroll><table><caption>Means in percent with 95&nbsp;% bootstrap intervals; "
-        "the arrow points to the better side, the best mean is bold.</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        "<div class=scroll><table><caption>Over the images explained, with 95&nbsp;% bootstrap "
+        "intervals; the arrow points to the better side, the best is bold.</caption>"
+        f"<thead><tr><td></td>{''.join(map(_head, scores))}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _best(score: str, methods: Mapping[str, Mapping[str, Interval]]) -> set[str]:
-    means = {name: row[score]["mean"] for name, row in methods.items() if score in row}
-    pick = min if DIRECTIONS[score].better == "lower" else max
-    top = pick(means.values(), default=None)
+def _head(score: Score) -> str:
+    meaning = f"{score.meaning}; {score.low:g} to {score.high:g}, {score.better} is better"
+    return f'<th scope=col title="{escape(meaning)}">{escape(score.title)}&nbsp;{score.arrow}</th>'
+
+
+def _best(score: Score, methods: Mapping[str, Mapping[str, Interval]]) -> set[str]:
+    means = {name: row[score.name]["mean"] for name, row in methods.items() if score.name in row}
+    top = (min if score.better == "lower" else max)(means.values())
     return {name for name, mean in means.items() if mean == top}
 
 
@@ -130,40 +136,38 @@ def _skipped(skipped: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _card(entry: Entry) -> str:
-    record, chosen = entry.record, entry.record["selected"]
+    record = entry.record
     name = record.get("class_name", f"class {record['class']}")
-    mask = np.clip(entry.pixel_mask, 0, 1)
-    grey = np.repeat(np.round(255 * mask).astype(np.uint8)[..., None], 3, -1)
-    masked = np.round(entry.picture * mask[..., None]).astype(np.uint8)
-    pictures = (
-        ("image", entry.picture),
-        ("mask", grey),
-        ("overlay", overlay(entry.picture, entry.pixel_mask)),
-        ("masked", masked),
-    )
     figures = "".join(
         f'<figure><img loading=lazy width={_SIDE} height={_SIDE} src="{_data(picture)}" '
         f'alt="{what} of {escape(record["image"])}"><figcaption>{what}</figcaption></figure>'
-        for what, picture in pictures
+        for what, picture in views(entry.picture, entry.pixel_mask).items()
     )
-    facts = [
-        f"p&nbsp;{record['probability']:.3f} → {chosen['probability']:.3f}",
-        f"step {chosen['step']} of {record['steps']}",
-        f"POS&nbsp;{chosen['pos']:.0f}",
-        f"NEG&nbsp;{chosen['neg']:.0f}",
-    ]
-    if "iou" in chosen:
-        facts.append(f"IoU&nbsp;{chosen['iou']:.0f}")
     return (
         f"<article><header><h2>{escape(str(name))}</h2>{_judgement(record)}"
         f"<code>{escape(record['image'])}</code></header>"
         f"<div class=pictures>{figures}</div>"
-        f"<footer><span>{' · '.join(facts)}</span>{_curve(record)}</footer></article>"
+        f"<footer><span>{_numbers(entry)}</span>{_curve(entry)}</footer></article>"
     )
 
 
+def _numbers(entry: Entry) -> str:
+    """Of the probability, the step and the scores those that are known."""
+    record, scores = entry.record, entry.scores
+    parts = []
+    before, after = record.get("probability"), scores.get("probability")
+    if before is not None and after is not None:
+        parts.append(f"p&nbsp;{before:.3f} → {after:.3f}")
+    if "step" in scores:
+        parts.append(f"step {scores['step']} of {record['steps']}")
+    for name in _ON_CARDS:
+        if (value := scores.get(name)) is not None:
+            parts.append(f"{SCORES[name].title}&nbsp;{value:.0f}")
+    return " · ".join(parts)
+
+
 def _judgement(record: Mapping[str, Any]) -> str:
-    if record["label"] is None:
+    if record.get("label") is None:
         return ""
     if record["label"] == record["class"]:
         return "<span class=right>as labelled</span>"
@@ -171,29 +175,28 @@ def _judgement(record: Mapping[str, Any]) -> str:
     return f"<span class=wrong>label: {escape(str(label))}</span>"
 
 
-def _data(picture: np.ndarray) -> str:
-    if min(picture.shape[:2]) < _SIDE:
-        times = -(-_SIDE // min(picture.shape[:2]))
-        picture = picture.repeat(times, 0).repeat(times, 1)
-    return "data:image/jpeg;base64," + base64.b64encode(encode(picture, "jpeg")).decode()
+def _data(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    content = encode(enlarged(picture, _SIDE), "jpeg")
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
-def _curve(record: Mapping[str, Any]) -> str:
-    """The perturbation score over the steps, the selected one marked; nothing for a single step."""
-    trace = record["trace"]["score"]
-    if len(trace) == 1:
+def _curve(entry: Entry) -> str:
+    """The perturbation score over the steps, the step shown marked; nothing for a single step."""
+    trace = entry.record.get("trace", {}).get("score", [])
+    known = {i: score for i, score in enumerate(trace) if score is not None}
+    if len(trace) < 2 or not known:
         return ""
     width, height = 110, 34
-    step = (width - 8) / max(len(trace) - 1, 1)
-    known = {i: score for i, score in enumerate(trace) if score is not None}
+    step = (width - 8) / (len(trace) - 1)
     points = {i: (4 + i * step, 4 + (1 - s / 90) * (height - 8)) for i, s in known.items()}
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points.values())
-    x, y = points[record["selected"]["step"]]
+    shown = [points[i] for i in points if i == entry.scores.get("step")]
+    mark = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in shown)
     scores = list(known.values())
     return (
         f'<svg viewBox="0 0 {width} {height}" width={width} height={height} role=img '
         f'aria-label="score at each step, from {scores[0]:.0f} to {scores[-1]:.0f}">'
-        f'<polyline points="{line}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="3"/></svg>'
+        f'<polyline points="{line}"/>{mark}</svg>'
     )
 
 

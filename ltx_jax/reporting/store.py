@@ -1,55 +1,50 @@
-"""A run's work directory: one line of results and one row of masks an image, safe from a kill.
+"""A run's work directory: what is known of each row, safe from a kill.
 
-Several processes may work on one run. Each appends its lines to a file of its own, and all write
-their rows of the same mask file; process 0 makes the directory, and puts the lines together.
+Several processes may work on one run. Each appends its lines to files of its own, and all write
+their rows of the same mask files; process 0 makes the directory, and puts the lines together.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
-from io import BytesIO
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ltx_jax.errors import InputError
-from ltx_jax.reporting.files import make_directory, temporary_name, write_bytes, write_json, writing
+from ltx_jax.files import changing, make_directory, write_json, writing
+from ltx_jax.reporting.lines import Lines, Record
+from ltx_jax.reporting.mask_files import Mask, MaskFile
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
-Record = dict[str, Any]
-SETTINGS, RESULTS, MASK_FILE = "settings.json", "results.jsonl", "masks.npy"
-_SHARDS = "results-*.jsonl"
+SETTINGS, RESULTS, MASKS, SCORES = "settings.json", "results.jsonl", "masks", "scores"
+_OLD_FORM = "masks.npy"
+_RAW = ".raw"
 
 
 class ResultStore:
     """Results keyed by row, written as they come and found again by a restarted run.
 
-    `masks.npy` is float32 [rows, masks, g, h], NaN where nothing is known; it has its full size
-    from the beginning, so that a full disk is noticed before work is spent. `results.jsonl` gets
-    a row's line after its masks are on the disk: a line is the promise that the row is done.
+    `results.jsonl` has a row's record, `masks/NAME.npy` the masks of a method by row, and
+    `scores/NAME.jsonl` what a method scored that is not in the records. A row's line is written
+    after its masks are on the disk: it is the promise that the row is done.
+
+    Attributes:
+      directory: the work directory.
+      rows: of the whole run.
+      lines: the records.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...], lines: str = RESULTS) -> None:
+    def __init__(self, directory: Path, rows: int, process: int | None = None) -> None:
         self.directory = directory
-        self._shape = shape
-        self._lines = directory / lines
-        self._done: set[int] = set()
-        self._offset = 0
-        self._seen: dict[Path, int] = {}  # bytes read of each file of lines
+        self.rows = rows
+        self._process = process
+        self.lines = Lines(directory / RESULTS, process)
+        self._scored: dict[str, Lines] = {}
 
     @classmethod
     def open(
-        cls,
-        directory: Path,
-        settings: Mapping[str, Any],
-        rows: int,
-        masks: tuple[int, int, int],
-        process: int | None = None,
+        cls, directory: Path, settings: Mapping[str, Any], rows: int, process: int | None = None
     ) -> ResultStore:
         """Begin a run's directory, or go on with it.
 
@@ -57,175 +52,167 @@ class ResultStore:
           directory: made where it does not exist.
           settings: what determines the results, by name; JSON types.
           rows: of the whole run.
-          masks: (masks a row, g, h).
           process: which of several processes this is, and the directory is there already; None
             where there is one.
 
         Raises:
-          InputError: for a directory of a run with other settings, or one that cannot be written.
+          InputError: for a directory of a run with other settings or of an older version, or one
+            that cannot be written.
         """
         make_directory(directory)
-        lines = RESULTS if process is None else _SHARDS.replace("*", str(process))
-        store = cls(directory, (rows, *masks), lines)
+        _refuse_old_form(directory)
         path = directory / SETTINGS
         if path.exists():
             _compare(json.loads(path.read_text()), dict(settings), directory)
-        if not (directory / MASK_FILE).exists():
-            store._preallocate()
-        if not path.exists():
+        else:
             write_json(path, dict(settings))
-        store._read_header()
-        store._cut_torn_line()
-        store.read()
-        return store
+        return cls(directory, rows, process)
 
-    @property
-    def done(self) -> set[int]:
-        """Rows that need no more work, skipped ones included."""
-        return set(self._done)
+    @classmethod
+    def find(cls, directory: Path, process: int | None = None) -> ResultStore:
+        """A run that is there, whatever its settings: to look at it, or to score its masks.
 
-    def add(self, rows: Mapping[int, tuple[Record, Float[np.ndarray, "m g h"]]]) -> None:
-        """Write finished rows, each with its record and masks; of many together, the disk is waited
-        for once.
+        Raises:
+          InputError: where there is none, or one of an older version.
+        """
+        _refuse_old_form(directory)
+        held = _mask_names(directory)
+        if not (directory / SETTINGS).exists() or not held:
+            raise InputError(f"{directory} holds no run: give the work directory of one")
+        return cls(directory, MaskFile(_mask_path(directory, held[0])).shape[0], process)
+
+    def hold(self, name: str, shape: tuple[int, ...], raw: bool = False) -> None:
+        """Make a method's mask files in their full size, so that a full disk is noticed before work
+        is spent, or find them.
+
+        Args:
+          name: of the method; letters, digits, _ and -.
+          shape: of one row's mask, (g, h) or (H, W).
+          raw: whether the order of pixels is taken from raw values, kept beside the masks.
+
+        Raises:
+          InputError: for another name, masks of another shape, or a disk that does not take them.
+        """
+        _check(name)
+        with writing(self.directory / MASKS):
+            (self.directory / MASKS).mkdir(exist_ok=True)
+        # One process at a time, so that none makes a file anew in which another has written.
+        with changing(self.directory / SETTINGS, self._shared):
+            for of_raw in (False, True) if raw else (False,):
+                path = _mask_path(self.directory, name, of_raw)
+                MaskFile.hold(path, (self.rows, *shape), self._shared)
+
+    def add(self, rows: Mapping[int, tuple[Record, Mapping[str, Mask]]]) -> None:
+        """Write finished rows, each with its record and its masks by method; of many together, the
+        disk is waited for once a file.
 
         Raises:
           InputError: where the disk does not take it; what is there stays whole.
         """
-        with writing(self.directory / MASK_FILE), (self.directory / MASK_FILE).open("r+b") as file:
-            if self._lines.name != RESULTS:
-                _lock(file)
-            for row, (_, masks) in rows.items():
-                values = np.ascontiguousarray(masks, np.float32)
-                file.seek(self._offset + row * values.nbytes)
-                file.write(values.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        self._append({row: record for row, (record, _) in rows.items()})
+        for name in dict.fromkeys(name for _, masks in rows.values() for name in masks):
+            self.masks(name).write({row: masks[name] for row, (_, masks) in rows.items()})
+        self.lines.append({row: record for row, (record, _) in rows.items()})
+
+    def keep(self, name: str, rows: Mapping[int, tuple[Mask, Mask | None]]) -> None:
+        """Write the masks of a method before it is scored, with their raw values where it has any.
+
+        Raises:
+          InputError: where the disk does not take it.
+        """
+        self.masks(name).write({row: mask for row, (mask, _) in rows.items()})
+        raw = {row: values for row, (_, values) in rows.items() if values is not None}
+        if raw:
+            self.masks(name, raw=True).write(raw)
 
     def skip(self, row: int, image: str, reason: str) -> None:
         """Note a row that could not be done, and why."""
-        self._append({row: {"row": row, "image": image, "skipped": reason}})
+        self.lines.append({row: {"row": row, "image": image, "skipped": reason}})
+
+    @property
+    def done(self) -> set[int]:
+        """Rows that need no more work, skipped ones included, as far as this process has read."""
+        return self.lines.done
 
     def records(self) -> list[Record]:
-        """All lines so far, by row; they are kept on the disk alone."""
-        return read_records(self.directory)
+        """The records so far, by row; they are kept on the disk alone."""
+        return self.lines.records()
 
-    def masks(self, row: int) -> Float[np.ndarray, "m g h"]:
-        """The masks of a finished row."""
-        size = int(np.prod(self._shape[1:])) * 4
-        with (self.directory / MASK_FILE).open("rb") as file:
-            file.seek(self._offset + row * size)
-            return np.frombuffer(file.read(size), np.float32).reshape(self._shape[1:])
+    def joined(self, records: Sequence[Record], names: Iterable[str]) -> list[Record]:
+        """Records with what the named methods scored after the fact, under each method's name."""
+        joined = {record["row"]: record for record in records}
+        for name in names:
+            for line in self.scored(name).records():
+                record = joined.get(line["row"])
+                if record and "skipped" not in record:
+                    joined[line["row"]] = record | {name: record.get(name, {}) | line}
+        return list(joined.values())
 
-    @property
-    def rows(self) -> int:
-        """Of the whole run."""
-        return self._shape[0]
+    def names(self) -> tuple[str, ...]:
+        """Methods of which masks are held, in alphabetical order."""
+        return _mask_names(self.directory)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every row of the run is done, as far as this process has read."""
-        return len(self._done) == self.rows
+    def masks(self, name: str, raw: bool = False) -> MaskFile:
+        """The masks of a method, or their raw values.
+
+        Raises:
+          InputError: where none are held.
+        """
+        return MaskFile(_mask_path(self.directory, name, raw), self._shared)
+
+    def scored(self, name: str) -> Lines:
+        """The lines of a method that is scored after the fact, from its stored masks."""
+        _check(name)
+        if name not in self._scored:
+            self._scored[name] = Lines(self.directory / SCORES / f"{name}.jsonl", self._process)
+        return self._scored[name]
 
     def finish(self) -> None:
-        """Put all lines in order into one file: an interrupted run, or one of several processes,
-        leaves what an uninterrupted one of a single process does.
+        """Put all lines in order, once no other process writes any more: an interrupted run, or one
+        of several processes, leaves what an uninterrupted one of a single process does.
         """
-        lines = "".join(_line(record) for record in self.records())
-        write_bytes(self.directory / RESULTS, lines.encode())
-        for shard in self.directory.glob(_SHARDS):
-            shard.unlink(missing_ok=True)
+        self.lines.merge()
+        files = (self.directory / SCORES).glob("*.jsonl")
+        for name in sorted({re.sub(r"-\d+$", "", path.stem) for path in files}):
+            self.scored(name).merge()
 
-    def read(self) -> None:
-        """Learn what all processes have done since the last time."""
-        for path in _files_of_lines(self.directory):
-            lines, self._seen[path] = _whole_lines(path, self._seen.get(path, 0))
-            self._done.update(json.loads(line)["row"] for line in lines)
-
-    def _append(self, records: Mapping[int, Record]) -> None:
-        path = self._lines
-        with writing(path), path.open("ab") as file:
-            file.write("".join(map(_line, records.values())).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._done.update(records)
-
-    def _preallocate(self) -> None:
-        """Write the file in full, block by block, under a temporary name."""
-        path = self.directory / MASK_FILE
-        header = BytesIO()
-        description = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
-        np.lib.format.write_array_header_1_0(header, description)
-        temporary = temporary_name(path)
-        row = np.full(self._shape[1:], np.nan, np.float32).tobytes()
-        with writing(path):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(header.getvalue())
-                    for _ in range(self._shape[0]):
-                        file.write(row)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-    def _read_header(self) -> None:
-        path = self.directory / MASK_FILE
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, _ = np.lib.format.read_array_header_1_0(file)
-            self._offset = file.tell()
-        if shape != self._shape:
-            raise InputError(
-                f"{path} holds masks of shape {shape}, this run makes {self._shape}: use another "
-                "work directory"
-            )
-
-    def _cut_torn_line(self) -> None:
-        """Cut off what a kill left of this process's last line."""
-        if not self._lines.exists():
-            return
-        content = self._lines.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with writing(self._lines), self._lines.open("r+b") as file:
-                file.truncate(whole)
+    @property
+    def _shared(self) -> bool:
+        return self._process is not None
 
 
 def read_records(directory: Path) -> list[Record]:
-    """What a work directory holds, finished or not, by row."""
-    lines = (line for path in _files_of_lines(directory) for line in _whole_lines(path)[0])
-    found = {record["row"]: record for record in map(json.loads, lines)}
-    return [found[row] for row in sorted(found)]
+    """What is known of the rows of a run, finished or not.
 
-
-def _files_of_lines(directory: Path) -> list[Path]:
-    """The finished lines, and each process's own."""
-    found = (directory / RESULTS, *sorted(directory.glob(_SHARDS)))
-    return [path for path in found if path.exists()]
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Keep other processes out until the file is closed.
-
-    Without a lock a network file system may write whole pages, with old bytes of others' rows.
+    Raises:
+      InputError: where there is none, or one of an older version.
     """
-    import fcntl
-
-    fcntl.lockf(file, fcntl.LOCK_EX)
+    return ResultStore.find(directory).records()
 
 
-def _whole_lines(path: Path, start: int = 0) -> tuple[list[str], int]:
-    """The lines from a byte on, and where they end; one that is still being written is left."""
-    with path.open("rb") as file:
-        file.seek(start)
-        content = file.read()
-    whole = content.rfind(b"\n") + 1
-    # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
-    return content[:whole].decode().split("\n")[:-1], start + whole
+def _mask_path(directory: Path, name: str, raw: bool = False) -> Path:
+    return directory / MASKS / f"{name}{_RAW if raw else ''}.npy"
 
 
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def _mask_names(directory: Path) -> tuple[str, ...]:
+    stems = (path.stem for path in (directory / MASKS).glob("*.npy"))
+    return tuple(sorted(stem for stem in stems if not stem.endswith(_RAW)))
+
+
+def _check(name: str) -> None:
+    """Other endings mean something in the names of files: `-3` a process, `.raw` raw values."""
+    if not re.fullmatch(r"[\w-]+", name) or re.search(r"-\d+$", name):
+        raise InputError(
+            f"masks cannot be called {name!r}: use letters, digits, _ and -, but no -NUMBER at the "
+            "end"
+        )
+
+
+def _refuse_old_form(directory: Path) -> None:
+    if (directory / _OLD_FORM).exists():
+        raise InputError(
+            f"{directory} holds a run of an older version, all masks in {_OLD_FORM}: run it again "
+            "in another work directory"
+        )
 
 
 def _compare(before: Record, now: Record, directory: Path) -> None:

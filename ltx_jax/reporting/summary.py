@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ltx_jax.metrics.directions import DIRECTIONS
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from ltx_jax.metrics import SCORES
 
 Interval = dict[str, float]
+Intervals = dict[str, Interval]
 _RESAMPLES = 1000
 
 
-def interval(values: Float[np.ndarray, " n"]) -> Interval:
-    """Mean of the values and its 95 % bootstrap percentile interval, over 1000 resamples."""
-    values = np.asarray(values, np.float64)
+def interval(
+    values: Sequence[float | None] | np.ndarray,
+    aggregate: Callable[[np.ndarray], Any] = np.mean,
+) -> Interval:
+    """Mean of the known values and its 95 % bootstrap percentile interval, over 1000 resamples.
+
+    Args:
+      values: [n], NaN or None where nothing is known; one of them is.
+      aggregate: what is taken for the mean, of [n] values.
+    """
+    known = _known(values)
     rng = np.random.default_rng(0)
-    means = [rng.choice(values, len(values)).mean() for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    resampled = [aggregate(rng.choice(known, len(known))) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return {
         name: round(float(value), 4)
-        for name, value in (("mean", values.mean()), ("low", low), ("high", high))
+        for name, value in (("mean", aggregate(known)), ("low", low), ("high", high))
     }
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]], masks: Sequence[str]
-) -> dict[str, dict[str, Interval]]:
-    """For each mask name the interval of each score, over the records that were not skipped."""
-    done = [record for record in records if "skipped" not in record]
-    return {mask: _intervals([record[mask] for record in done]) for mask in masks}
+def summarise(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Intervals]:
+    """For each method the interval of each score, over the records that have it."""
+    return {
+        name: score_intervals([record[name] for record in records if name in record])
+        for name in names
+    }
 
 
 def label_summary(
-    records: Sequence[Mapping[str, Any]], masks: Sequence[str]
-) -> dict[str, dict[str, Interval]]:
+    records: Sequence[Mapping[str, Any]], names: Iterable[str]
+) -> dict[str, Intervals]:
     """The same for the label; where it is the class explained, that class's scores are the
-    label's. Empty without labels."""
-    labelled = [r for r in records if "skipped" not in r and r["label"] is not None]
+    label's. Empty without labels, and without the scores that only the class explained has."""
+    labelled = [
+        record.get("for_label", record) for record in records if record.get("label") is not None
+    ]
+    found = {}
+    for name in names if labelled else ():
+        scores = [record[name] for record in labelled]
+        everywhere = set.intersection(*map(set, scores))
+        found[name] = score_intervals([{key: one[key] for key in everywhere} for one in scores])
+    return found
+
+
+def score_intervals(scores: Sequence[Mapping[str, Any]]) -> Intervals:
+    """The interval of each score over those of n masks, by name, that have it; others are left
+    out."""
+    columns = {name: _known([one.get(name) for one in scores]) for name in SCORES}
     return {
-        mask: _intervals([r.get("for_label", r)[mask] for r in labelled])
-        for mask in masks
-        if labelled
+        name: interval(column, SCORES[name].aggregate)
+        for name, column in columns.items()
+        if len(column)
     }
 
 
 def table(rows: Mapping[str, Mapping[str, Interval]]) -> str:
     """Plain text: a row a method, a column a score with its direction, mean and interval."""
-    scores = [s for s in DIRECTIONS if any(s in row for row in rows.values())]
-    head = ["", *(f"{s.upper()} {DIRECTIONS[s].arrow}" for s in scores)]
-    body = [[name, *(_cell(row.get(s)) for s in scores)] for name, row in rows.items()]
+    scores = [score for score in SCORES.values() if any(score.name in row for row in rows.values())]
+    head = ["", *(f"{score.title} {score.arrow}" for score in scores)]
+    body = [[name, *(_cell(row.get(s.name)) for s in scores)] for name, row in rows.items()]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     return "\n".join(
         "  ".join(
@@ -70,11 +90,6 @@ def _cell(value: Interval | None) -> str:
     return f"{value['mean']:.2f} ({value['low']:.1f}–{value['high']:.1f})"
 
 
-def _intervals(scores: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
-    if not scores:
-        return {}
-    return {
-        name: interval(np.array([score[name] for score in scores]))
-        for name in DIRECTIONS
-        if all(name in score for score in scores)
-    }
+def _known(values: Sequence[float | None] | np.ndarray) -> np.ndarray:
+    numbers = np.asarray(values, np.float64)  # None becomes NaN
+    return numbers[~np.isnan(numbers)]

@@ -1,7 +1,9 @@
-"""Reading weights: from a safetensors file, or from the Hugging Face hub by name."""
+"""Weights in files: safetensors, and by name from the Hugging Face hub."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,22 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         raise InputError(f"{path} is not a whole safetensors file ({error}): fetch it again") from (
             error
         )
+
+
+def to_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The content of a `.safetensors` file, the same for the same tensors and metadata.
+
+    The library writes metadata in an order drawn anew each time.
+    """
+    from safetensors.numpy import save
+
+    content = memoryview(save(dict(tensors)))
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(bytes(content[8:begin]))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, content[begin:]))
 
 
 def hub_file(repository: str, flag: str) -> Path:

@@ -1,7 +1,8 @@
-"""A network's weights as PyTorch names them, to and from Flax variables: strict both ways.
+"""A network's weights as PyTorch names them, to and from our variables: strict both ways.
 
-A *state dict* maps tensor names to numpy arrays in PyTorch's layout. A *table* is a list of
-`Entry`, one for each Flax leaf; nothing else decides what goes where.
+A *state dict* maps tensor names to numpy arrays in PyTorch's layout. *Variables* are nested
+dictionaries of our arrays. A *table* is a list of `Entry`, one for each of them; nothing else
+decides what goes where.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ltx_jax.errors import InputError
 
@@ -25,7 +25,7 @@ _IGNORED_SUFFIX = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Entry:
-    """One Flax leaf and the checkpoint tensors it is made of.
+    """One leaf of the variables and the checkpoint tensors it is made of.
 
     Attributes:
       path: the leaf, e.g. `params/blocks/attention/qkv/kernel`.
@@ -37,6 +37,29 @@ class Entry:
     path: str
     names: tuple[str, ...]
     stacked: bool = False
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by their path, `params/blocks/attention/qkv/kernel`."""
+    leaves: dict[str, Any] = {}
+    for name, value in variables.items():
+        if isinstance(value, Mapping):
+            leaves |= {f"{name}/{path}": leaf for path, leaf in flatten(value).items()}
+        else:
+            leaves[name] = value
+    return leaves
+
+
+def unflatten(leaves: Mapping[str, Any]) -> Variables:
+    """The inverse of `flatten`."""
+    variables: Variables = {}
+    for path, leaf in leaves.items():
+        *inside, last = path.split("/")
+        place = variables
+        for name in inside:
+            place = place.setdefault(name, {})
+        place[last] = leaf
+    return variables
 
 
 def plain(path: str, name: str) -> list[Entry]:
@@ -93,7 +116,7 @@ def from_state_dict(
     source: str,
     unused: Sequence[str] = (),
 ) -> Variables:
-    """Fill a network's variables from a state dict.
+    """A network's variables from a state dict.
 
     Args:
       state: name → array in PyTorch's layout.
@@ -109,41 +132,42 @@ def from_state_dict(
     Raises:
       InputError: naming every tensor that is missing, unexpected or misshapen.
     """
-    shapes = {"/".join(path): leaf.shape for path, leaf in flatten_dict(template).items()}
+    shapes = {path: leaf.shape for path, leaf in flatten(template).items()}
     if {entry.path for entry in table} != set(shapes):
         raise AssertionError("the weight table does not cover the network")
-    wanted = [name for entry in table for name in entry.names]
-    missing = [name for name in wanted if name not in state]
-    spare = (*unused, _IGNORED_SUFFIX)
-    unexpected = [
-        name
-        for name in state
-        if name not in set(wanted)
-        and not name.startswith(tuple(unused) or ("\0",))
-        and not name.endswith(spare[-1])
-    ]
-    leaves, misshapen = {}, []
+    missing, misshapen = [], []
+    found: dict[str, list[np.ndarray]] = {entry.path: [] for entry in table}
     for entry in table:
-        parts = []
+        shape = shapes[entry.path][1:] if entry.stacked else shapes[entry.path]
         for name in entry.names:
-            expected = shapes[entry.path][1:] if entry.stacked else shapes[entry.path]
             if name not in state:
-                continue
-            array = _to_flax(np.asarray(state[name]), expected, entry.path)
-            if array is None:
-                have, want = tuple(state[name].shape), _torch_shape(expected, entry.path)
+                missing.append(name)
+            elif (array := _from_torch(np.asarray(state[name]), shape, entry.path)) is None:
+                have, want = tuple(state[name].shape), _torch_shape(shape, entry.path)
                 misshapen.append(f"{name} {have} instead of {want}")
             else:
-                parts.append(array)
-        if len(parts) == len(entry.names):
-            leaves[entry.path] = np.stack(parts) if entry.stacked else parts[0]
-    _refuse(source, missing, unexpected, misshapen)
-    return unflatten_dict({tuple(path.split("/")): leaf for path, leaf in leaves.items()})
+                found[entry.path].append(array)
+    _refuse(source, missing, _unexpected(state, table, unused), misshapen)
+    return unflatten(
+        {e.path: np.stack(found[e.path]) if e.stacked else found[e.path][0] for e in table}
+    )
+
+
+def _unexpected(state: StateDict, table: Sequence[Entry], unused: Sequence[str]) -> list[str]:
+    """Names of tensors that the table has no place for."""
+    wanted = {name for entry in table for name in entry.names}
+    return [
+        name
+        for name in state
+        if name not in wanted
+        and not name.startswith(tuple(unused))
+        and not name.endswith(_IGNORED_SUFFIX)
+    ]
 
 
 def to_state_dict(variables: Variables, table: Sequence[Entry]) -> dict[str, np.ndarray]:
     """The inverse of `from_state_dict`, in PyTorch's layout; `variables` may be a part."""
-    leaves = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(variables).items()}
     state = {}
     for entry in table:
         if entry.path not in leaves:
@@ -154,9 +178,9 @@ def to_state_dict(variables: Variables, table: Sequence[Entry]) -> dict[str, np.
     return state
 
 
-def shapes_of(module: Any, image_size: tuple[int, int]) -> Variables:
+def shapes_of(module: Any, image_size: tuple[int, int], channels: int = 3) -> Variables:
     """A module's variables as shapes, without computing anything."""
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), np.float32)
+    image = jax.ShapeDtypeStruct((1, *image_size, channels), np.float32)
     return jax.eval_shape(module.init, jax.random.key(0), image)
 
 
@@ -170,7 +194,7 @@ def _to_torch(array: np.ndarray, path: str) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _to_flax(array: np.ndarray, expected: tuple[int, ...], path: str) -> np.ndarray | None:
+def _from_torch(array: np.ndarray, expected: tuple[int, ...], path: str) -> np.ndarray | None:
     """PyTorch's layout to ours, or None where the shape does not fit."""
     if path.endswith("/kernel"):
         if array.ndim == 4 and len(expected) == 2 and array.shape[2:] == (1, 1):

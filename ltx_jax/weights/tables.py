@@ -2,7 +2,7 @@
 
 The names are timm's (for ResNet, DenseNet and SqueezeNet they are torchvision's as well). A
 *dialect* renames another library's state dict into them, or returns None where it is not in that
-dialect.
+dialect. What a table depends on (depths, groups …) is asked of the module.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ltx_jax.models.mobilenet import GROUPS
-from ltx_jax.models.squeezenet import FIRES
 from ltx_jax.weights.state_dict import (
     Entry,
     StateDict,
@@ -109,7 +107,7 @@ def densenet(module: Any) -> list[Entry]:
 def squeezenet(module: Any) -> list[Entry]:
     """torchvision's SqueezeNet 1.1."""
     entries = layer("stem", "features.0")
-    for place in FIRES:
+    for place in module.fires:
         for part in ("squeeze", "expand1x1", "expand3x3"):
             entries += layer(f"fire{place}_{part}", f"features.{place}.{part}")
     return entries + (layer("classifier", "classifier.1") if module.num_classes else [])
@@ -120,7 +118,7 @@ def mobilenet_v2(module: Any) -> list[Entry]:
     entries: list[Entry] = []
     parts = [("stem", "features.0.0", "features.0.1")]
     number = 0
-    for expansion, _, repeats, _ in GROUPS:
+    for expansion, _, repeats, _ in module.groups:
         for _ in range(repeats):
             ours, theirs = f"block{number}", f"features.{number + 1}.conv"
             names = (
@@ -131,7 +129,7 @@ def mobilenet_v2(module: Any) -> list[Entry]:
             last = len(names) - 1
             parts.append((f"{ours}_project", f"{theirs}.{last}", f"{theirs}.{last + 1}"))
             number += 1
-    parts.append(("last", "features.18.0", "features.18.1"))
+    parts.append(("last", f"features.{number + 1}.0", f"features.{number + 1}.1"))
     for i, (path, convolution, norm_name) in enumerate(parts):
         if module.folded:
             kind = "dw" if path.endswith("depthwise") else "conv"
@@ -140,30 +138,31 @@ def mobilenet_v2(module: Any) -> list[Entry]:
             entries += _convolution_norm(path, f"{path}_bn", convolution, norm_name)
     if not module.num_classes:
         return entries
-    return entries + layer("classifier", "52_fc" if module.folded else "classifier.1")
+    classifier = f"{len(parts)}_fc" if module.folded else "classifier.1"
+    return entries + layer("classifier", classifier)
 
 
 def mobilenet_v2_from_timm(state: StateDict) -> StateDict | None:
     """timm's `mobilenetv2_100` in torchvision's names."""
     if "conv_stem.weight" not in state:
         return None
+    # timm numbers blocks group by group, torchvision from the first to the last.
+    places = {match[0] for name in state if (match := re.match(r"blocks\.\d+\.\d+\.", name))}
+    blocks = sorted(places, key=lambda place: [int(number) for number in place.split(".")[1:3]])
     renamed = {
         "conv_stem": "features.0.0",
         "bn1": "features.0.1",
-        "conv_head": "features.18.0",
-        "bn2": "features.18.1",
+        "conv_head": f"features.{len(blocks) + 1}.0",
+        "bn2": f"features.{len(blocks) + 1}.1",
         "classifier": "classifier.1",
     }
-    number = 1
-    for group, (expansion, _, repeats, _) in enumerate(GROUPS):
-        for i in range(repeats):
-            ours, theirs = f"features.{number}.conv", f"blocks.{group}.{i}"
-            parts = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
-            for n, part in enumerate(parts):
-                last = n == len(parts) - 1
-                renamed[f"{theirs}.{part}"] = f"{ours}.{n}" if last else f"{ours}.{n}.0"
-                renamed[f"{theirs}.bn{n + 1}"] = f"{ours}.{n + 1}" if last else f"{ours}.{n}.1"
-            number += 1
+    for number, theirs in enumerate(blocks, 1):
+        ours, expands = f"features.{number}.conv", f"{theirs}conv_pwl.weight" in state
+        parts = ("conv_pw", "conv_dw", "conv_pwl") if expands else ("conv_dw", "conv_pw")
+        for n, part in enumerate(parts):
+            last = n == len(parts) - 1
+            renamed[f"{theirs}{part}"] = f"{ours}.{n}" if last else f"{ours}.{n}.0"
+            renamed[f"{theirs}bn{n + 1}"] = f"{ours}.{n + 1}" if last else f"{ours}.{n}.1"
     return {
         f"{renamed.get(module, module)}.{leaf}": array
         for name, array in state.items()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ltx_jax.data import figures
+from ltx_jax.data import scenes as module
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import (
     CLASSES,
@@ -162,19 +163,35 @@ def test_too_many_objects_are_refused() -> None:
         scene(0, 0, objects=(1, 5))
 
 
-def test_source_tells_names_labels_and_masks() -> None:
-    source = SceneSource(2, range(10, 14), objects=(2, 2))
-    drawn = scenes(2, 4, objects=(2, 2), first=10)
-    how = Preprocessing((96, 96))
-    assert len(source) == 4
-    assert source.names == ("scene-0010", "scene-0011", "scene-0012", "scene-0013")
-    for row in range(4):
-        # The scenes are those of 10 to 13: the fourth of every four, 12, is explained twice.
-        classes = scene_classes(2, 10 + row, (2, 2))
-        assert source.labels[row] == (classes if row == 2 else None)
-        np.testing.assert_array_equal(source.load(row, how), drawn.image[row])
+def test_source_tells_all_that_is_in_a_scene() -> None:
+    source = SceneSource(2, range(20, 26), objects=(0, 3))
+    drawn = scenes(2, 6, objects=(0, 3), first=20)
+    assert len(source) == 6
+    assert source.names[:3] == ("scene-0020", "scene-0021", "scene-0022")
+    for row in range(6):
+        example = source.load(row, Preprocessing((96, 96)))
+        classes = scene_classes(2, 20 + row, (0, 3))
+        assert source.labels[row] == example.labels == classes
+        np.testing.assert_array_equal(example.image, drawn.image[row])
+        np.testing.assert_array_equal(example.masks, drawn.masks[row, list(classes)])
+        assert example.void is None
         for label in classes:
-            np.testing.assert_array_equal(source.mask(row, label), drawn.masks[row, label])
+            np.testing.assert_array_equal(example.mask_of(label), drawn.masks[row, label])
+    assert {len(labels) for labels in source.labels} == {0, 1, 2, 3}
+
+
+def test_source_draws_at_the_size_that_is_asked_for() -> None:
+    example = SceneSource(2, [7]).load(0, Preprocessing((64, 64), resize="crop"))
+    drawn = scene(2, 7, (1, 2), 64)
+    np.testing.assert_array_equal(example.image, drawn.image)
+    np.testing.assert_array_equal(example.masks, drawn.masks[list(example.labels)])
+
+
+def test_source_draws_each_scene_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(module, "scene", lambda *which: drawn.append(which) or scene(*which))
+    SceneSource(2, [7]).load(0, Preprocessing((64, 64)))
+    assert drawn == [(2, 7, (1, 2), 64)]
 
 
 def test_source_refuses_oblong_inputs() -> None:

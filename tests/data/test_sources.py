@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_jax.data.preprocessing import Preprocessing, preprocess
-from ltx_jax.data.sources import (
-    UnreadableImage,
-    iterate,
-    open_images,
-    read_class_names,
-)
+from ltx_jax.data.examples import UnreadableImage, iterate
+from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.data.sources import ArraySource, chosen, open_images, read_class_names
 from ltx_jax.errors import InputError
 
 HOW = Preprocessing((8, 8))
@@ -34,41 +30,178 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_folder(folder):
+def test_folder(folder: Path) -> None:
     source = open_images(folder)
     assert source.names == ("b.png", "c.jpg", "d.jpg", "deep/a.JPG")
+    assert source.labels == ((), (), (), ())
     found = dict(iterate(source, HOW, range(4)))
-    assert (found[3] == [10, 20, 30]).all() and found[3].shape == (8, 8, 3)
+    assert (found[3].image == [10, 20, 30]).all() and found[3].image.shape == (8, 8, 3)
     assert isinstance(found[1], UnreadableImage) and "truncated" in str(found[1])
     assert isinstance(found[2], UnreadableImage) and "\n" not in str(found[2])
-    assert found[0].std() > 0
+    assert found[0].image.std() > 0
+    assert (found[0].labels, found[0].masks, found[0].void) == ((), None, None)
 
 
-def test_list_and_slice(folder, tmp_path):
+def test_list_and_slice(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("in/b.png\n\nin/deep/a.JPG\n")
     assert open_images(tmp_path / "list.txt").names == ("in/b.png", "in/deep/a.JPG")
-    assert open_images(folder, indices=slice(1, None), limit=2).names == ("c.jpg", "d.jpg")
+    assert open_images(folder, indices="1:", limit=2).names == ("c.jpg", "d.jpg")
 
 
-def test_arrays(tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(12))
-    source = open_images(tmp_path / "a.npz", indices=slice(3, 5))
-    assert source.names == ("03", "04") and source.labels == (3, 4)
-    np.testing.assert_array_equal(source.load(1, HOW), images[4])
-    assert source.load(0, Preprocessing((4, 4))).shape == (4, 4, 3)
-    np.savez(tmp_path / "f.npz", images=images / 255)
-    np.testing.assert_array_equal(open_images(tmp_path / "f.npz").load(0, HOW), images[0])
+# --- Slices ---------------------------------------------------------------------------------------
 
 
-def test_labels(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (None, [0, 1, 2, 3, 4, 5, 6]),
+        (":", [0, 1, 2, 3, 4, 5, 6]),
+        ("2:5", [2, 3, 4]),
+        ("5:", [5, 6]),
+        (":-5", [0, 1]),
+        ("-2:", [5, 6]),
+        ("::3", [0, 3, 6]),
+        ("1:6:2", [1, 3, 5]),
+        ("4:100", [4, 5, 6]),
+        ("9:", []),
+    ],
+)
+def test_slices(text: str | None, rows: list[int]) -> None:
+    assert list(chosen("config.indices", text, 7)) == rows
+
+
+@pytest.mark.parametrize("text", ["5", "", "a:b", "1:2:3:4", "::0", "::-1", "1.5:"])
+def test_what_is_no_slice_is_said(text: str | None) -> None:
+    with pytest.raises(
+        InputError, match=f"config.label_rows is {text!r}: expected start:stop"
+    ) as e:
+        chosen("config.label_rows", text, 7)
+    assert "\n" not in str(e.value)
+
+
+def test_a_slice_that_leaves_nothing(folder: Path) -> None:
+    with pytest.raises(InputError, match="leave none of the 4 images"):
+        open_images(folder, indices="4:")
+
+
+# --- Arrays ---------------------------------------------------------------------------------------
+
+
+def arrays(**content: np.ndarray) -> dict[str, np.ndarray]:
+    """Twelve random images with labels, unless the content says otherwise."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    return {"images": images, "labels": np.arange(12)} | content
+
+
+def test_arrays(tmp_path: Path) -> None:
+    given = arrays()
+    np.savez(tmp_path / "a.npz", **given)
+    source = open_images(tmp_path / "a.npz", indices="3:9:2", limit=2)
+    assert source.names == ("03", "05") and source.labels == ((3,), (5,))
+    example = source.load(1, HOW)
+    np.testing.assert_array_equal(example.image, given["images"][5])
+    assert (example.labels, example.masks, example.void) == ((5,), None, None)
+    assert source.load(0, Preprocessing((4, 4))).image.shape == (4, 4, 3)
+
+
+def test_float_arrays_are_not_rounded(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((2, 8, 8, 3))
+    np.savez(tmp_path / "f.npz", images=images)
+    source = open_images(tmp_path / "f.npz")
+    found = source.load(1, HOW).image
+    assert source.labels == ((), ()) and found.dtype == np.float32
+    np.testing.assert_array_equal(found, images[1].astype(np.float32))
+
+
+def test_arrays_in_memory() -> None:
+    images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+    masks = images[None, ..., 0].swapaxes(0, 1) > np.array([0.3, 0.6]).reshape(1, 2, 1, 1)
+    source = ArraySource(("a", "b"), ((3, 4), (4, 0)), images, masks)
+    found = source.load(1, HOW)
+    np.testing.assert_array_equal(found.image, images[1])
+    np.testing.assert_array_equal(found.mask_of(0), images[1, ..., 0] > 0.6)
+    assert found.mask_of(3) is None and len(source) == 2
+
+
+def test_arrays_are_cropped_as_files_are(tmp_path: Path) -> None:
+    given = arrays()
+    np.savez(tmp_path / "a.npz", **given)
+    Image.fromarray(given["images"][0]).save(tmp_path / "a.png")
+    how = Preprocessing((8, 8), resize="crop")
+    array = open_images(tmp_path / "a.npz").load(0, how).image
+    file = open_images(tmp_path).load(0, how).image
+    np.testing.assert_array_equal(array, file)
+    assert (array != given["images"][0]).any()
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.float32])
+def test_arrays_with_masks(tmp_path: Path, kind: type) -> None:
+    marked = np.random.default_rng(1).random((2, 12, 8, 8)) > 0.5
+    np.savez(tmp_path / "a.npz", **arrays(masks=marked[0].astype(kind), void=marked[1]))
+    source = open_images(tmp_path / "a.npz", indices="7:9")
+    found = source.load(1, HOW)
+    assert found.labels == (8,)
+    assert found.masks.dtype == found.void.dtype == np.bool_
+    np.testing.assert_array_equal(found.masks, marked[0, 8][None])
+    np.testing.assert_array_equal(found.mask_of(8), marked[0, 8])
+    np.testing.assert_array_equal(found.void, marked[1, 8])
+    half = source.load(1, Preprocessing((4, 4)))
+    np.testing.assert_array_equal(half.masks[0], marked[0, 8, 1::2, 1::2])
+    np.testing.assert_array_equal(half.void, marked[1, 8, 1::2, 1::2])
+
+
+def test_masks_may_have_their_labels_from_elsewhere(tmp_path: Path) -> None:
+    content = arrays(masks=np.ones((12, 8, 8), np.bool_))
+    del content["labels"]
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(InputError, match="`masks` but no `labels`"):
+        open_images(tmp_path / "a.npz")
+    (tmp_path / "l.txt").write_text("\n".join("5" * 12))
+    source = open_images(tmp_path / "a.npz", tmp_path / "l.txt")
+    assert source.load(0, HOW).mask_of(5).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": np.zeros((2, 3, 8, 8), np.uint8)}, "channels last"),
+        ({"images": np.zeros((12, 8, 8), np.uint8)}, "of shape .12, 8, 8."),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "of shape .0, 8, 8, 3."),
+        ({"images": np.full((12, 8, 8, 3), 7.0)}, "from 7.0 to 7.0: expected uint8, or floats"),
+        ({"images": np.full((12, 8, 8, 3), np.nan)}, "from nan to nan"),
+        ({"images": np.zeros((12, 8, 8, 3), np.int64)}, "are int64: expected uint8"),
+        ({"images": np.full((12, 8, 8, 3), "x")}, "are <U1: expected uint8"),
+        ({"labels": np.zeros(11, np.int64)}, "int64 .11,.: expected one integer"),
+        ({"labels": np.zeros(12)}, "float64 .12,.: expected one integer"),
+        ({"masks": np.zeros((12, 8, 4), np.bool_)}, "`masks` .* expected bool .12, 8, 8."),
+        ({"masks": np.full((12, 8, 8), "x")}, "`masks` .* expected bool"),
+        ({"masks": np.full((12, 8, 8), 255, np.uint8)}, "`masks` .* from 255 to 255"),
+        ({"void": np.zeros((12, 1, 8, 8), np.bool_)}, "`void` .* expected bool .12, 8, 8."),
+        ({"void": np.full((12, 8, 8), 0.5)}, "`void` .* from 0.5 to 0.5"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    tmp_path: Path, content: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(**content))
+    with pytest.raises(InputError, match=message) as caught:
+        open_images(tmp_path / "a.npz")
+    assert "\n" not in str(caught.value)
+
+
+# --- Labels ---------------------------------------------------------------------------------------
+
+
+def test_labels(folder: Path, tmp_path: Path) -> None:
     by_name = {"b.png": 3, "c.jpg": 1, "d.jpg": 0, "a.JPG": 7}
     (tmp_path / "l.json").write_text(json.dumps(by_name))
-    assert open_images(folder, tmp_path / "l.json").labels == (3, 1, 0, 7)
+    assert open_images(folder, tmp_path / "l.json").labels == ((3,), (1,), (0,), (7,))
     (tmp_path / "l.txt").write_text("4\n5\n6\n7\n")
-    assert open_images(folder, tmp_path / "l.txt").labels == (4, 5, 6, 7)
+    assert open_images(folder, tmp_path / "l.txt").labels == ((4,), (5,), (6,), (7,))
     (tmp_path / "n.txt").write_text("b.png 4\nc.jpg 5\nd.jpg 6\ndeep/a.JPG 9\n")
-    assert open_images(folder, tmp_path / "n.txt").labels == (4, 5, 6, 9)
+    source = open_images(folder, tmp_path / "n.txt")
+    assert source.labels == ((4,), (5,), (6,), (9,))
+    assert source.load(3, HOW).labels == (9,)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +217,9 @@ def test_labels(folder, tmp_path):
         ("missing.json", None, "no labels at"),
     ],
 )
-def test_labels_that_do_not_match(folder, tmp_path, name, content, message):
+def test_labels_that_do_not_match(
+    folder: Path, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -92,58 +227,30 @@ def test_labels_that_do_not_match(folder, tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_to_read(tmp_path):
+def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "x.npz", pictures=np.zeros(3))
-    np.savez(tmp_path / "first.npz", images=np.zeros((2, 3, 8, 8), np.uint8))
-    np.savez(tmp_path / "wide.npz", images=np.full((2, 8, 8, 3), 7.0))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:50])
     (tmp_path / "list.txt").write_text("nowhere.jpg\n")
+    (tmp_path / "blank.txt").write_text("\n\n")
+    (tmp_path / "twice.txt").write_text("x.npz\ncut.npz\nx.npz\n")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     for name, message in {
         "nothing": "no images at",
         "empty": "no images in",
         "x.npz": "no `images`",
-        "first.npz": "channels last",
-        "wide.npz": "from 7.0 to 7.0",
         "cut.npz": "not a whole .npz",
-        "list.txt": "do not exist",
+        "one.npz": "not a whole .npz",
+        "list.txt": "1 files that do not exist, 'nowhere.jpg' first",
+        "blank.txt": "lists nothing",
+        "twice.txt": "lists 'x.npz' more than once",
     }.items():
         with pytest.raises(InputError, match=message):
             open_images(tmp_path / name)
 
 
-def test_every_mode_becomes_rgb(tmp_path):
-    red = Image.new("RGB", (4, 4), (200, 0, 0))
-    half = Image.new("RGBA", (4, 4), (200, 100, 0, 128))
-    grey16 = Image.fromarray(np.full((4, 4), 257 * 90, np.uint16))
-    grey16.save(tmp_path / "g.png")
-    palette = red.convert("P")
-    how = Preprocessing((4, 4))
-    assert (preprocess(Image.new("L", (4, 4), 77), how) == 77).all()
-    assert (preprocess(half, how)[0, 0] == [100, 50, 0]).all()
-    with Image.open(tmp_path / "g.png") as image:
-        assert image.mode.startswith("I") and (preprocess(image, how) == 90).all()
-    assert np.abs(preprocess(palette, how)[0, 0].astype(int) - [200, 0, 0]).max() < 30
-    assert preprocess(red.convert("CMYK"), how)[0, 0, 0] > 150
-    red.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
-    with Image.open(tmp_path / "a.gif") as image:
-        image.seek(1)
-        assert preprocess(image, how)[0, 0, 0] > 150
-
-
-def test_orientation_and_crop():
-    image = Image.new("RGB", (40, 20), "blue")
-    image.paste((255, 0, 0), (0, 0, 20, 20))
-    exif = image.getexif()
-    exif[0x0112] = 3  # upside down
-    image.info["exif"] = exif.tobytes()
-    turned = preprocess(image, Preprocessing((20, 40)))
-    assert turned[0, 0].tolist() == [0, 0, 255]
-    cropped = preprocess(image, Preprocessing((10, 10), resize="crop", crop_fraction=0.5))
-    assert cropped.shape == (10, 10, 3) and cropped[5, 0, 2] == 255 and cropped[5, 9, 0] == 255
-
-
-def test_class_names(tmp_path):
+def test_class_names(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"0": ["n01", "tench"], "1": ["n02", "goldfish"]}')
     (tmp_path / "b.json").write_text('["tench", "goldfish"]')
     (tmp_path / "c.txt").write_text("tench\ngoldfish\n")

@@ -9,27 +9,31 @@ import pytest
 from conftest import TINY_VIT
 from counting import operations, products
 
+from ltx_jax.data.examples import Example
 from ltx_jax.engine.explain import Request, explanations
-from ltx_jax.engine.finetune import FinetuneSettings, advance, empty_slots
+from ltx_jax.engine.finetune import advance, empty_slots
+from ltx_jax.engine.recipe import make_recipe
 from ltx_jax.engine.sharding import slot_mesh
-from ltx_jax.loading import load_explainee, load_explainer
-from ltx_jax.objectives.ltx import Objective
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.settings.sections import Finetune, Objective
 
 # The compiled step of four slots, as jax 0.10 counts it on a CPU: operations, bytes that it moves,
 # and temporary ones (of lazy scoring one round). A quarter more is a regression.
 WHOLE = 10.37e6, 8.20e6, 240_312
 LAZY = 8.80e6, 7.72e6, 172_912
-SETTINGS = FinetuneSettings(Objective(2.0), (1e-3,) * 3, chunk=9)
+RECIPE = make_recipe(
+    Finetune(learning_rate=1e-3, steps=3, chunk=9, lazy_scoring=False), Objective(mask_weight=2.0)
+)
 
 
-def step(explainee, explainer, slots, settings=SETTINGS):
-    """The step's function of (state, explainee, network, count), and arguments as shapes."""
-    network, mesh = explainer.for_slots(), slot_mesh(1)
-    state = jax.eval_shape(
-        partial(empty_slots, settings=settings, slots=slots, k=1, mesh=mesh), explainee, network
-    )
-    arguments = state, explainee, network.without_trained(), jnp.int32(0)
-    return partial(advance, settings=settings, mesh=mesh), arguments
+def step(explainee, explainer, slots, recipe=RECIPE):
+    """The step's function of what changes, and its arguments as shapes."""
+    network, mesh, (method, numbers) = explainer.for_slots(), slot_mesh(1), recipe
+    empty = partial(empty_slots, method=method, slots=slots, k=1, mesh=mesh)
+    state = jax.eval_shape(empty, explainee, network, numbers)
+    arguments = state, explainee, network.without_trained(), jnp.int32(0), numbers
+    return partial(advance, method=method, mesh=mesh), arguments
 
 
 def test_operations_of_a_step(explainee, explainer):
@@ -52,7 +56,9 @@ def test_operations_of_a_step(explainee, explainer):
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_the_compiled_step_stays_lean(explainee, explainer, lazy):
-    function, arguments = step(explainee, explainer, 4, replace(SETTINGS, lazy=lazy))
+    function, arguments = step(
+        explainee, explainer, 4, RECIPE._replace(method=replace(RECIPE.method, lazy=lazy))
+    )
     compiled = jax.jit(function).lower(*arguments).compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     now = cost["flops"], cost["bytes accessed"], memory.temp_size_in_bytes
@@ -82,8 +88,9 @@ def test_half_precision_reaches_every_product(vit_weights, rank):
 
 def test_more_images_compile_nothing_more(explainee, explainer, images):
     def explain(count):
-        requests = [Request(row, images[row % len(images)]) for row in range(count)]
-        return list(explanations(explainee, explainer, SETTINGS, requests, 2, slot_mesh(2)))
+        requests = [Request(row, Example(images[row % len(images)])) for row in range(count)]
+        given = explainee, explainer, RECIPE, requests, 2, slot_mesh(2), None, ("pos", "neg")
+        return list(explanations(*given))
 
     compiled = []
 

@@ -1,30 +1,36 @@
 """The slot engine against a plain loop over single images, and its invariants."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import random_weights
 
-from ltx_jax.engine.adamw import AdamW, Moments, kept, update
-from ltx_jax.engine.finetune import (
-    FinetuneSettings,
-    Start,
-    Task,
-    advance,
-    empty_slots,
-    finetune,
-)
+from ltx_jax.engine.adamw import AdamW, kept, update
+from ltx_jax.engine.finetune import Start, Task, advance, empty_slots, finetune
+from ltx_jax.engine.recipe import Recipe, make_recipe
 from ltx_jax.engine.sharding import slot_mesh
-from ltx_jax.explainers.masks import upsample
-from ltx_jax.loading import load_explainer
+from ltx_jax.explainers.leaves import Moments
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
-from ltx_jax.objectives.ltx import Objective, losses
+from ltx_jax.objectives import losses
+from ltx_jax.settings.sections import Finetune, Objective
 
 RATES = (3e-3, 2e-3, 4e-3, 1e-3, 5e-3)
-SETTINGS = FinetuneSettings(Objective(2.0), RATES, stop_below=-1.0)
+
+
+def recipe(rates=RATES, **options) -> Recipe:
+    """Of these learning rates, never stopping early unless told to."""
+    options = {"stop_below": -1.0, "stop_above": 101.0, "lazy_scoring": False} | options
+    made = make_recipe(Finetune(**options), Objective(mask_weight=2.0))
+    rates = jnp.asarray(rates, jnp.float32)
+    return made._replace(numbers=made.numbers._replace(learning_rates=rates))
+
+
+RECIPE = recipe()
 
 
 def tasks(explainee, images):
@@ -33,26 +39,31 @@ def tasks(explainee, images):
     return [Task(i, images[i], classes[i], logits[i]) for i in range(len(images))]
 
 
-def run(explainee, explainer, images, settings=SETTINGS, slots=3, devices=1, **more):
-    mesh = slot_mesh(devices)
-    done = finetune(explainee, explainer, settings, tasks(explainee, images), slots, mesh, **more)
+def run(explainee, explainer, images, recipe=RECIPE, slots=3, devices=1, **more):
+    given = tasks(explainee, images)
+    # Whatever goes to a device or comes from it, the engine says so.
+    with jax.transfer_guard("disallow"):
+        done = list(
+            finetune(explainee, explainer, recipe, given, slots, slot_mesh(devices), **more)
+        )
     return sorted(done, key=lambda one: one.task.key)
 
 
-def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
+def plain_loop(explainee, explainer, task, recipe=RECIPE, state=None):
     """One image, one step at a time: (masks, losses, POS) of each step."""
 
     def total(trained, image, target):
         masks = explainer.masks(trained, image)
-        return losses(settings.objective, explainee, image, masks, target).total[0], masks
+        return losses(recipe.numbers.weights, explainee, image, masks, target)[0][0], masks
 
     def score(mask, image, target, logits):
-        pixels, first = upsample(mask, image.shape[1:3]), settings.optimize == "pos"
+        pixels, first = upsample(mask, image.shape[1:3]), recipe.method.most_relevant_first
         given = (explainee, image, pixels, target[None], logits, first)
         return perturbation_areas(*given).agreement[0, 0]
 
     def update(trained, gradients, state, rate):
-        updates, state = optimizer.update(gradients, state, trained)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its counts with floats
+            updates, state = optimizer.update(gradients, state, trained)
         return optax.apply_updates(trained, jax.tree.map(lambda u: rate * u, updates)), state
 
     # Three programs: as one they would take four times as long to compile.
@@ -62,7 +73,7 @@ def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
     trained, seen = explainer.trained, []
     optimizer = optax.adamw(1.0, weight_decay=0.01)
     state = optimizer.init(trained) if state is None else state
-    for rate in settings.learning_rates:
+    for rate in recipe.numbers.learning_rates:
         (value, mask), gradients = differentiate(trained, image, target)
         seen.append((mask[0], value, score(mask, image, target, logits)))
         trained, state = update(trained, gradients, state, rate)
@@ -71,11 +82,9 @@ def plain_loop(explainee, explainer, task, settings=SETTINGS, state=None):
 
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
 def test_slots_do_what_a_plain_loop_does(explainee, explainer, images, optimize):
-    settings = FinetuneSettings(
-        Objective(2.0), RATES, optimize, stop_below=-1.0, stop_above=101.0, chunk=18
-    )
-    for done in run(explainee, explainer, images[:4], settings):
-        masks, values, scores = plain_loop(explainee, explainer, done.task, settings)
+    chosen = recipe(optimize=optimize, chunk=18)
+    for done in run(explainee, explainer, images[:4], chosen):
+        masks, values, scores = plain_loop(explainee, explainer, done.task, chosen)
         np.testing.assert_allclose(done.loss, values, atol=2e-5)
         np.testing.assert_allclose(done.agreement[:, 0], scores)
         best = (np.argmin if optimize == "pos" else np.argmax)(scores)
@@ -84,10 +93,6 @@ def test_slots_do_what_a_plain_loop_does(explainee, explainer, images, optimize)
 
 
 def test_convolutions_of_each_images_own(images, tmp_path):
-    from conftest import random_weights
-
-    from ltx_jax.loading import load_explainee
-
     weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)
     pictures = np.random.default_rng(1).random((2, 32, 32, 3), np.float32)
     explainee = load_explainee("cifar_resnet20", weights, depth=8)
@@ -96,6 +101,27 @@ def test_convolutions_of_each_images_own(images, tmp_path):
         masks, values, _ = plain_loop(explainee, explainer, done.task)
         np.testing.assert_allclose(done.loss, values, atol=1e-4)
         np.testing.assert_allclose(done.masks, masks[done.mask_steps], atol=1e-4)
+
+
+def test_a_step_of_the_optimizer_is_exact_to_rounding():
+    rng = np.random.default_rng(0)
+    first, gradient = rng.normal(size=(2, 4, 5))
+    second, rates = rng.random((4, 5)), np.array([1e-3, 2e-3, 3e-3, 4e-3])
+    for count in (1, 2, 12, 1000):
+        m, v = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        change = m / (1 - 0.9**count) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
+        leaves = [{"a": jnp.asarray(x, jnp.float32)} for x in (gradient, first, second)]
+        new, _ = update(
+            AdamW("float32", "full"),
+            {"a": jnp.zeros((4, 5))},
+            leaves[0],
+            Moments(*leaves[1:]),
+            jnp.full(4, count),
+            jnp.asarray(rates, jnp.float32),
+            jnp.float32(0),
+            {"a": 0},
+        )
+        np.testing.assert_allclose(new["a"], -rates[:, None] * change, rtol=1e-6)
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
@@ -110,9 +136,9 @@ def test_the_number_of_devices_changes_nothing(explainee, explainer, images, dev
 
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
 def test_lazy_scoring_keeps_the_same_masks(explainee, explainer, images, optimize):
-    settings = FinetuneSettings(Objective(2.0), RATES, optimize, stop_below=20, stop_above=70)
-    whole = run(explainee, explainer, images, settings, slots=4)
-    lazy = run(explainee, explainer, images, replace(settings, lazy=True), slots=4)
+    limits = {"optimize": optimize, "stop_below": 20.0, "stop_above": 70.0}
+    whole = run(explainee, explainer, images, recipe(**limits), slots=4)
+    lazy = run(explainee, explainer, images, recipe(**limits, lazy_scoring=True), slots=4)
     left_out = 0
     for ours, theirs in zip(lazy, whole, strict=True):
         assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
@@ -144,8 +170,7 @@ def test_an_image_stops_at_its_first_good_score(explainee, explainer, images):
     full = run(explainee, explainer, images)
     scores = np.stack([done.agreement[:, 0] for done in full])
     limit = float(np.median(scores)) + 0.01
-    settings = FinetuneSettings(Objective(2.0), RATES, stop_below=limit)
-    stopped = run(explainee, explainer, images, settings)
+    stopped = run(explainee, explainer, images, recipe(stop_below=limit))
     for short, long in zip(stopped, full, strict=True):
         below = np.flatnonzero(long.agreement[:, 0] < limit)
         assert short.steps == (below[0] + 1 if len(below) else len(RATES))
@@ -178,7 +203,7 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
         p: rng.normal(0, 1e-3, x.shape).astype(np.float32) for p, x in explainer.trained.items()
     }
     squares = {path: value**2 + 1e-6 for path, value in draw.items()}
-    start = Start(explainer.trained, Moments(draw, squares), jnp.int32(40))
+    start = Start(Moments(draw, squares), jnp.int32(40))
     done = run(explainee, explainer, images[:1], start=start)[0]
     adam, *others = optax.adamw(1.0, weight_decay=0.01).init(explainer.trained)
     state = (adam._replace(count=jnp.int32(40), mu=draw, nu=squares), *others)
@@ -187,13 +212,13 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
 
 
 def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, images):
-    settings = replace(SETTINGS, adamw=AdamW(first_moment="bfloat16"))
-    network, mesh = explainer.for_slots(), slot_mesh(1)
-    state = empty_slots(explainee, network, settings, 2, 1, mesh)
+    short = recipe(first_moment="bfloat16")
+    network, (method, numbers) = explainer.for_slots(), short
+    state = empty_slots(explainee, network, numbers, method, 2, 1, slot_mesh(1))
     assert {leaf.dtype for leaf in state.moments.first.values()} == {jnp.dtype("bfloat16")}
     assert {leaf.dtype for leaf in state.moments.second.values()} == {jnp.dtype("float32")}
     whole = run(explainee, explainer, images)
-    for ours, theirs in zip(run(explainee, explainer, images, settings), whole, strict=True):
+    for ours, theirs in zip(run(explainee, explainer, images, short), whole, strict=True):
         np.testing.assert_array_equal(ours.loss[:2], theirs.loss[:2])  # rounded from step 2 on
         np.testing.assert_allclose(ours.loss, theirs.loss, rtol=2e-3)
 
@@ -201,8 +226,8 @@ def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, 
 @pytest.mark.parametrize(
     ("trained", "leaves"),
     [
-        ("head", {"params/pooler", "params/mask"}),
-        ("lora", {"params/pooler", "params/mask", "lora"}),
+        ("head", {"params/head/pooler", "params/head/mask"}),
+        ("lora", {"params/head/pooler", "params/head/mask", "lora"}),
     ],
 )
 def test_a_part_is_trained_by_itself(explainee, images, trained, leaves):
@@ -221,7 +246,7 @@ def test_a_part_is_trained_by_itself(explainee, images, trained, leaves):
 
 
 def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
-    settings = AdamW(second_moment="factored")
+    settings, whole = AdamW("float32", "factored"), AdamW("float32", "full")
     zeros = Moments({"a/kernel": jnp.zeros((1, 2, 3))}, {"a/kernel": jnp.zeros((1, 2, 3))})
     state = kept(settings, zeros)
     assert {p: x.shape for p, x in state.second.items()} == {
@@ -231,9 +256,9 @@ def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
     # A gradient whose square is a product of rows and columns loses nothing: as in full.
     gradient = {"a/kernel": jnp.array([[[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]])}
     weights = {"a/kernel": jnp.ones((1, 2, 3))}
-    step = (jnp.array([1]), jnp.array([0.1]), {"a/kernel": 0})
+    step = (jnp.array([1]), jnp.array([0.1]), jnp.float32(0.01), {"a/kernel": 0})
     ours, after = update(settings, weights, gradient, state, *step)
-    full, _ = update(AdamW(), weights, gradient, zeros, *step)
+    full, _ = update(whole, weights, gradient, zeros, *step)
     np.testing.assert_allclose(ours["a/kernel"], full["a/kernel"], rtol=1e-6)
     np.testing.assert_allclose(after.second["a/kernel/rows"], [[0.014 / 3, 0.056 / 3]], rtol=1e-5)
     # Another loses its pattern: means of (1, 0; 0, 1) are the same everywhere.
@@ -241,7 +266,7 @@ def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
     state = kept(settings, Moments(gradient, {"a/kernel": jnp.zeros((1, 2, 2))}))
     _, after = update(settings, gradient, gradient, state, *step)
     np.testing.assert_allclose(after.second["a/kernel/rows"], [[5e-4, 5e-4]], rtol=1e-5)
-    done = run(explainee, explainer, images[:2], replace(SETTINGS, adamw=settings))
+    done = run(explainee, explainer, images[:2], recipe(second_moment="factored"))
     whole = run(explainee, explainer, images[:2])
     for ours, theirs in zip(done, whole, strict=True):
         np.testing.assert_allclose(ours.loss, theirs.loss, rtol=0.05)
@@ -249,4 +274,4 @@ def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
 
 
 def test_no_tasks_no_results(explainee, explainer):
-    assert list(finetune(explainee, explainer, SETTINGS, [], 4, slot_mesh(1))) == []
+    assert list(finetune(explainee, explainer, RECIPE, [], 4, slot_mesh(1))) == []

@@ -1,20 +1,14 @@
 """Perturbation scores against curves worked out by hand."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scoring_tools import FIRST_PIXEL
 
-from ltx_jax.explainee import Explainee
 from ltx_jax.metrics.perturbation import FRACTIONS, contending_areas, perturbation_areas, removal
 
-# One row of ten pixels: each tenth removed is one pixel. The logit of class 0 is four times the
-# first pixel, that of class 1 is always 1.
-FIRST_PIXEL = Explainee(
-    apply=lambda scale, x: jnp.stack([scale * x[:, 0, 0, 0], jnp.ones(len(x))], axis=-1),
-    params=jnp.float32(4.0),
-    image_size=(1, 10),
-    num_classes=2,
-)
 WHITE = np.ones((1, 1, 10, 3), np.float32)
 FALLING = np.linspace(1, 0, 10, dtype=np.float32).reshape(1, 1, 10)
 
@@ -52,14 +46,14 @@ def test_the_pixel_goes_in_the_middle():
 
 def test_ties_go_in_reading_order():
     mask = jnp.array([[[0.5, 0.9, 0.5, 0.1, -0.2, 0.5, 0.5, 0.5, 0.5, 0.9]]])
-    first = removal(mask, True).blackened()[0, :, 0]
+    first = removal(mask, True).removed()[0, :, 0]
     assert [np.flatnonzero(step).tolist() for step in first[:4]] == [
         [1],
         [1, 9],
         [0, 1, 9],
         [0, 1, 2, 9],
     ]
-    last = removal(mask, False).blackened()[0, :, 0]
+    last = removal(mask, False).removed()[0, :, 0]
     assert [np.flatnonzero(step).tolist() for step in last[:3]] == [[4], [3, 4], [0, 3, 4]]
 
 
@@ -69,16 +63,32 @@ def test_removal_is_that_of_a_stable_sort(most_relevant_first):
     masks = np.stack([rng.normal(size=(16, 16)).round(d) for d in (0, 1, 6)]).astype(np.float32)
     flat = (-masks if most_relevant_first else masks).reshape(3, -1)
     ranks = np.argsort(np.argsort(flat, axis=-1, kind="stable"), axis=-1).reshape(masks.shape)
-    found = removal(masks, most_relevant_first).blackened()
+    found = removal(masks, most_relevant_first).removed()
     for step, fraction in enumerate(FRACTIONS):
         np.testing.assert_array_equal(found[:, step], ranks < int(256 * fraction))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 9, 20, 1000])
+def test_no_forward_is_larger_than_its_chunk(chunk):
+    sizes = []
+
+    def count(scale, x):
+        sizes.append(len(x))
+        return FIRST_PIXEL.apply(scale, x)
+
+    counting = replace(FIRST_PIXEL, apply=count)
+    images, masks = WHITE.repeat(5, 0), FALLING.repeat(5, 0)
+    logits = FIRST_PIXEL(images)
+    classes = jnp.zeros((5, 1), jnp.int32)
+    perturbation_areas(counting, images, masks, classes, logits, True, chunk)
+    assert 0 < max(sizes) <= chunk
 
 
 @pytest.mark.parametrize("chunk", [1, 9, 20, 1000])
 def test_chunks_change_nothing(explainee, images, chunk):
     masks = np.random.default_rng(0).random((6, 16, 16), np.float32)
     logits = explainee(images[:6])
-    classes = logits.argmax(-1)[:, None]
+    classes = logits.argmax(-1).astype(jnp.int32)[:, None]
     whole = perturbation_areas(explainee, images[:6], masks, classes, logits, True)
     parts = perturbation_areas(explainee, images[:6], masks, classes, logits, True, chunk)
     np.testing.assert_array_equal(whole.agreement, parts.agreement)
@@ -90,7 +100,7 @@ def test_masks_out_of_the_running_are_left_alone(explainee, images, most_relevan
     rng = np.random.default_rng(2)
     masks = rng.random((len(images), 16, 16), np.float32)
     logits = explainee(images)
-    classes = np.stack([logits.argmax(-1), np.zeros(len(images), int)], 1)
+    classes = np.stack([logits.argmax(-1), np.zeros(len(images))], 1).astype(np.int32)
     setting = (explainee, images, masks, classes, logits, most_relevant_first)
     whole = perturbation_areas(*setting)
     to_beat = np.median(np.asarray(whole.agreement[:, 0])) + rng.choice([-5, 5], len(images))

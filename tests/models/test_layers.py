@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltx_jax.models.layers import Convolution, max_pool
+from ltx_jax.models.layers import Convolution, convolve_as_products, max_pool
 
 CASES = [
     # kernel, strides, padding, input channels, output channels, groups, side
@@ -41,6 +41,24 @@ def test_products_are_convolutions(case):
     )
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators have their own order")
+def test_products_are_added_up_one_after_another():
+    # To the last bit: every input channel in turn, then every offset of the kernel.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 1, 32, 32, 3)).astype(np.float32)
+    kernel = rng.normal(size=(2, 7, 7, 3, 16)).astype(np.float32)
+    how = {"strides": (1, 1), "padding": "VALID", "groups": 1}
+    ours = jax.jit(jax.vmap(lambda x, kernel: convolve_as_products(x, kernel, **how)))(x, kernel)
+    total = np.zeros(ours.shape, np.float32)
+    for i, j in np.ndindex(7, 7):
+        product = np.zeros_like(total)
+        for c in range(3):
+            one = np.float64(x[:, :, i : i + 26, j : j + 26, c, None])
+            product = np.float32(product + one * kernel[:, None, None, None, i, j, c])
+        total += product
+    np.testing.assert_array_equal(ours, total)
 
 
 def test_only_depthwise_convolutions_are_grouped():

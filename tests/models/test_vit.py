@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import TINY_VIT
 
-from ltx_jax.loading import load_explainee, load_explainer
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.models.vit import ATTENTION
 
 

@@ -1,8 +1,12 @@
 """Pictures whose pixels are worked out by hand."""
 
-import numpy as np
+from io import BytesIO
 
-from ltx_jax.reporting.overlays import heat_map, overlay, panel
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltx_jax.reporting.overlays import heat_map, in_colour, overlay, panel, save_png, views
 
 
 def test_heat_map_ends_and_lightness():
@@ -13,15 +17,36 @@ def test_heat_map_ends_and_lightness():
     assert (np.diff(lightness) > 0).all()
 
 
-def test_overlay_mixes_grey_and_colour():
-    image = np.zeros((1, 2, 3), np.uint8) + np.uint8([30, 60, 90])
+@pytest.mark.parametrize("pixel", [[30, 60, 90], [60], [20, 100], [0, 240, 0, 0]])
+def test_overlay_mixes_grey_and_colour(pixel):
+    image = np.zeros((1, 2, len(pixel)), np.uint8) + np.uint8(pixel)
     found = overlay(image, np.array([[0.2, 0.4]]))
     # The mask is stretched to 0 and 1: opacities 0.25 and 0.75 over the grey 60.
     assert found[0, 0].tolist() == np.round(60 * 0.75 + 0.25 * np.array([13, 8, 60])).tolist()
     assert found[0, 1].tolist() == np.round(60 * 0.25 + 0.75 * np.array([250, 250, 190])).tolist()
 
 
-def test_panel_shows_four_enlarged_pictures():
+def test_a_constant_mask_is_shown_as_it_is():
+    found = overlay(np.zeros((1, 1, 3), np.uint8), np.array([[1.0]]))
+    assert found[0, 0].tolist() == np.round(0.75 * np.array([250, 250, 190])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("pixel", "shown"),
+    [([1, 2, 3], [1, 2, 3]), ([7], [7, 7, 7]), ([1, 2], [2, 2, 2]), ([8, 0, 0, 0], [2, 2, 2])],
+)
+def test_other_channels_than_three_are_grey(pixel, shown):
+    assert in_colour(np.uint8([[pixel]]))[0, 0].tolist() == shown
+
+
+def test_views_of_a_grey_image():
+    found = views(np.full((1, 1, 1), 100, np.uint8), np.array([[0.5]]))
+    pixels = {name: view[0, 0].tolist() for name, view in found.items()}
+    assert list(pixels) == ["image", "mask", "overlay", "masked"]
+    assert (pixels["image"], pixels["mask"], pixels["masked"]) == ([100] * 3, [128] * 3, [50] * 3)
+
+
+def test_panel_shows_four_enlarged_pictures(tmp_path):
     image = np.full((80, 80, 3), 100, np.uint8)
     found = panel(image, np.full((80, 80), 0.5))
     assert found.shape == (160, 4 * 160 + 3 * 4, 3)
@@ -29,3 +54,6 @@ def test_panel_shows_four_enlarged_pictures():
     assert found[5, 160].tolist() == [255, 255, 255]
     assert found[5, 164].tolist() == [128, 128, 128]
     assert found[-1, -1].tolist() == [50, 50, 50]
+    save_png(tmp_path / "x.png", found)
+    with Image.open(BytesIO((tmp_path / "x.png").read_bytes())) as stored:
+        np.testing.assert_array_equal(np.asarray(stored), found)

@@ -1,68 +1,99 @@
 """The page: whole, self-contained, and safe from hostile names."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from page import Balanced
 
+from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.report import Entry, write_report
 
 VALUE = {"mean": 10.0, "low": 8.0, "high": 12.0}
 METHODS = {"selected": {"pos": VALUE, "neg": VALUE}, "<b>rival</b>": {"pos": VALUE | {"mean": 5.0}}}
-SCORES = {"step": 1, "pos": 10.0, "neg": 60.0, "probability": 0.7}
+HOSTILE = "<script>alert(1)</script>\"'\udcff.jpg"
+RECORD = {
+    "row": 0,
+    "image": HOSTILE,
+    "class": 3,
+    "label": 4,
+    "probability": 0.9,
+    "steps": 2,
+    "trace": {"score": [20.0, 10.0], "loss": [1.0, 0.5]},
+}
+SHOWN = {"step": 1, "pos": 10.0, "neg": 60.0, "probability": 0.7}
 
 
-class Balanced(HTMLParser):
-    """Collects tags and checks that they close in order."""
-
-    void = frozenset({"meta", "img", "circle", "polyline"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
-        self.links += [value for key, value in attributes if key in ("src", "href")]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.void:
-            assert self.open.pop() == tag
+def entry(record: dict, scores: dict, channels: int = 3) -> Entry:
+    picture = np.random.default_rng(0).integers(0, 255, (20, 20, channels), np.uint8)
+    return Entry(record, scores, picture, np.random.default_rng(1).random((20, 20)))
 
 
-def entry(name: str) -> Entry:
-    record = {
-        "row": 0,
-        "image": name,
-        "class": 3,
-        "label": 4,
-        "probability": 0.9,
-        "steps": 2,
-        "trace": {"score": [20.0, 10.0], "loss": [1.0, 0.5]},
-        "selected": SCORES,
-    }
-    picture = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
-    return Entry(record, picture, np.random.default_rng(1).random((20, 20)))
+def written(path, entries, methods=METHODS, facts=None, skipped=()) -> str:
+    records = [one.record for one in entries] + list(skipped)
+    write_report(path / "r.html", "<title>", methods, facts or {}, entries, records)
+    return (path / "r.html").read_text()
 
 
-@pytest.mark.parametrize("count", [0, 1, 40])
-def test_page_is_whole_and_needs_nothing_else(tmp_path, count):
-    hostile = "<script>alert(1)</script>\"'.jpg"
-    entries = [entry(hostile) for _ in range(count)]
-    records = [e.record for e in entries] + [{"row": 1, "image": hostile, "skipped": "<i>bad</i>"}]
-    write_report(tmp_path / "r.html", "<title>", METHODS, {"device": "cpu"}, entries, records)
-    page = (tmp_path / "r.html").read_text()
-    parser = Balanced()
-    parser.feed(page)
-    assert parser.open == []
-    assert "script" not in parser.seen and "i" not in parser.seen
-    assert parser.seen.count("article") == count
-    assert all(link.startswith("data:image/") for link in parser.links)
+@pytest.mark.parametrize(("count", "channels"), [(0, 3), (1, 3), (1, 1), (40, 3)])
+def test_page_is_whole_and_needs_nothing_else(tmp_path, count, channels):
+    entries = [entry(RECORD, SHOWN, channels) for _ in range(count)]
+    skipped = {"row": 1, "image": HOSTILE, "skipped": "<i>bad</i>"}
+    page = written(tmp_path, entries, facts={"device": "<u>"}, skipped=[skipped])
+    read = Balanced(page)
+    assert not {"script", "i", "u"} & set(read.seen)
+    assert read.seen.count("article") == count
+    assert read.seen.count("img") == 4 * count
+    assert all(link.startswith("data:image/") for link in read.links)
     assert not re.search(r"https?://", page)
     assert "1 skipped" in page
     assert page.count("<b>5.00</b>") == (1 if count else 0)  # the best POS is bold
+
+
+def test_every_score_is_in_the_table(tmp_path):
+    methods = {
+        "integrated_gradients": dict.fromkeys(SCORES, VALUE),
+        "selected": dict.fromkeys(SCORES, VALUE | {"mean": 11.0}),
+        "pltx": {},
+    }
+    page = written(tmp_path, [entry(RECORD, SHOWN)], methods)
+    text = Balanced(page).text.replace("\xa0", " ")
+    for score in SCORES.values():
+        assert f"{score.title} {score.arrow}" in text
+        assert f"{score.low:g} to {score.high:g}, {score.better} is better" in page
+    higher = sum(score.better == "higher" for score in SCORES.values())
+    assert page.count("<b>11.00</b>") == higher
+    assert page.count("<b>10.00</b>") == len(SCORES) - higher
+    assert page.count("<td>–</td>") == len(SCORES)
+    for title in ("integrated gradients", "LTX, selected step", "pLTX (before finetuning)"):
+        assert f"<th scope=row>{title}</th>" in page
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        (SHOWN, "p 0.900 → 0.700 · step 1 of 2 · POS 10 · NEG 60"),
+        (SHOWN | {"iou": 33.3}, "p 0.900 → 0.700 · step 1 of 2 · POS 10 · NEG 60 · IoU 33"),
+        ({"pos": 10.0, "neg": None, "iou": None}, "POS 10"),
+        ({}, ""),
+    ],
+)
+def test_a_card_tells_what_is_known(tmp_path, scores, told):
+    page = written(tmp_path, [entry(RECORD, scores)]).replace("&nbsp;", " ")
+    assert f"<footer><span>{told}</span>" in page
+
+
+def test_the_step_shown_is_marked(tmp_path):
+    trace = {"score": [45.0, None, 0.0], "loss": [1.0, 1.0, 1.0]}
+    lazy = RECORD | {"trace": trace, "steps": 3}
+    page = written(tmp_path, [entry(lazy, SHOWN | {"step": 2})])
+    assert '<polyline points="4.0,17.0 106.0,30.0"/><circle cx="106.0" cy="30.0" r="3"/>' in page
+    page = written(tmp_path, [entry(lazy, {"pos": 1.0})])
+    assert "<polyline" in page and "<circle" not in page
+    for trace in ({"score": [5.0]}, {"score": [None, None]}, {}):
+        assert "<svg" not in written(tmp_path, [entry(RECORD | {"trace": trace}, SHOWN)])
+
+
+def test_a_record_may_say_little(tmp_path):
+    page = written(tmp_path, [entry({"row": 0, "image": "a.jpg", "class": 3}, {})])
+    assert "class 3" in page and "label" not in Balanced(page).text

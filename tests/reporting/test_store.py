@@ -1,4 +1,4 @@
-"""The work directory survives a kill at any byte, and a disk that refuses."""
+"""The work directory survives a kill at any byte, and keeps runs apart."""
 
 import errno
 import json
@@ -8,79 +8,112 @@ import numpy as np
 import pytest
 
 from ltx_jax.errors import InputError
-from ltx_jax.reporting import files
-from ltx_jax.reporting.store import ResultStore
+from ltx_jax.reporting.lines import Lines
+from ltx_jax.reporting.store import ResultStore, read_records
 
 SETTINGS = {"a": 1, "b": [1, 2], "weights": "x.safetensors"}
-MASKS = np.arange(3 * 2 * 2 * 2, dtype=np.float32).reshape(3, 2, 2, 2)
+MASKS = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+NAMES = ("pltx", "selected")
 
 
-def record(row: int) -> dict:
-    return {"row": row, "image": f"ä{row}.jpg", "class": row}
+def begin(directory: Path, process: int | None = None) -> ResultStore:
+    store = ResultStore.open(directory, SETTINGS, 3, process)
+    for name in NAMES:
+        store.hold(name, (2, 2))
+    return store
+
+
+def row(i: int) -> tuple[dict, dict]:
+    record = {"row": i, "image": f"ä{i}.jpg", "class": i}
+    return record, {name: masks[i] for name, masks in zip(NAMES, MASKS, strict=True)}
 
 
 def fill(directory: Path, rows=(2, 0, 1)) -> ResultStore:
-    store = ResultStore.open(directory, SETTINGS, 3, (2, 2, 2))
-    for row in rows:
-        if row not in store.done:
-            store.add({row: (record(row), MASKS[row])})
+    store = begin(directory)
+    for i in rows:
+        if i not in store.done:
+            store.add({i: row(i)})
     store.finish()
     return store
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-def test_masks_are_a_plain_npy(tmp_path):
+def test_what_a_run_leaves(tmp_path):
     store = fill(tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / "masks.npy", mmap_mode="r"), MASKS)
-    np.testing.assert_array_equal(store.masks(1), MASKS[1])
-    assert [line["row"] for line in store.records()] == [0, 1, 2]
+    assert contents(tmp_path).keys() == {
+        *("settings.json", "results.jsonl", "masks/pltx.npy", "masks/selected.npy")
+    }
+    for name, masks in zip(NAMES, MASKS, strict=True):
+        np.testing.assert_array_equal(np.load(tmp_path / "masks" / f"{name}.npy"), masks)
+        np.testing.assert_array_equal(store.masks(name).row(1), masks[1])
+    assert store.records() == [row(i)[0] for i in range(3)]
 
 
 def test_a_kill_at_any_byte_changes_nothing(tmp_path):
     fill(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    first, second = fill(tmp_path / "cut", rows=(2, 0)), tmp_path / "cut" / "results.jsonl"
-    text = second.read_bytes()
+    fill(tmp_path / "cut", rows=(2, 0))
+    lines = tmp_path / "cut" / "results.jsonl"
+    text = lines.read_bytes()
     start = text.index(b"\n") + 1
     for cut in range(start, len(text) + 1):
-        second.write_bytes(text[:cut])
-        again = ResultStore.open(tmp_path / "cut", SETTINGS, 3, (2, 2, 2))
+        lines.write_bytes(text[:cut])
+        again = ResultStore.open(tmp_path / "cut", SETTINGS, 3)
         assert again.done == ({0, 2} if cut == len(text) else {0})
-        assert contents(fill(tmp_path / "cut").directory) == expected
-    assert first.done == {0, 2}
+        fill(tmp_path / "cut")
+        assert contents(tmp_path / "cut") == expected
 
 
-def test_unwritten_rows_are_nan(tmp_path):
-    fill(tmp_path, rows=(1,))
-    masks = np.load(tmp_path / "masks.npy")
-    assert np.isnan(masks[[0, 2]]).all()
-    np.testing.assert_array_equal(masks[1], MASKS[1])
+def test_a_row_is_done_once_its_masks_are_stored(tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store = begin(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lines, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.add({1: row(1)})
+    np.testing.assert_array_equal(store.masks("selected").row(1), MASKS[1, 1])
+    assert ResultStore.open(tmp_path, SETTINGS, 3).done == set()
 
 
 def test_another_configuration_is_refused(tmp_path):
     fill(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(InputError, match=r"a was 1, is 2; c was None, is 3.*another --workdir"):
-        ResultStore.open(tmp_path, SETTINGS | {"a": 2, "c": 3}, 3, (2, 2, 2))
+        ResultStore.open(tmp_path, SETTINGS | {"a": 2, "c": 3}, 3)
+    assert contents(tmp_path) == before
+
+
+def test_an_older_version_is_refused(tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    (tmp_path / "results.jsonl").write_text("")
+    np.save(tmp_path / "masks.npy", MASKS)
+    for call in (
+        lambda: ResultStore.open(tmp_path, SETTINGS, 3),
+        lambda: ResultStore.find(tmp_path),
+        lambda: read_records(tmp_path),
+    ):
+        with pytest.raises(InputError, match=r"older version.*in another work directory") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_masks_of_another_shape_are_refused(tmp_path):
+    begin(tmp_path)
+    with pytest.raises(InputError, match=r"shape \(3, 2, 2\), this run makes \(3, 4, 4\)"):
+        ResultStore.open(tmp_path, SETTINGS, 3).hold("selected", (4, 4))
 
 
 def test_skipped_rows_are_done(tmp_path):
-    store = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
-    store.skip(1, "bad.jpg", "truncated")
-    assert ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2)).done == {1}
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path, monkeypatch):
-    def full(self: Path, content: bytes) -> int:
-        Path.open(self, "wb").close()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match=r"cannot write .*No space left on device.*choose"):
-        files.write_bytes(tmp_path / "summary.json", b"x")
-    assert list(tmp_path.iterdir()) == []
+    begin(tmp_path).skip(1, "bad.jpg", "truncated")
+    again = ResultStore.open(tmp_path, SETTINGS, 3)
+    assert again.done == {1}
+    assert again.records() == [{"row": 1, "image": "bad.jpg", "skipped": "truncated"}]
 
 
 def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
@@ -89,34 +122,92 @@ def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="Read-only file system"):
-        ResultStore.open(tmp_path / "run", SETTINGS, 3, (2, 2, 2))
+        ResultStore.open(tmp_path / "run", SETTINGS, 3)
 
 
-def test_a_name_may_hold_any_character(tmp_path):
-    store = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
-    store.add({0: ({"row": 0, "image": "a\u2028b\x85c"}, MASKS[0])})
-    again = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
-    assert again.records() == [{"row": 0, "image": "a\u2028b\x85c"}]
+def test_a_rival_is_added_to_a_run(tmp_path):
+    store = fill(tmp_path)
+    store.hold("rival", (4, 4), raw=True)
+    mask, raw = np.full((4, 4), 0.5, np.float32), np.full((4, 4), -7, np.float32)
+    store.keep("rival", {1: (mask, raw)})
+    store.scored("rival").append({1: {"row": 1, "class": 1, "pos": 3.0}})
+    again = ResultStore.open(tmp_path, SETTINGS, 3)
+    assert again.names() == ("pltx", "rival", "selected")
+    np.testing.assert_array_equal(again.masks("rival").row(1), mask)
+    np.testing.assert_array_equal(np.load(tmp_path / "masks" / "rival.raw.npy")[1], raw)
+    np.testing.assert_array_equal(again.masks("rival", raw=True).row(1), raw)
+    assert np.isnan(again.masks("rival", raw=True).row(0)).all()
+    assert again.scored("rival").done == {1}
+    assert again.done == {0, 1, 2}
 
 
-def test_processes_write_side_by_side_and_the_last_merges(tmp_path):
-    stores = [
-        ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2), process=process) for process in (0, 1)
+def test_scores_join_the_records(tmp_path):
+    store = ResultStore.open(tmp_path, SETTINGS, 3)
+    records = [
+        {"row": 0, "selected": {"step": 1, "pos": 10.0}},
+        {"row": 1, "selected": {"step": 2, "pos": 20.0}},
+        {"row": 2, "skipped": "truncated"},
     ]
-    for row, store in ((2, stores[0]), (0, stores[1]), (1, stores[0])):
-        store.add({row: ({"row": row}, np.full((2, 2, 2), row))})
-    assert not stores[1].complete
+    store.scored("selected").append({0: {"row": 0, "pos": 11.0, "tied": 5.0}})
+    store.scored("rival").append({row: {"row": row, "pos": 30.0} for row in (1, 2, 7)})
+    assert store.joined(records, ["selected", "rival"]) == [
+        {"row": 0, "selected": {"row": 0, "step": 1, "pos": 11.0, "tied": 5.0}},
+        {"row": 1, "selected": {"step": 2, "pos": 20.0}, "rival": {"row": 1, "pos": 30.0}},
+        {"row": 2, "skipped": "truncated"},
+    ]
+    assert records[0] == {"row": 0, "selected": {"step": 1, "pos": 10.0}}
+
+
+def test_masks_may_be_their_own_order(tmp_path):
+    store = begin(tmp_path)
+    store.keep("selected", {2: (MASKS[1, 2], None)})
+    np.testing.assert_array_equal(store.masks("selected").row(2), MASKS[1, 2])
+    with pytest.raises(InputError, match=r"selected\.raw\.npy holds no masks"):
+        store.masks("selected", raw=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "rival-3", "x.raw", ""])
+def test_a_name_that_means_another_file_is_refused(tmp_path, name):
+    store = begin(tmp_path)
+    for call in (lambda: store.hold(name, (2, 2)), lambda: store.scored(name)):
+        with pytest.raises(InputError, match="masks cannot be called"):
+            call()
+
+
+def test_processes_write_side_by_side_and_one_merges(tmp_path):
+    stores = [begin(tmp_path, process) for process in (0, 1)]
+    for i, store in ((2, stores[0]), (0, stores[1]), (1, stores[0])):
+        store.add({i: row(i)})
+    stores[1].scored("rival").append({2: {"row": 2, "pos": 1.0}})
+    stores[0].scored("rival").append({0: {"row": 0, "pos": 2.0}})
+    assert stores[1].done == {0}
     with (tmp_path / "results-0.jsonl").open("a") as file:
         file.write('{"row": 0, "torn')  # as it looks while process 0 writes
-    stores[1].read()
-    assert stores[1].complete
-    stores[1].finish()
-    assert [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()] == [
-        {"row": row} for row in range(3)
-    ]
-    assert not list(tmp_path.glob("results-*"))
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "masks.npy")[:, 0, 0, 0], np.arange(3, dtype=np.float32)
-    )
-    alone = ResultStore.open(tmp_path, SETTINGS, 3, (2, 2, 2))
-    assert alone.done == {0, 1, 2}
+    stores[1].lines.read()
+    assert stores[1].done == {0, 1, 2}
+    stores[0].finish()
+    scores = tmp_path / "scores" / "rival.jsonl"
+    assert scores.read_text() == '{"row": 0, "pos": 2.0}\n{"row": 2, "pos": 1.0}\n'
+    found = contents(tmp_path)
+    del found["scores/rival.jsonl"]
+    fill(tmp_path / "alone")
+    assert found == contents(tmp_path / "alone")
+
+
+def test_a_process_that_comes_later_makes_no_masks_anew(tmp_path):
+    first = begin(tmp_path, 0)
+    first.add({0: row(0)})
+    begin(tmp_path, 1).add({1: row(1)})
+    masks = np.load(tmp_path / "masks" / "selected.npy")
+    np.testing.assert_array_equal(masks[:2], MASKS[1, :2])
+    assert np.isnan(masks[2]).all()
+
+
+def test_a_run_is_found_whatever_its_settings(tmp_path):
+    fill(tmp_path / "run")
+    found = ResultStore.find(tmp_path / "run")
+    assert (found.rows, found.names(), found.done) == (3, NAMES, {0, 1, 2})
+    assert read_records(tmp_path / "run") == found.records()
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="holds no run: give the work directory of one"):
+            ResultStore.find(directory)

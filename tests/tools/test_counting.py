@@ -14,6 +14,7 @@ from jax import ShapeDtypeStruct
 
 from ltx_jax.errors import InputError
 from ltx_jax.models.registry import architecture
+from ltx_jax.settings.configuration import read
 from ltx_jax.weights.state_dict import shapes_of
 
 
@@ -65,10 +66,16 @@ def test_published_costs_of_networks(name, giga):
     assert counted / 1e9 == pytest.approx(giga, abs=0.01)
 
 
+def settings(config):
+    """Of a configuration for any images."""
+    config.images = "any"
+    return read(config)
+
+
 def test_a_plan_counts_a_step():
     from configs import cifar_vit
 
-    step = plan_run.count_step(cifar_vit.get_config())
+    step = plan_run.count_step(settings(cifar_vit.get_config()))
     tokens, width = 65, 64
     products = 2 * tokens * width * (3 * width + width + 2 * 4 * width)
     block = products + 2 * 2 * tokens * tokens * width
@@ -91,14 +98,14 @@ def test_a_plan_knows_what_is_trained():
     config = cifar_vit.get_config()
     config.explainer.trained = "head"
     config.finetune.first_moment = "bfloat16"
-    step = plan_run.count_step(config)
+    step = plan_run.count_step(settings(config))
     head = 64 * 65 + 65
     assert step.slot_bytes == (4 + 4 + 2 + 4) * head
-    assert step.operations < plan_run.count_step(cifar_vit.get_config()).operations
+    assert step.operations < plan_run.count_step(settings(cifar_vit.get_config())).operations
     config.explainer.trained = "lora"
     config.explainer.frozen_blocks = 4
     with pytest.raises(InputError, match="frozen_blocks 4 of 4"):
-        plan_run.count_step(config)
+        plan_run.count_step(settings(config))
 
 
 def test_a_plan_rests_on_what_was_measured(tmp_path):
@@ -106,24 +113,24 @@ def test_a_plan_rests_on_what_was_measured(tmp_path):
 
     path = tmp_path / "figures.json"
     config = cifar_vit.get_config()
-    measured = {"settings": parts.priced(config), "device": "NVIDIA H200", "devices": 2}
+    measured = {"settings": parts.priced(settings(config)), "device": "NVIDIA H200", "devices": 2}
     engine = {"milliseconds_per_image_step": 4.0, "images": 10, "steps": 80}
     figures = {"measured": measured, "engine": engine, "step": {"bytes_a_slot": 5e6}}
     path.write_text(json.dumps(figures))
     h200 = plan_run.DEVICES["h200"]
-    assert plan_run.read_measured(str(path), config, h200) == (0.008, 8.0, 5e6)
+    assert plan_run.read_measured(str(path), settings(config), h200) == (0.008, 8.0, 5e6)
     with pytest.raises(InputError, match="measured on NVIDIA H200, the plan is for A100"):
-        plan_run.read_measured(str(path), config, plan_run.DEVICES["a100"])
+        plan_run.read_measured(str(path), settings(config), plan_run.DEVICES["a100"])
     config.explainer.trained = "head"
     with pytest.raises(InputError, match=r"trained \['all', 0, 4\], the plan is for \['head'"):
-        plan_run.read_measured(str(path), config, h200)
+        plan_run.read_measured(str(path), settings(config), h200)
     config = cifar_vit.get_config()
     config.compute_dtype = "bfloat16"
     with pytest.raises(InputError, match="compute_dtype float32, the plan is for bfloat16"):
-        plan_run.read_measured(str(path), config, h200)
+        plan_run.read_measured(str(path), settings(config), h200)
     path.write_text("{}")
     with pytest.raises(InputError, match="no figures in"):
-        plan_run.read_measured(str(path), config, h200)
+        plan_run.read_measured(str(path), settings(config), h200)
 
 
 def test_unknown_lengths_count_once():

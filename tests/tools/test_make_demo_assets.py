@@ -9,7 +9,8 @@ import numpy as np
 
 import ltx_jax
 from ltx_jax.data.scenes import CLASSES, scenes
-from ltx_jax.loading import load_explainee, load_explainer
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
 
 ASSETS = Path(ltx_jax.__file__).parent / "assets"
 
@@ -63,7 +64,7 @@ def test_answers_follow_what_is_left_of_the_objects() -> None:
 
 
 def test_enlarged_positions_are_interpolated() -> None:
-    grid = jnp.arange(2.0)[:, None] * 10 + jnp.arange(2.0)  # [[0, 1], [10, 11]]
+    grid = jnp.array([[0.0, 1.0], [10.0, 11.0]])
     embedding = jnp.concatenate([jnp.array([7.0]), grid.ravel()])[None, :, None]
     grown = make.enlarge_positions({"params": {"pos_embed": embedding}}, 2, 4)
     found = np.asarray(grown["params"]["pos_embed"])[0, :, 0]

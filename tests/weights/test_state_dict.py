@@ -8,10 +8,17 @@ from conftest import TINY_VIT
 from safetensors.numpy import load_file, save_file
 
 from ltx_jax.errors import InputError
-from ltx_jax.loading import load_explainee
+from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.files import hub_file, read_safetensors
-from ltx_jax.weights.state_dict import collapse, from_state_dict, shapes_of, to_state_dict
+from ltx_jax.weights.state_dict import (
+    collapse,
+    flatten,
+    from_state_dict,
+    shapes_of,
+    to_state_dict,
+    unflatten,
+)
 from ltx_jax.weights.tables import mobilenet_v2_from_timm, vit_from_transformers
 
 
@@ -87,12 +94,33 @@ def test_transformers_names(vit_weights):
 def test_timm_names_of_mobilenet():
     network = architecture("mobilenetv2_100")
     names = {name for entry in network.table(network.module) for name in entry.names}
-    theirs = {"conv_stem.weight": 0, "bn1.bias": 0, "blocks.0.0.conv_pw.weight": 0}
-    theirs |= {"blocks.1.1.bn3.running_var": 0, "conv_head.weight": 0, "classifier.bias": 0}
-    translated = mobilenet_v2_from_timm(theirs)
-    assert translated is not None and set(translated) <= names
-    assert "features.3.conv.3.running_var" in translated
-    assert "features.1.conv.1.weight" in translated
+    layers = ["conv_stem", "bn1", "conv_head", "bn2", "classifier"]
+    for group, (expansion, _, repeats, _) in enumerate(network.module.groups):
+        parts = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
+        norms = [f"bn{i}" for i in range(1, len(parts) + 1)]
+        layers += [f"blocks.{group}.{i}.{x}" for i in range(repeats) for x in (*parts, *norms)]
+    # The last first: their order in a file says nothing.
+    theirs = {f"{layer}.weight": np.array([i]) for i, layer in enumerate(layers)}
+    translated = mobilenet_v2_from_timm(dict(reversed(theirs.items())))
+    assert translated is not None
+    assert set(translated) == {name for name in names if name.endswith("weight")}
+    for ours, name in (
+        ("features.1.conv.1.weight", "blocks.0.0.conv_pw.weight"),
+        ("features.3.conv.3.weight", "blocks.1.1.bn3.weight"),
+        ("features.17.conv.0.0.weight", "blocks.6.0.conv_pw.weight"),
+        ("features.18.0.weight", "conv_head.weight"),
+    ):
+        assert translated[ours] is theirs[name]
+    assert mobilenet_v2_from_timm(translated) is None
+
+
+def test_variables_by_path_and_back():
+    nested = {"params": {"a": {"kernel": 1, "bias": 2}, "b": 3}, "batch_stats": {"a": {"mean": 4}}}
+    paths = flatten(nested)
+    assert paths == {"params/a/kernel": 1, "params/a/bias": 2, "params/b": 3} | {
+        "batch_stats/a/mean": 4
+    }
+    assert unflatten(paths) == nested
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""What a rival method declares of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.links import of_class
+
+Attribute = Callable[[Explainee, Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another way to explain, for comparison.
+
+    Attributes:
+      name: in settings, files and summaries.
+      title: for people.
+      source: the paper.
+      budget: what it costs an image, in words.
+      maps: (explainee, images [n,H,W,C] in [0,1], targets [n]) to the relevance of each pixel
+        [n,H,W], or of cells [n,g,h], in any range; jitted.
+    """
+
+    name: str
+    title: str
+    source: str
+    budget: str
+    maps: Attribute
+
+
+def target_logits(
+    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"]
+) -> Float[Array, ""]:
+    """The sum of the targets' logits: its gradient is each image's own."""
+    return of_class(explainee(images), targets).sum()
+
+
+def scaled(maps: Float[Array | np.ndarray, "n H W"]) -> Float[Array, "n H W"]:
+    """Maps as masks: each spans [0,1], a constant one is 0 (the original's normalisation)."""
+    maps = jnp.asarray(maps)
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return (maps - low) / jnp.maximum(high - low, 1e-12)

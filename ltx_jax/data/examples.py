@@ -1,0 +1,113 @@
+"""What is explained: an image with what is known of it, and where such examples come from."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from ltx_jax.data.preprocessing import Pixels, Preprocessing, resize_image, resize_masks
+
+
+class UnreadableImage(Exception):
+    """One image cannot be read; the message says why, in one line."""
+
+
+class Example(NamedTuple):
+    """An image and what is known of it.
+
+    Attributes:
+      image: [H,W,C] uint8; or float32 in [0,1], which only arrays in memory have.
+      labels: class indices; () where unknown.
+      masks: [len(labels),H,W] the pixels of each label's object, where they are known.
+      void: [H,W] the pixels that count neither way, where there are such.
+    """
+
+    image: Pixels
+    labels: tuple[int, ...] = ()
+    masks: Bool[np.ndarray, "k H W"] | None = None
+    void: Bool[np.ndarray, "H W"] | None = None
+
+    def mask_of(self, label: int) -> Bool[np.ndarray, "H W"] | None:
+        """The pixels of a class; None where nothing is known of it, or it has none here."""
+        if self.masks is None:
+            return None
+        found = np.logical_or.reduce(self.masks[[one == label for one in self.labels]], axis=0)
+        return found if found.any() else None
+
+    def preprocessed(self, how: Preprocessing) -> Example:
+        """The example at a network's size: the image, its masks and its void pixels go together.
+
+        An image that has the size and is to be squashed to it passes through unchanged.
+        """
+        return Example(
+            resize_image(self.image, how),
+            self.labels,
+            None if self.masks is None else resize_masks(self.masks, how),
+            None if self.void is None else resize_masks(self.void[None], how)[0],
+        )
+
+    def as_input(self) -> Float32[np.ndarray, "H W C"]:
+        """The image as networks take it, in [0,1]."""
+        return self.image if self.image.dtype == np.float32 else self.image.astype(np.float32) / 255
+
+    def as_picture(self) -> UInt8[np.ndarray, "H W C"]:
+        """The image as people look at it."""
+        if self.image.dtype == np.uint8:
+            return self.image
+        return np.round(self.image * 255).astype(np.uint8)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples by number, with a unique name and the labels of each."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One an example, all different."""
+        ...
+
+    @property
+    def labels(self) -> tuple[tuple[int, ...], ...]:
+        """Class indices of each example, as it will have them; () where unknown."""
+        ...
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the pixels of objects are known, at least of some."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The example at a network's size; raises `UnreadableImage`."""
+        ...
+
+
+def iterate(
+    source: Source, how: Preprocessing, indices: Iterable[int], ahead: int = 64
+) -> Iterator[tuple[int, Example | UnreadableImage]]:
+    """Examples in the given order with their numbers, so many loaded ahead by a thread a core; for
+    an unreadable one comes the exception itself."""
+
+    def load(index: int) -> Example | UnreadableImage:
+        try:
+            return source.load(index, how)
+        except UnreadableImage as error:
+            return error
+
+    waiting: deque[tuple[int, Future[Example | UnreadableImage]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index in indices:
+            waiting.append((index, pool.submit(load, index)))
+            if len(waiting) > ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()

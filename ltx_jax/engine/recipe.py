@@ -1,0 +1,123 @@
+"""How one image is finetuned: what a compiled step depends on, and the numbers it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ltx_jax.engine.adamw import AdamW
+from ltx_jax.engine.training import warmup_then_decay
+from ltx_jax.objectives import Weights, known_terms
+from ltx_jax.settings.sections import Finetune, Objective
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a step is compiled for.
+
+    Attributes:
+      optimize: `pos` (lower is better) or `neg` (higher is better): the perturbation score that
+        selects the mask and stops early.
+      adamw: the optimizer's hyper-parameters and how it keeps its moments.
+      lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
+        the trace has no score where scoring was stopped.
+      chunk: most images in one forward of the explainee; None for no limit.
+    """
+
+    optimize: str
+    adamw: AdamW
+    lazy: bool
+    chunk: int | None
+
+    @property
+    def most_relevant_first(self) -> bool:
+        """The order in which the score that selects removes pixels."""
+        return self.optimize == "pos"
+
+    @property
+    def sign(self) -> float:
+        """Times which the score that selects is to be low."""
+        return 1.0 if self.most_relevant_first else -1.0
+
+
+class Numbers(NamedTuple):
+    """What may change without compiling anew; a pytree of arrays.
+
+    Attributes:
+      weights: of the objective's terms.
+      learning_rates: of each step's update [steps]; as long as there are steps (masks).
+      stop_at: an image stops once its POS is below, or its NEG above.
+      weight_decay: of AdamW.
+    """
+
+    weights: Weights
+    learning_rates: Array
+    stop_at: Array
+    weight_decay: Array
+
+
+class Recipe(NamedTuple):
+    """How one image is finetuned (the method's second stage)."""
+
+    method: Method
+    numbers: Numbers
+
+    @property
+    def steps(self) -> int:
+        """Most masks an image gets."""
+        return len(self.numbers.learning_rates)
+
+    def with_chunk(self, chunk: int | None) -> Recipe:
+        """The same with another limit of images in one forward."""
+        method = self.method
+        return self._replace(method=Method(method.optimize, method.adamw, method.lazy, chunk))
+
+
+class Resumed(NamedTuple):
+    """Where a checkpoint's optimizer was: steps taken, and its learning rate then."""
+
+    step: int
+    learning_rate: float
+
+
+def make_recipe(finetune: Finetune, objective: Objective, resumed: Resumed | None = None) -> Recipe:
+    """The recipe that settings describe.
+
+    Args:
+      finetune, objective: as they were given.
+      resumed: where the checkpoint's optimizer is resumed.
+
+    Raises:
+      InputError: for an unknown term of the objective.
+    """
+    method = Method(
+        finetune.optimize,
+        AdamW(first_moment=finetune.first_moment, second_moment=finetune.second_moment),
+        finetune.lazy_scoring,
+        finetune.chunk,
+    )
+    stop_at = finetune.stop_below if method.most_relevant_first else finetune.stop_above
+    weights = {
+        name: jnp.float32(weight) for name, weight in known_terms(objective.weights()).items()
+    }
+    rates = jnp.asarray(_learning_rates(finetune, resumed), jnp.float32)
+    return Recipe(
+        method, Numbers(weights, rates, jnp.float32(stop_at), jnp.float32(finetune.weight_decay))
+    )
+
+
+def _learning_rates(finetune: Finetune, resumed: Resumed | None) -> np.ndarray:
+    """Constant; or, where a checkpoint is resumed, its own for the first step and then the
+    original's schedule from the checkpoint's step on. Of no steps one mask is drawn and left."""
+    if not finetune.steps:
+        return np.zeros(1)
+    if resumed is None:
+        return np.full(finetune.steps, finetune.learning_rate)
+    length = finetune.schedule_steps
+    schedule = warmup_then_decay(finetune.learning_rate, length // 5, length)
+    later = [float(schedule(resumed.step + step)) for step in range(1, finetune.steps)]
+    return np.array([resumed.learning_rate, *later])

@@ -1,0 +1,157 @@
+"""Masks of any origin to their scores, on all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
+from ltx_jax.masks.tokens import upsample
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.case import Case
+from ltx_jax.metrics.perturbation import Areas
+from ltx_jax.models.explainee import Explainee
+
+# The probability of the class through the mask, beside the scores.
+PROBABILITY = "probability"
+
+
+class Masked(NamedTuple):
+    """One mask to be scored, or a batch of them with a leading axis.
+
+    Attributes:
+      image: [H,W,C] in [0,1].
+      logits: [classes] of the image as it is.
+      classes: [k] to score for.
+      mask: [g,h] or [H,W] in [0,1].
+      order: what ranks its pixels, of the mask's shape; None for the mask itself.
+      truth: bool [H,W], the object of the first class; None where no source knows any.
+      counted: bool [H,W], the pixels that count in a comparison with the truth.
+      known_truth: whether there is a truth.
+    """
+
+    image: Any
+    logits: Any
+    classes: Any
+    mask: Any
+    order: Any = None
+    truth: Any = None
+    counted: Any = None
+    known_truth: Any = None
+
+
+def with_truth(masked: Masked, truth: np.ndarray | None, void: np.ndarray | None) -> Masked:
+    """The mask with the pixels of its object, or with the word that they are not known."""
+    nothing = np.zeros(masked.image.shape[:2], bool)
+    return masked._replace(
+        truth=nothing if truth is None else truth,
+        counted=~nothing if void is None else ~void,
+        known_truth=np.bool_(truth is not None),
+    )
+
+
+def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """So many items together, the last of them fewer."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
+
+
+def predict(
+    explainee: Explainee, images: Sequence[np.ndarray], batch: int, mesh: Mesh
+) -> Float[np.ndarray, "n classes"]:
+    """Logits of at most a batch of images, filled up so that one program serves every number."""
+    whole = padded(np.stack(images), batch)
+    return jax.device_get(_logits(explainee, place(whole, mesh), mesh))[: len(images)]
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _logits(
+    explainee: Explainee, images: Float[Array, "n H W C"], mesh: Mesh
+) -> Float[Array, "n classes"]:
+    predict = on_each_device(lambda e, x: e(x), mesh, (REPLICATED, SPLIT), SPLIT)
+    return predict(explainee, images)
+
+
+def score(
+    explainee: Explainee,
+    masks: Sequence[Masked],
+    names: tuple[str, ...],
+    batch: int,
+    mesh: Mesh,
+    chunk: int | None = None,
+    known: Sequence[Mapping[bool, Areas]] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The scores of masks, in order.
+
+    Args:
+      explainee: the classifier, on every device of the mesh.
+      masks: all with the same parts given.
+      names: of the scores.
+      batch: so many at once, divided over the devices of the mesh; the last are filled up.
+      mesh: the devices.
+      chunk: most images in one forward of the explainee.
+      known: areas [k] that are known already for each mask, see `Case`.
+
+    Yields:
+      For each mask [k] (or [1] of a score that knows no class) by name, and `probability`.
+    """
+    for group in in_groups(zip(masks, known or [{}] * len(masks), strict=True), batch):
+        columns = jax.tree.map(lambda *parts: padded(np.stack(parts), batch), *group)
+        found = jax.device_get(_scores(explainee, *place(columns, mesh), names, chunk, mesh))
+        for i in range(len(group)):
+            yield {name: values[i] for name, values in found.items()}
+
+
+@partial(jax.jit, static_argnames=("names", "chunk", "mesh"))
+def _scores(
+    explainee: Explainee,
+    masked: Masked,
+    known: Mapping[bool, Areas],
+    names: tuple[str, ...],
+    chunk: int | None,
+    mesh: Mesh,
+) -> dict[str, Array]:
+    def local(
+        explainee: Explainee, masked: Masked, known: Mapping[bool, Areas]
+    ) -> dict[str, Array]:
+        size = masked.image.shape[1:3]
+        pixels = to_pixels(masked.mask, size)
+        order = pixels if masked.order is None else to_pixels(masked.order, size)
+        case = Case(
+            explainee,
+            masked.image,
+            masked.logits,
+            masked.classes,
+            pixels,
+            order,
+            *masked[5:],
+            chunk=chunk,
+            known=known,
+        )
+        through = case.probability(case.masked_logits)
+        return {PROBABILITY: through} | {name: SCORES[name].values(case) for name in names}
+
+    return on_each_device(local, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(explainee, masked, known)
+
+
+def to_pixels(
+    masks: Float[Array | np.ndarray, "n g h"], size: tuple[int, ...]
+) -> Float[Array, "n H W"]:
+    """Masks of cells at the images' size; masks of pixels as they are."""
+    masks = jnp.asarray(masks)
+    return masks if masks.shape[1:] == tuple(size) else upsample(masks, size)
+
+
+def padded(array: np.ndarray, batch: int) -> np.ndarray:
+    """Repeat the last row up to a full batch, so that one program serves every batch."""
+    return np.concatenate([array, np.repeat(array[-1:], batch - len(array), axis=0)])

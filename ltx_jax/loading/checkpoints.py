@@ -1,0 +1,159 @@
+"""Explainers to files and back: safetensors in timm's names, with AdamW's state where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ltx_jax.errors import InputError
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves, Moments, join, split
+from ltx_jax.files import write_bytes
+from ltx_jax.weights.files import read_safetensors, to_safetensors
+from ltx_jax.weights.state_dict import (
+    Entry,
+    StateDict,
+    Variables,
+    flatten,
+    from_state_dict,
+    to_state_dict,
+)
+
+FIRST_MOMENT, SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
+_UPDATE = ".lora_"
+
+
+class SavedOptimizer(NamedTuple):
+    """What an explainer checkpoint keeps of its AdamW: moments, steps taken, last learning rate."""
+
+    moments: Moments
+    step: int
+    learning_rate: float
+
+
+def save_explainer(
+    path: str | Path,
+    explainer: Explainer,
+    trained: Leaves | None = None,
+    optimizer: SavedOptimizer | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write an explainer checkpoint: a safetensors file in timm's names.
+
+    Args:
+      path: replaced as a whole, or not at all.
+      explainer: gives the network, and its leaves where `trained` is None.
+      trained: leaves to write instead of the explainer's.
+      optimizer: AdamW's state, so that finetuning can resume it.
+      notes: more metadata, by name.
+
+    Raises:
+      InputError: where the file cannot be written.
+    """
+    table = explainer.table()
+    trained = explainer.trained if trained is None else trained
+    tensors = to_state_dict(join(trained, explainer.frozen), table)
+    metadata = {"format": "ltx_jax explainer", "explainer": explainer.architecture.name}
+    if optimizer is not None:
+        for prefix, moments in zip((FIRST_MOMENT, SECOND_MOMENT), optimizer.moments, strict=True):
+            named = to_state_dict(join(moments), table)
+            tensors |= {prefix + name: tensor for name, tensor in named.items()}
+        metadata |= {
+            "step": str(optimizer.step),
+            "learning_rate": repr(optimizer.learning_rate),
+        }
+    write_bytes(Path(path), to_safetensors(tensors, metadata | dict(notes or {})))
+
+
+def read_notes(path: str | Path) -> dict[str, str]:
+    """What `save_explainer` was given as notes, among the other metadata of a checkpoint.
+
+    Raises:
+      InputError: where it is missing, or no whole file.
+    """
+    return read_safetensors(path)[1]
+
+
+def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
+    """The trained leaves of a checkpoint of the same network as `explainer`.
+
+    Raises:
+      InputError: where it is missing, or of another network.
+    """
+    template = join(explainer.trained, explainer.frozen)
+    variables = read_explainer(path, explainer.table(), template)
+    return split(variables, explainer.module.trained)[0]
+
+
+def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
+    """AdamW's state from an explainer checkpoint.
+
+    Raises:
+      InputError: where the checkpoint holds none, or not that of this explainer.
+    """
+    tensors, metadata = read_safetensors(path)
+    if "step" not in metadata:
+        raise InputError(
+            f"{path} holds no optimizer state to resume: set config.finetune.resume to False, or "
+            "give a checkpoint that was saved with it"
+        )
+    whole = explainer.table()
+    table = [entry for entry in whole if entry.path in explainer.trained]
+    unused = [name for e in whole if e.path not in explainer.trained for name in e.names]
+    template, source = join(explainer.trained), f"the optimizer state of {path}"
+    moments = []
+    for prefix in (FIRST_MOMENT, SECOND_MOMENT):
+        state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        variables = from_state_dict(state, table, template, source, unused)
+        moments.append(split(variables, explainer.module.trained)[0])
+    step, learning_rate = int(metadata["step"]), float(metadata["learning_rate"])
+    return SavedOptimizer(Moments(*moments), step, learning_rate)
+
+
+def read_explainer(
+    path: str | Path, table: Sequence[Entry], template: Variables, seed: int = 0
+) -> Variables:
+    """A mask network's variables from a checkpoint.
+
+    Args:
+      path: of the checkpoint.
+      table: the network's weight table.
+      template: its variables or their shapes.
+      seed: of low-rank updates where the checkpoint has none.
+
+    Raises:
+      InputError: where it is missing, or of another network.
+    """
+    tensors, _ = read_safetensors(path)
+    moments = (FIRST_MOMENT, SECOND_MOMENT)
+    state: StateDict = {n: t for n, t in tensors.items() if not n.startswith(moments)}
+    state = with_fresh_updates(state, table, template, seed)
+    return from_state_dict(state, table, template, f"explainer checkpoint {path}")
+
+
+def with_fresh_updates(
+    state: StateDict, table: Sequence[Entry], template: Variables, seed: int
+) -> StateDict:
+    """The state dict with low-rank updates as they are before any training, where it has none.
+
+    Args:
+      state: of a network.
+      table: its weight table, with or without such updates.
+      template: its variables or their shapes.
+      seed: of the updates.
+    """
+    if any(_UPDATE in name for name in state):
+        return state
+    rng = np.random.default_rng(seed)
+    shapes = {path: leaf.shape for path, leaf in flatten(template).items()}
+    fresh = dict(state)
+    for entry in table:
+        for name in entry.names if _UPDATE in entry.names[0] else ():
+            *_, rows, columns = shapes[entry.path]
+            # x·A keeps the scale of x; B starts from zero, so that nothing is changed yet.
+            scale = rows**-0.5 if name.endswith("lora_a") else 0.0
+            fresh[name] = (scale * rng.normal(size=(rows, columns))).astype(np.float32)
+    return fresh

@@ -1,0 +1,63 @@
+"""An image through a mask: what it hides is replaced by a fill."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+# Fills by name; another image is given as an array.
+FILLS = ("black", "mean", "blur")
+_BLUR_SHARE = 1 / 8
+
+
+def covered(
+    images: Float[Array | np.ndarray, "*#n H W C"],
+    masks: Float[Array | np.ndarray, "*#n H W"] | Bool[Array | np.ndarray, "*#n H W"],
+    fill: str | Array = "black",
+) -> Float[Array, "... H W C"]:
+    """Images through masks: the one masking of the project, for objectives and scores alike.
+
+    Args:
+      images: in [0,1].
+      masks: what is seen of each pixel, in [0,1] or as true and false; leading axes may be 1 in
+        either.
+      fill: what stands where nothing is seen; see `filling`.
+
+    Returns:
+      image · mask + fill · (1 − mask).
+    """
+    images = jnp.asarray(images)
+    seen = jnp.asarray(masks)[..., None]
+    other = filling(images, fill)
+    if seen.dtype == bool:
+        return jnp.where(seen, images, jnp.zeros((), images.dtype) if other is None else other)
+    shown = images * seen
+    return shown if other is None else shown + other * (1 - seen)
+
+
+def filling(images: Float[Array, "*n H W C"], fill: str | Array) -> Array | None:
+    """What covers the hidden part of images; None for black.
+
+    Args:
+      images: in [0,1].
+      fill: `black`; `mean`, each image's mean colour; `blur`, each image reduced to an eighth of
+        its size and enlarged again, both smoothly; or other images, of a shape that fits.
+
+    Raises:
+      ValueError: for another name.
+    """
+    if not isinstance(fill, str):
+        return jnp.asarray(fill)
+    if fill == "black":
+        return None
+    if fill == "mean":
+        return images.mean((-3, -2), keepdims=True)
+    if fill == "blur":
+        *n, height, width, channels = images.shape
+        small = (*n, *(max(round(side * _BLUR_SHARE), 1) for side in (height, width)), channels)
+        reduced = jax.image.resize(images, small, "linear", antialias=True)
+        return jax.image.resize(reduced, images.shape, "linear")
+    raise ValueError(f"fill {fill!r} is not one of {', '.join(FILLS)}, or images")

@@ -1,0 +1,79 @@
+"""From a network's raw mask values to a token mask, and from tokens to pixels."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+Size = tuple[int, ...]
+ACTIVATIONS = ("sigmoid", "relu", "softmax", "clamp")
+
+
+def activate(raw: Float[Array, "n g h"], activation: str) -> Float[Array, "n g h"]:
+    """Turn raw values into mask values.
+
+    Args:
+      raw: the mask head's output over the token grid.
+      activation: `sigmoid` (the default everywhere), `relu`, `softmax` over the tokens of one
+        image, or `clamp` (no activation, values limited to [0, 1]).
+
+    Returns:
+      The token mask; in [0, 1] but for `relu`, which has no upper bound.
+
+    Raises:
+      ValueError: for an unknown activation.
+    """
+    if activation == "sigmoid":
+        return jax.nn.sigmoid(raw)
+    if activation == "relu":
+        return jax.nn.relu(raw)
+    if activation == "softmax":
+        return jax.nn.softmax(raw, axis=(-2, -1))
+    if activation == "clamp":
+        return jnp.clip(raw, 0.0, 1.0)
+    raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+def interpolation_matrix(tokens: int, pixels: int) -> Float[np.ndarray, "{pixels} {tokens}"]:
+    """The matrix that interpolates linearly with half-pixel centres.
+
+    Pixel p lies at (p + 0.5)·tokens/pixels − 0.5 on the token axis; outside the outermost
+    token centres the value is the nearest token's (PyTorch's `align_corners=False`).
+    """
+    position = np.clip((np.arange(pixels) + 0.5) * (tokens / pixels) - 0.5, 0.0, tokens - 1)
+    lower = np.minimum(np.floor(position).astype(int), max(tokens - 2, 0))
+    weight = position - lower
+    matrix = np.zeros((pixels, tokens), np.float32)
+    rows = np.arange(pixels)
+    matrix[rows, lower] += 1.0 - weight
+    matrix[rows, np.minimum(lower + 1, tokens - 1)] += weight
+    return matrix
+
+
+@overload
+def upsample(token_masks: Float[np.ndarray, "n g h"], size: Size) -> Float[np.ndarray, "n H W"]: ...
+
+
+@overload
+def upsample(token_masks: Float[Array, "n g h"], size: Size) -> Float[Array, "n H W"]: ...
+
+
+def upsample(
+    token_masks: Float[Array | np.ndarray, "n g h"], size: Size
+) -> Float[Array | np.ndarray, "n {size[0]} {size[1]}"]:
+    """Token masks to pixel masks in float32, bilinearly; `size` is (H, W).
+
+    The one upsampling of the project: training, scores and pictures all go through it. Works on
+    numpy arrays as well and then returns one.
+    """
+    rows = interpolation_matrix(token_masks.shape[-2], size[0])
+    columns = interpolation_matrix(token_masks.shape[-1], size[1])
+    token_masks = token_masks.astype(np.float32)
+    # Values to be ranked: an accelerator would round them to fewer bits.
+    with jax.default_matmul_precision("highest"):
+        return rows @ token_masks @ columns.T

@@ -1,0 +1,78 @@
+"""Masks to be scored, and what several scores need of them, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from ltx_jax.masks.covering import covered
+from ltx_jax.metrics.perturbation import Areas, perturbation_areas
+from ltx_jax.models.explainee import Explainee, in_chunks
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Masks of n images for k classes each, under JAX's tracing.
+
+    Attributes:
+      explainee: the classifier.
+      images: in [0,1].
+      logits: of the images as they are.
+      classes: to score for.
+      masks: pixel masks in [0,1].
+      order: values that rank the pixels; the masks where nothing finer is known.
+      truth: the pixels of the object of the first class; None where no source knows any.
+      counted: pixels that count in a comparison with the truth.
+      known_truth: for which images there is a truth.
+      chunk: most images in one forward of the explainee.
+      known: areas under perturbation curves that are known already, by whether the most relevant
+        pixels went first.
+    """
+
+    explainee: Explainee
+    images: Float[Array, "n H W C"]
+    logits: Float[Array, "n classes"]
+    classes: Int[Array, "n k"]
+    masks: Float[Array, "n H W"]
+    order: Float[Array, "n H W"]
+    truth: Bool[Array, "n H W"] | None = None
+    counted: Bool[Array, "n H W"] | None = None
+    known_truth: Bool[Array, " n"] | None = None
+    chunk: int | None = None
+    known: Mapping[bool, Areas] = field(default_factory=dict)
+
+    @cached_property
+    def most_relevant_first(self) -> Areas:
+        """Areas under the curves as the most relevant pixels go first."""
+        return self._areas(True)
+
+    @cached_property
+    def least_relevant_first(self) -> Areas:
+        """Areas under the curves as the least relevant pixels go first."""
+        return self._areas(False)
+
+    @cached_property
+    def masked_logits(self) -> Float[Array, "n classes"]:
+        """Logits through the mask."""
+        return in_chunks(self.explainee, covered(self.images, self.masks), self.chunk)
+
+    def probability(self, logits: Float[Array, "n classes"]) -> Float[Array, "n k"]:
+        """The probability of each of the classes."""
+        return self.explainee.probability(logits[:, None], self.classes)
+
+    def _areas(self, most_relevant_first: bool) -> Areas:
+        if (areas := self.known.get(most_relevant_first)) is not None:
+            return areas
+        return perturbation_areas(
+            self.explainee,
+            self.images,
+            self.order,
+            self.classes,
+            self.logits,
+            most_relevant_first,
+            self.chunk,
+        )

@@ -1,0 +1,64 @@
+"""What a score declares of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jax import Array
+
+from ltx_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number for each mask.
+
+    Attributes:
+      name: in settings, records and summaries.
+      title: for people.
+      better: which way is better.
+      low, high: the range of its values.
+      meaning: one line for people.
+      source: the paper, or the original's function.
+      values: (`metrics.case.Case`) to [n,k], for each mask and class, or [n,1]; traced by JAX.
+      column: its place in tables, low ones first.
+      aggregate: of many masks' values [n] to one.
+      usual: computed unless others are asked for.
+      needs_truth: only where the object's pixels are known; values elsewhere are NaN.
+    """
+
+    name: str
+    title: str
+    better: Literal["lower", "higher"]
+    low: float | int
+    high: float | int
+    meaning: str
+    source: str
+    values: Callable[[Any], Array]
+    column: int = 100
+    aggregate: Callable[[np.ndarray], Any] = np.mean
+    usual: bool = True
+    needs_truth: bool = False
+
+    @property
+    def arrow(self) -> str:
+        """↓ or ↑, the better way."""
+        return "↓" if self.better == "lower" else "↑"
+
+
+def chosen_scores(scores: dict[str, Score], further: Iterable[str], truth: bool) -> tuple[str, ...]:
+    """Names of the usual scores and of further ones, those that need the truth where it is known.
+
+    Raises:
+      InputError: for an unknown name.
+    """
+    if unknown := set(further) - set(scores):
+        raise InputError(f"unknown score {min(unknown)!r}: there are {', '.join(scores)}")
+    return tuple(
+        score.name
+        for score in scores.values()
+        if (score.usual or score.name in further) and (truth or not score.needs_truth)
+    )

@@ -1,0 +1,197 @@
+"""The network being explained: a frozen function from images to logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.errors import InputError
+from ltx_jax.models.links import LINKS, Link, of_class
+from ltx_jax.models.registry import Architecture
+
+Intermediates = dict[str, Array]
+Logits = Float[Array | np.ndarray, "... classes"]
+Classes = Int[Array | np.ndarray, "..."]
+# What a compiled program depends on, and what it does not.
+_STRUCTURE = ("apply", "image_size", "channels", "num_classes", "link", "features")
+_WORDS = ("name", "class_names", "architecture")
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Explainee:
+    """A frozen classifier, `logits = explainee(images)`.
+
+    Bring your own by giving any jit-able `apply` and its `params`; `load_explainee` makes one from
+    a timm name. A pytree: it passes through `jax.jit` with its parameters as arguments, and a
+    program compiled for it serves any other of the same structure (`apply`, sizes and link).
+
+    Attributes:
+      apply: (params, images float32 [n,H,W,C] in [0,1]) to logits [n,num_classes]; normalisation
+        is its own affair.
+      params: whatever pytree `apply` takes.
+      image_size: (H, W) in pixels.
+      num_classes: length of the logits. With one, the classes are two: 0 for no and 1 for yes.
+      name: for messages and records.
+      class_names: one a class, or empty.
+      channels: of the images.
+      link: `softmax` (one class is the answer) or `sigmoid` (each class is there or is not). One
+        logit is a sigmoid, whatever this says.
+      features: (params, images, added) to (logits, intermediates): named features and attention
+        maps, each with `added[name]` added to it where there is one; None where nobody knows them.
+      architecture: what `load_explainee` built, None for one of your own; an explainer without
+        weights of its own starts from it.
+    """
+
+    apply: Callable[[Any, Array], Array]
+    params: Any
+    image_size: tuple[int, int]
+    num_classes: int
+    name: str = "custom"
+    class_names: tuple[str, ...] = ()
+    channels: int = 3
+    link: str = "softmax"
+    features: Callable[[Any, Array, Mapping[str, Array]], tuple[Array, Intermediates]] | None = None
+    architecture: Architecture | None = None
+
+    def __call__(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n classes"]:
+        """Logits in float32, whatever the network computes in; of one logit z they are (0, z),
+        whose softmax is the sigmoid of z."""
+        return self._logits(self.apply(self.params, jnp.asarray(images)))
+
+    def intermediates(
+        self,
+        images: Float[Array | np.ndarray, "n H W C"],
+        added: Mapping[str, Array] | None = None,
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
+        """Logits, and named features and attention maps.
+
+        Args:
+          images: in [0,1].
+          added: arrays by the name of an intermediate, added to it on its way: the gradient of
+            anything with respect to zeros here is the gradient with respect to the intermediate.
+
+        Raises:
+          InputError: where the explainee does not give them, or not one of those names.
+        """
+        if self.features is None:
+            raise InputError(
+                f"{self.name} gives no intermediates: give Explainee(features=…), or choose a "
+                "method that needs none"
+            )
+        logits, found = self.features(self.params, jnp.asarray(images), added or {})
+        if unknown := set(added or ()) - set(found):
+            raise InputError(
+                f"{self.name} has no intermediate {min(unknown)!r}: it has {', '.join(found)}"
+            )
+        return self._logits(logits), found
+
+    def _logits(self, logits: Array) -> Array:
+        logits = logits.astype(jnp.float32)
+        if self.num_classes == 1:
+            return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
+        return logits
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return (*self.image_size, self.channels)
+
+    @property
+    def classes(self) -> int:
+        """How many classes can be asked for."""
+        return max(self.num_classes, 2)
+
+    @property
+    def _link(self) -> Link:
+        return LINKS["softmax" if self.num_classes == 1 else self.link]
+
+    def predicted(self, logits: Float[Array | np.ndarray, "n classes"]) -> Int[np.ndarray, " n"]:
+        """The class with the largest logit, for each image."""
+        return np.asarray(logits).argmax(-1)
+
+    def probability(self, logits: Logits, classes: Classes) -> Float[Array, ...]:
+        """The probability of one class each; leading axes may be 1 in either."""
+        return of_class(self._link.probabilities(jnp.asarray(logits)), jnp.asarray(classes))
+
+    def agreement(self, logits: Logits, classes: Classes) -> Bool[Array, ...]:
+        """Whether the answer is that class (softmax), or holds it (sigmoid: p > 0.5)."""
+        return self._link.agreement(jnp.asarray(logits), jnp.asarray(classes))
+
+    def misfit(self, logits: Logits, classes: Classes) -> Float[Array, " n"]:
+        """Cross-entropy with the class: of the softmax, or of that class's sigmoid."""
+        return self._link.misfit(jnp.asarray(logits), jnp.asarray(classes))
+
+    def preprocessing(self, resize: str) -> Preprocessing:
+        """How a photograph becomes an input.
+
+        Args:
+          resize: `squash` (bilinear, aspect ratio not kept: what LTX does) or `crop` (what the
+            network's published weights were evaluated with).
+        """
+        if resize == "crop" and self.architecture is not None:
+            return dataclasses.replace(self.architecture.preprocessing, resize=resize)
+        return Preprocessing(self.image_size, resize=resize)
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, ...]]:
+        """Parameters, and what a compiled program depends on."""
+        structure = {name: getattr(self, name) for name in _STRUCTURE}
+        words = {name: getattr(self, name) for name in _WORDS}
+        return (self.params,), (tuple(structure.items()), _Told(words))
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Any, ...], leaves: tuple[Any]) -> Explainee:
+        """Without checks: JAX passes more than arrays."""
+        structure, told = static
+        made = object.__new__(cls)
+        for name, value in {**dict(structure), **told.words, "params": leaves[0]}.items():
+            object.__setattr__(made, name, value)
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """Words about a network, on which no compiled program depends: all of them are equal."""
+
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Told)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def in_chunks(function: Callable[[Any], Any], items: Any, chunk: int | None) -> Any:
+    """Apply a batched function to at most `chunk` leading items at a time.
+
+    Bounds memory on an accelerator and keeps activations in cache on a CPU.
+
+    Args:
+      function: pytree of [n,...] to pytree of [n,...].
+      items: pytree whose leaves share their leading axis n.
+      chunk: None for all at once. As few chunks as that allows are made of equal size, the last of
+        them filled up with its last item, so that one program serves every chunk.
+    """
+    n = jax.tree.leaves(items)[0].shape[0]
+    chunks = -(-n // (chunk or n))
+    if chunks == 1:
+        return function(items)
+    size = -(-n // chunks)
+
+    def split(x: Array) -> Array:
+        missing = chunks * size - n
+        filled = jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+        return filled.reshape(chunks, size, *x.shape[1:])
+
+    joined = jax.lax.map(function, jax.tree.map(split, items))
+    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:n], joined)

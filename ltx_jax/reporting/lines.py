@@ -1,0 +1,121 @@
+"""Lines of JSON, one a row, safe from a kill at any byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ltx_jax.files import encode_json, sync_directory, sync_file, write_bytes, writing
+
+Record = dict[str, Any]
+
+
+class Lines:
+    """Records by row, appended a group at a time by one process or by several.
+
+    Each of several processes appends to a shard of its own, `results-3.jsonl` beside
+    `results.jsonl`, and reads everybody's. A last line that a kill has torn is never read, and cut
+    off before the next one is written; opening changes nothing, so that a run may be looked at
+    while it goes on.
+    """
+
+    def __init__(self, path: Path, process: int | None = None) -> None:
+        """Open lines that are there, or will be.
+
+        Args:
+          path: of the file that ends up with all of them.
+          process: which of several processes this is; None where there is one.
+        """
+        self.path = path
+        self._own = path if process is None else path.with_name(f"{path.stem}-{process}.jsonl")
+        self._begun = False
+        self._done: set[int] = set()
+        self._seen: dict[Path, int] = {}  # bytes read of each file
+        self._merged: int | None = None  # inode of the merged file that they are from
+        self.read()
+
+    @property
+    def done(self) -> set[int]:
+        """Rows that have a line, as far as this process has read."""
+        return set(self._done)
+
+    def read(self) -> None:
+        """Learn what all processes have written since the last time."""
+        merged = self.path.stat().st_ino if self.path.exists() else None
+        if merged != self._merged:  # after a merge all files are others
+            self._seen.clear()
+            self._merged = merged
+        self._done.update(json.loads(line)["row"] for line in self._lines_beyond(self._seen))
+
+    def records(self) -> list[Record]:
+        """All records so far, by row; of several lines of a row the last. They are kept on the disk
+        alone."""
+        found = {record["row"]: record for record in map(json.loads, self._lines_beyond({}))}
+        return [found[row] for row in sorted(found)]
+
+    def append(self, records: Mapping[int, Record]) -> None:
+        """Append records, each of which has its `row`; the disk is waited for once.
+
+        Raises:
+          InputError: where the disk does not take them.
+          ValueError: for NaN or an infinity, which JSON does not have; nothing is written.
+        """
+        content = encode_json("".join(map(_line, records.values())))
+        with writing(self._own):
+            if not self._begun:
+                self._begin()
+            with self._own.open("ab") as file:
+                file.write(content)
+                sync_file(file)
+        self._done.update(records)
+
+    def merge(self) -> None:
+        """Put all lines, in order of rows, into one file, once no other process writes any more.
+
+        The disk holds it before a shard is deleted, so that whatever happens keeps every line.
+        """
+        shards = self._shards()
+        content = encode_json("".join(map(_line, self.records())))
+        write_bytes(self.path, content, sync=True)
+        for shard in shards:
+            shard.unlink(missing_ok=True)
+        self._begun = False
+
+    def _begin(self) -> None:
+        """Make this process's file, or cut off what a kill left of its last line."""
+        self._own.parent.mkdir(parents=True, exist_ok=True)
+        with self._own.open("a+b") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        sync_directory(self._own.parent)
+        self._begun = True
+
+    def _shards(self) -> list[Path]:
+        begin = len(self.path.stem) + 1
+        found = self.path.parent.glob(f"{self.path.stem}-*.jsonl")
+        return sorted(path for path in found if path.stem[begin:].isdecimal())
+
+    def _lines_beyond(self, seen: dict[Path, int]) -> list[str]:
+        """Whole lines of all files beyond the bytes that were seen, which are counted on."""
+        # Shards are read before the file that another process may just be merging them into, and
+        # stand after it, since theirs are the later lines.
+        *shards, merged = (_whole_lines(path, seen) for path in (*self._shards(), self.path))
+        return [line for lines in (merged, *shards) for line in lines]
+
+
+def _whole_lines(path: Path, seen: dict[Path, int]) -> list[str]:
+    start, content = seen.get(path, 0), b""
+    with suppress(FileNotFoundError), path.open("rb") as file:  # not begun, or merged meanwhile
+        file.seek(start)
+        content = file.read()
+    whole = content.rfind(b"\n") + 1
+    seen[path] = start + whole
+    # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
+    return content[:whole].decode().split("\n")[:-1]
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,54 @@
+"""What is known of a row, as a line of `results.jsonl` or `scores/NAME.jsonl`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ltx_jax.engine.explain import Explanation
+from ltx_jax.reporting.lines import Record
+
+
+def record(
+    explanation: Explanation, image: str, row: int, class_names: Sequence[str] = ()
+) -> Record:
+    """One image's results in JSON's types; scores in percent, rounded to what is meaningful."""
+    entry: Record = {
+        "row": row,
+        "image": image,
+        "class": explanation.target,
+        "predicted": explanation.predicted,
+        "label": explanation.label,
+        "steps": explanation.steps,
+        "probability": _rounded(explanation.probability, 6),
+        "trace": {
+            "score": [_rounded(score, 4) for score in explanation.score],
+            "loss": [_rounded(loss, 5) for loss in explanation.loss],
+        },
+    }
+    entry |= {
+        mask: {"step": explanation.mask_steps[mask], **rounded(scores)}
+        for mask, scores in explanation.scores.items()
+    }
+    if explanation.label_scores is not None:
+        entry["for_label"] = {
+            mask: rounded(scores) for mask, scores in explanation.label_scores.items()
+        }
+    if class_names:
+        entry["class_name"] = class_names[explanation.target]
+        entry["predicted_name"] = class_names[explanation.predicted]
+        if explanation.label is not None:
+            entry["label_name"] = class_names[explanation.label]
+    return entry
+
+
+def rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores as JSON takes them, rounded to what is meaningful; None where one is unknown."""
+    return {name: _rounded(value, 6) for name, value in scores.items()}
+
+
+def _rounded(value: float | np.floating, digits: int) -> float | None:
+    """JSON knows neither NaN, for what is unknown, nor infinities."""
+    return round(float(value), digits) if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Every setting, and how a configuration becomes them."""

@@ -1,0 +1,281 @@
+"""Every setting with its default, what it means and what it may be: the only place of any of them.
+
+A section is a frozen dataclass; the main command's flags, `--help`, and the keywords of the Python
+API are made from these. Nothing of the package is imported here, so that every room may read its
+own section.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from ltx_jax.errors import InputError
+
+
+def setting(
+    default: Any, told: str, *, least: float | int | None = None, most: float | int | None = None
+) -> Any:
+    """A field of a section: its default, one line of help, and the range of its number."""
+    how = {"told": told, "least": least, "most": most}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: dict(default), metadata=how)
+    return field(default=default, metadata=how)
+
+
+# The prediction term by (logits_only, counterfactual), and the mask term by mask_loss.
+PREDICTION_TERMS = {
+    (False, False): "cross_entropy",
+    (True, False): "logit",
+    (False, True): "counterfactual",
+    (True, True): "counterfactual_logit",
+}
+MASK_TERMS = {"bce": "mask_bce", "l1": "mask_l1", "entropy": "mask_entropy"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """The explainee, by name and weights."""
+
+    name: str = setting("vit_base_patch16_224", "timm name")
+    weights: str | None = setting(None, "a .safetensors file; from the hub where not given")
+    sizes: Mapping[str, Any] = setting(
+        {"num_classes": None}, "module attributes unlike the published network's"
+    )
+
+
+@dataclass(frozen=True)
+class MaskDrawer:
+    """The explainer: a backbone with a mask head."""
+
+    name: str | None = setting(None, "timm name of its backbone; the explainee's where not given")
+    weights: str | None = setting(None, "of the backbone where there is no checkpoint")
+    checkpoint: str | None = setting(None, "a pretrained explainer")
+    activation: Literal["sigmoid", "relu", "softmax", "clamp"] = setting(
+        "sigmoid", "from raw values to mask values; clamp limits them to [0,1]"
+    )
+    head_bias: float | None = setting(
+        None, "of a fresh mask head's last layer; a positive one starts from a mask that shows most"
+    )
+    trained: Literal["all", "head", "lora"] = setting(
+        "all", "all of it, the mask head alone, or the head and low-rank updates (ViTs)"
+    )
+    frozen_blocks: int = setting(0, "first blocks of a ViT that are not trained", least=0)
+    lora_rank: int = setting(4, "of the low-rank updates", least=1)
+    sizes: Mapping[str, Any] = setting({}, "as for the explainee")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What makes a mask good: the LTX objective (arXiv 2310.16584)."""
+
+    mask_weight: float = setting(50.0, "λ, of the mask term; the prediction term has 1", least=0)
+    mask_loss: Literal["bce", "l1", "entropy"] = setting("bce", "the mask term")
+    logits_only: bool = setting(False, "the prediction term is minus the target's logit")
+    counterfactual: bool = setting(
+        False, "the prediction term also asks that the class go where the marked pixels do"
+    )
+    terms: Mapping[str, float] = setting(
+        {}, "weights of further terms by name, e.g. total_variation"
+    )
+
+    def weights(self) -> dict[str, float]:
+        """Weights of its terms by the names they have in `objectives`; of the further ones those
+        that are not 0."""
+        further = {name: weight for name, weight in self.terms.items() if weight}
+        prediction = PREDICTION_TERMS[self.logits_only, self.counterfactual]
+        return {prediction: 1.0, MASK_TERMS[self.mask_loss]: self.mask_weight} | further
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """How the explainer is finetuned on one image (the method's second stage)."""
+
+    steps: int = setting(25, "most masks an image gets; 0 for the explainer's as it is", least=0)
+    slots: int | None = setting(
+        None, "images side by side on each device; as many as are of use and fit", least=1
+    )
+    chunk: int | None = setting(
+        None, "most images in one forward of the explainee; as many as are of use and fit", least=1
+    )
+    learning_rate: float = setting(2e-3, "of AdamW; the schedule's peak where resumed", least=0)
+    resume: bool = setting(
+        False, "resume the checkpoint's Adam moments, step count and schedule, as the original"
+    )
+    schedule_steps: int = setting(
+        1_250_000, "of that schedule; the original's 25 masks of 50,000 images", least=1
+    )
+    optimize: Literal["pos", "neg"] = setting("pos", "the score that selects a mask and stops")
+    stop_below: float = setting(6.0, "an image stops once its POS is below")
+    stop_above: float = setting(89.0, "or its NEG above")
+    lazy_scoring: bool = setting(
+        True, "stop scoring a mask once it cannot be selected; False for a trace without gaps"
+    )
+    weight_decay: float = setting(0.01, "of AdamW", least=0)
+    first_moment: Literal["float32", "bfloat16"] = setting(
+        "float32", "type that Adam's first moment is kept in; bfloat16 saves an eighth of a slot"
+    )
+    second_moment: Literal["full", "factored"] = setting(
+        "full", "factored keeps means over rows and columns (Adafactor) and saves a quarter"
+    )
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """How an explainer is trained for a data set (the method's first stage)."""
+
+    epochs: int = setting(30, "passes through the training images", least=1)
+    batch_size: int = setting(32, "images a step", least=1)
+    learning_rate: float = setting(2e-3, "the schedule's peak", least=0)
+    warmup: float = setting(0.2, "share of the schedule in which the rate rises", least=0, most=1)
+    schedule_steps: int = setting(0, "length of the schedule; 0 for the steps taken", least=0)
+    weight_decay: float = setting(0.01, "of AdamW", least=0)
+    images_per_class: int = setting(0, "drawn for training; 0 for all", least=0)
+    validation: float = setting(
+        0.1, "share of the images held out to choose the best epoch", least=0, most=1
+    )
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores of maps of any origin."""
+
+    masks: str | None = setting(
+        None, "a work directory, or a folder of .npy; what the run in --workdir stored if not given"
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown of a run."""
+
+    overlays: int = setting(1000, "most pictures written", least=0)
+    gallery: int = setting(100, "most images shown on the page", least=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of the main command."""
+
+    task: Literal["explain", "pretrain", "evaluate"] = setting(
+        "explain", "explain images, pretrain an explainer for them, or score maps of them"
+    )
+    images: str | None = setting(
+        None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
+    )
+    labels: str | None = setting(
+        None, ".json {name: index}, or text: an index a line, or NAME INDEX a line"
+    )
+    class_names: str | None = setting(None, ".json or text, one a class, for people")
+    target: Literal["predicted", "label"] = setting("predicted", "the class that is explained")
+    label_rows: str | None = setting(
+        None, "start:stop:step; of these images each label is explained, whatever target says"
+    )
+    resize: Literal["squash", "crop"] = setting(
+        "squash", "to the explainee's size; crop is what its weights were evaluated with"
+    )
+    compute_dtype: Literal["float32", "bfloat16"] = setting("float32", "of both networks")
+    attention: Literal["xla", "cudnn"] = setting(
+        "xla", "cudnn: fused, for ViTs in bfloat16 on CUDA GPUs"
+    )
+    limit: int | None = setting(None, "at most so many images", least=1)
+    indices: str | None = setting(None, "a slice of them, start:stop")
+    seed: int = setting(0, "of everything that is drawn", least=0)
+    rivals: tuple[str, ...] = setting((), "other methods to compare with, by name")
+    scores: tuple[str, ...] = setting((), "further scores by name; the usual ones are always there")
+    explainee: Network = field(default_factory=Network)
+    explainer: MaskDrawer = field(default_factory=MaskDrawer)
+    objective: Objective = field(default_factory=Objective)
+    finetune: Finetune = field(default_factory=Finetune)
+    pretrain: Pretrain = field(default_factory=Pretrain)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    report: Report = field(default_factory=Report)
+
+
+class Field(NamedTuple):
+    """One setting: its dotted name, type, default, help, and the range of its number."""
+
+    name: str
+    kind: Any
+    default: Any
+    told: str
+    least: float | None
+    most: float | None
+
+
+def fields_of(section: type) -> Iterator[Field]:
+    """The settings of a section and of those inside it, by dotted name."""
+    hints = get_type_hints(section)
+    for f in dataclasses.fields(section):
+        if dataclasses.is_dataclass(hints[f.name]):
+            inner = hints[f.name]
+            yield from (i._replace(name=f"{f.name}.{i.name}") for i in fields_of(inner))
+        else:
+            default: Any = f.default
+            if f.default_factory is not dataclasses.MISSING:
+                default = f.default_factory()
+            yield Field(f.name, hints[f.name], default, **f.metadata)
+
+
+def setting_names(section: type) -> tuple[str, ...]:
+    """Names of a section's own settings."""
+    return tuple(f.name for f in dataclasses.fields(section))
+
+
+def checked(section: Any, prefix: str = "") -> Any:
+    """The section, once each of its values is of its type, one of its choices and in its range.
+
+    Args:
+      section: a section, or settings with sections inside.
+      prefix: of the names in messages, e.g. `config.`.
+
+    Raises:
+      InputError: naming the first setting that is not, and what it may be.
+    """
+    for f in fields_of(type(section)):
+        value = section
+        for name in f.name.split("."):
+            value = getattr(value, name)
+        _check(f, value, prefix + f.name)
+    return section
+
+
+def _check(f: Field, value: Any, name: str) -> None:
+    kinds = get_args(f.kind) if get_origin(f.kind) in (Union, types.UnionType) else (f.kind,)
+    if value is None and type(None) in kinds:
+        return
+    kind = kinds[0]
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise InputError(f"{name} is {value!r}{hint}: it is one of {', '.join(choices)}")
+        return
+    plain = get_origin(kind) or kind
+    fitting = (int, float) if plain is float else plain
+    if not isinstance(value, fitting) or (isinstance(value, bool) and plain is not bool):
+        raise InputError(f"{name} is {value!r}: expected {_spoken(plain)}")
+    numbers = value.values() if isinstance(value, Mapping) else (value,)
+    for number in numbers:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise InputError(f"{name} is {number}: expected a finite number")
+    if f.least is not None and value < f.least:
+        raise InputError(f"{name} is {value}: it must be at least {f.least:g}")
+    if f.most is not None and value > f.most:
+        raise InputError(f"{name} is {value}: it must be at most {f.most:g}")
+
+
+def _spoken(kind: type) -> str:
+    return {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "a text",
+        tuple: "several names, e.g. \"('first','second')\"",
+    }.get(kind, "names with their values")

@@ -1,0 +1,1 @@
+"""What the command and the Python API do, one file a task."""

@@ -1,0 +1,180 @@
+"""What every task begins with: images, networks, and what a run's results rest on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ltx_jax.data.examples import Source
+from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.data.scenes import CLASSES, SceneSource
+from ltx_jax.data.sources import chosen, open_images, read_class_names
+from ltx_jax.errors import InputError
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.score import chosen_scores
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.settings.sections import Settings
+
+# What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
+SCENES = "scenes"
+_SCENES_THERE_ARE = 10**6
+# Settings that change how fast results come, and no more of them than rounding does; and those of
+# what is added to results or shown of them.
+_WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task")
+
+
+class Row(NamedTuple):
+    """One explanation or score of a run: which image, what it is called, which class is asked for
+    (None: the predicted one), and the label where there is just one."""
+
+    image: int
+    name: str
+    target: int | None
+    label: int | None
+
+
+class Work(NamedTuple):
+    """What every task on images rests on: the classifier, images and how they become inputs, the
+    rows of the run, and the scores that are asked for."""
+
+    explainee: Explainee
+    source: Source
+    how: Preprocessing
+    rows: Sequence[Row]
+    scores: tuple[str, ...]
+
+
+def open_work(settings: Settings) -> Work:
+    """The work of a configuration.
+
+    Raises:
+      InputError: as its parts.
+    """
+    source, explainee = open_source(settings), open_explainee(settings)
+    rows = plan(source, explainee, settings.target, settings.label_rows)
+    how = explainee.preprocessing(settings.resize)
+    scores = chosen_scores(SCORES, settings.scores, source.has_masks)
+    return Work(explainee, source, how, rows, scores)
+
+
+def open_source(settings: Settings) -> Source:
+    """The images of a run, cut to `indices` and `limit`.
+
+    Raises:
+      InputError: as `data.sources.open_images`.
+    """
+    assert settings.images is not None
+    if settings.images == SCENES:
+        there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
+        return SceneSource(settings.seed, there[: settings.limit])
+    return open_images(settings.images, settings.labels, settings.indices, settings.limit)
+
+
+def open_explainee(settings: Settings) -> Explainee:
+    """The explainee.
+
+    Raises:
+      InputError: as `load_explainee`.
+    """
+    names: Sequence[str] = CLASSES if settings.images == SCENES else ()
+    if settings.class_names is not None:
+        names = read_class_names(settings.class_names)
+    return load_explainee(
+        settings.explainee.name,
+        settings.explainee.weights,
+        compute_dtype=settings.compute_dtype,
+        attention=settings.attention,
+        class_names=names,
+        **settings.explainee.sizes,
+    )
+
+
+def open_explainer(settings: Settings, explainee: Explainee) -> Explainer:
+    """The explainer.
+
+    Raises:
+      InputError: as `load_explainer`.
+    """
+    options = dataclasses.asdict(settings.explainer)
+    return load_explainer(
+        explainee,
+        compute_dtype=settings.compute_dtype,
+        attention=settings.attention,
+        seed=settings.seed,
+        **options.pop("sizes"),
+        **options,
+    )
+
+
+def plan(
+    source: Source, explainee: Explainee, target: str = "predicted", label_rows: str | None = None
+) -> list[Row]:
+    """One row an image, of its predicted class or its label; of the images that `label_rows`
+    chooses, one of each of their labels.
+
+    Raises:
+      InputError: where labels are to be explained that are missing or beyond the classes.
+    """
+    every_label = set(chosen("config.label_rows", label_rows, len(source))) if label_rows else set()
+    rows = []
+    for i, (name, labels) in enumerate(zip(source.names, source.labels, strict=True)):
+        for label in labels:
+            if not 0 <= label < explainee.classes:
+                raise InputError(
+                    f"the label of {name} is {label}, but {explainee.name} has "
+                    f"{explainee.classes} classes: give the labels that belong to the explainee"
+                )
+        by_label = target == "label" or i in every_label
+        if by_label and not labels:
+            raise InputError(
+                f"{name} has no label to explain: give config.labels, or set config.target to "
+                "predicted"
+            )
+        only = labels[0] if len(labels) == 1 else None
+        rows += (
+            [Row(i, name, label, label) for label in labels]
+            if by_label
+            else [Row(i, name, None, only)]
+        )
+    return rows
+
+
+def fingerprint(
+    settings: Settings, names: Sequence[str], without: tuple[str, ...]
+) -> dict[str, Any]:
+    """What determines a run's results: settings, weight files and images.
+
+    Two runs with the same fingerprint may share a work directory.
+
+    Args:
+      settings: of the run.
+      names: of its rows or images.
+      without: sections that have no part in the task, e.g. `pretrain.`.
+    """
+    flat = _flat(dataclasses.asdict(settings))
+    ignored = (*_WITHOUT_EFFECT, *without)
+    kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
+    for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
+        if kept.get(key) is not None:
+            content = Path(kept[key]).read_bytes()
+            kept[f"{key} (sha256)"] = hashlib.sha256(content).hexdigest()[:16]
+    kept["images (number)"] = len(names)
+    kept["images (sha256 of names)"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return dict(json.loads(json.dumps(kept)))
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

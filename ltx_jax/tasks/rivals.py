@@ -1,0 +1,91 @@
+"""Rival methods added to a run: their maps are stored, and then scored as everybody's are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from ltx_jax.attribution import RIVALS
+from ltx_jax.attribution.rival import Attribute, scaled
+from ltx_jax.data.examples import Example
+from ltx_jax.engine.memory import Batch
+from ltx_jax.engine.scoring import padded
+from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
+from ltx_jax.errors import InputError
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.progress import progress_bar
+from ltx_jax.reporting.store import ResultStore
+from ltx_jax.tasks.evaluate import Asked, Map, own_share, score_rows
+from ltx_jax.tasks.inputs import Work
+
+
+def check_rivals(names: Iterable[str]) -> None:
+    """Refuse unknown rivals.
+
+    Raises:
+      InputError: naming those that there are.
+    """
+    if unknown := set(names) - set(RIVALS):
+        raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")
+
+
+def add_rival(work: Work, store: ResultStore, name: str, chunk: int | None) -> None:
+    """Compute, store and score this process's share of a rival's maps, for the classes that were
+    explained; what is there already stays.
+
+    Args:
+      work: what the run rests on.
+      store: of the run, all of whose rows are explained.
+      name: of the rival.
+      chunk: most images in one forward of the explainee.
+
+    Raises:
+      InputError: where memory runs out.
+    """
+    lines = store.scored(name)
+    asked = [Asked(r["row"], r["class"]) for r in store.records() if "skipped" not in r]
+    missing = [one for one in own_share(asked) if one.row not in lines.done]
+
+    def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
+        maps = compute(work.explainee, name, group, batch)
+        store.hold(name, maps.shape[1:], raw=True)
+        each = zip(group, np.asarray(scaled(maps)), maps, strict=True)
+        store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
+
+    def stored(row: int) -> Map:
+        return Map(store.masks(name).row(row), store.masks(name, raw=True).row(row))
+
+    with progress_bar(len(missing), "images", name) as bar:
+        for group in score_rows(work, missing, stored, chunk, before=keep):
+            lines.append(dict(group))
+            bar.update(len(group))
+
+
+def compute(
+    explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: Batch
+) -> Float[np.ndarray, "n H W"]:
+    """A rival's maps of at most a batch of images."""
+    images = padded(np.stack([example.as_input() for _, example in group]), batch.images)
+    targets = padded(np.array([asked.target for asked, _ in group], np.int32), batch.images)
+    given = place((images, targets), batch.mesh)
+    maps = _on_devices(explainee, *given, RIVALS[name].maps, batch.mesh)
+    return jax.device_get(maps)[: len(group)]
+
+
+@partial(jax.jit, static_argnames=("method", "mesh"))
+def _on_devices(
+    explainee: Explainee,
+    images: Float[Array, "n H W C"],
+    targets: Int[Array, " n"],
+    method: Attribute,
+    mesh: Mesh,
+) -> Float[Array, "n H W"]:
+    return on_each_device(method, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(
+        explainee, images, targets
+    )

@@ -1,0 +1,88 @@
+"""Rivals by value on explainees whose gradients are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltx_jax.attribution import RIVALS
+from ltx_jax.attribution.gradient_x_input import gradient_x_input
+from ltx_jax.attribution.integrated_gradients import integrated_gradients
+from ltx_jax.attribution.rival import scaled
+from ltx_jax.attribution.smoothgrad import smoothgrad
+from ltx_jax.models.explainee import Explainee
+
+RNG = np.random.default_rng(0)
+WEIGHTS = jnp.asarray(RNG.normal(size=(4, 4, 3, 2)), jnp.float32)
+IMAGES = jnp.asarray(RNG.random((2, 4, 4, 3)), jnp.float32)
+TARGETS = jnp.array([1, 0], jnp.int32)
+
+
+def _linear(weights, images):
+    return jnp.einsum("nhwc,hwck->nk", images, weights)
+
+
+def _square(weights, images):
+    return jnp.einsum("nhwc,hwck->nk", images**2, weights)
+
+
+LINEAR = Explainee(_linear, WEIGHTS, (4, 4), 2)
+SQUARE = Explainee(_square, WEIGHTS, (4, 4), 2)
+OF_TARGET = np.stack([np.asarray(WEIGHTS)[..., k] for k in (1, 0)])
+
+
+def test_what_there_is():
+    assert set(RIVALS) == {"integrated_gradients", "gradient_x_input", "smoothgrad"}
+    assert all(rival.source and rival.budget and rival.title for rival in RIVALS.values())
+
+
+@pytest.mark.parametrize("method", [gradient_x_input, integrated_gradients])
+def test_on_a_linear_explainee_attributions_are_weight_times_pixel(method):
+    expected = np.abs(OF_TARGET * IMAGES).sum(-1)
+    np.testing.assert_allclose(method(LINEAR, IMAGES, TARGETS), expected, rtol=1e-5)
+
+
+def test_where_the_gradient_is_not_constant():
+    # The gradient of w·x² is 2·w·x; its mean on the way from black is w·x.
+    square = np.abs(OF_TARGET * IMAGES**2)
+    np.testing.assert_allclose(
+        gradient_x_input(SQUARE, IMAGES, TARGETS), 2 * square.sum(-1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        integrated_gradients(SQUARE, IMAGES, TARGETS), square.sum(-1), rtol=1e-5
+    )
+
+
+def test_integrated_gradients_of_a_cubic_use_midpoints():
+    cubic = Explainee(lambda w, x: _linear(w, x**3), WEIGHTS, (4, 4), 2)
+    # 3·w·x² at midpoints of n intervals: the mean of a² is 1/3 − 1/(12 n²).
+    found = integrated_gradients(cubic, IMAGES, TARGETS, steps=2)
+    expected = (1 - 3 / (12 * 4)) * np.abs(OF_TARGET * IMAGES**3).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_smoothgrad_averages_over_its_own_noise():
+    # On a linear explainee noise changes nothing.
+    np.testing.assert_allclose(
+        smoothgrad(LINEAR, IMAGES, TARGETS), np.abs(OF_TARGET).sum(-1), rtol=1e-4
+    )
+    found = smoothgrad(SQUARE, IMAGES, TARGETS, samples=5, noise=0.3)
+    keys = jax.random.split(jax.random.key(0), 5)
+    noise = np.mean([jax.random.normal(key, (4, 4, 3)) for key in keys], 0)
+    span = np.asarray(IMAGES.max((1, 2, 3)) - IMAGES.min((1, 2, 3)))[:, None, None, None]
+    expected = np.abs(2 * OF_TARGET * (IMAGES + 0.3 * span * noise)).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(RIVALS))
+def test_neighbours_change_nothing(name, explainee, images):
+    targets = jnp.array([0, 3, 1], jnp.int32)
+    pictures = jnp.asarray(images[:3])
+    together = RIVALS[name].maps(explainee, pictures, targets)
+    alone = RIVALS[name].maps(explainee, pictures[1:2], targets[1:2])
+    np.testing.assert_allclose(together[1], alone[0], rtol=2e-3, atol=1e-5)
+
+
+def test_scaled_spans_the_unit_interval():
+    maps = jnp.array([[[1.0, 3.0]], [[2.0, 2.0]], [[-1.0, 0.0]]])
+    np.testing.assert_allclose(scaled(maps), [[[0, 1]], [[0, 0]], [[0, 1]]])

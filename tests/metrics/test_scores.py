@@ -1,0 +1,136 @@
+"""Every declared score: by hand where it is not elsewhere, and none mistaken for another."""
+
+import numpy as np
+import pytest
+from scoring_tools import FIRST_PIXEL, scored
+
+from ltx_jax.errors import InputError
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.score import chosen_scores
+from ltx_jax.models.explainee import Explainee
+
+WHITE = np.ones((1, 1, 10, 3), np.float32)
+FALLING = np.linspace(1, 0, 10)[None, None]
+SEEN, UNSEEN = 1 / (1 + np.exp(1 - 4)), 1 / (1 + np.exp(1))
+
+
+def test_names_directions_and_ranges():
+    better = {name: score.better for name, score in SCORES.items()}
+    assert better == {
+        "adp": "lower",
+        "pic": "higher",
+        "pos": "lower",
+        "neg": "higher",
+        "ins": "higher",
+        "del": "lower",
+        "rise_deletion": "lower",
+        "rise_insertion": "higher",
+        "iou": "higher",
+        "srg": "higher",
+        "srg_probability": "higher",
+        "tied": "lower",
+    }
+    assert all(
+        score.low < score.high and score.meaning and score.source for score in SCORES.values()
+    )
+
+
+def test_each_score_is_itself():
+    """The most relevant pixel is all that counts: no two of these are the same number."""
+    names = ("pos", "neg", "ins", "del", "srg", "srg_probability")
+    found = {n: v[0, 0] for n, v in scored(FIRST_PIXEL, WHITE, FALLING, [[0]], names).items()}
+    deletion = 10 * (0.5 * SEEN + 8.5 * UNSEEN)
+    assert found["pos"] == pytest.approx(5)
+    assert found["neg"] == pytest.approx(90)
+    assert found["ins"] == pytest.approx(90 * SEEN, rel=1e-5)
+    assert found["del"] == pytest.approx(deletion, rel=1e-5)
+    assert found["srg"] == pytest.approx(85)
+    assert found["srg_probability"] == pytest.approx(90 * SEEN - deletion, rel=1e-5)
+
+
+def test_a_reversed_mask_gains_what_it_lost():
+    names = ("srg", "srg_probability")
+    there = scored(FIRST_PIXEL, WHITE, FALLING, [[0]], names)
+    back = scored(FIRST_PIXEL, WHITE, FALLING[..., ::-1], [[0]], names)
+    for name in names:
+        np.testing.assert_allclose(back[name], -there[name], atol=6)
+        assert back[name] < 0 < there[name]
+
+
+def _mean_brightness(_, images):
+    """Two logits: ten times the mean brightness, and 0."""
+    mean = 10 * images.mean((1, 2, 3), keepdims=True)[:, 0, 0]
+    return np.array([[1.0, 0.0]], np.float32) * mean
+
+
+def test_rise_by_hand():
+    mean = Explainee(_mean_brightness, None, (4, 4), num_classes=2)
+    image = np.linspace(0.2, 1, 16, dtype=np.float32).reshape(1, 4, 4, 1).repeat(3, -1)
+    mask = image[..., 0]  # the brightest are the most relevant
+    found = scored(mean, image, mask, [[0]], ("rise_deletion", "rise_insertion"), chunk=3)
+    values = np.sort(image[0, ..., 0].ravel())
+    # A row's worth, four pixels, a step: the darker ones are left.
+    left = [values[: 16 - 4 * row].sum() / 16 for row in range(5)]
+    p = 1 / (1 + np.exp(-10 * np.array(left)))
+    np.testing.assert_allclose(found["rise_deletion"], 100 * np.trapezoid(p, dx=0.25), rtol=1e-5)
+    # The blur of a 4×4 image is its mean (one cell): of the brightest, so many are put into it.
+    shown = [values[16 - 4 * row :].sum() / 16 for row in range(5)]
+    blurred = np.array([(16 - 4 * row) / 16 * values.mean() for row in range(5)])
+    p = 1 / (1 + np.exp(-10 * (np.array(shown) + blurred)))
+    np.testing.assert_allclose(found["rise_insertion"], 100 * np.trapezoid(p, dx=0.25), rtol=1e-3)
+
+
+def test_ties():
+    masks = np.array([[[1, 1, 1, 2, 3, 4, 5, 6, 7, 7]], [range(10)]]) / 10
+    found = scored(FIRST_PIXEL, WHITE.repeat(2, 0), masks, [[0], [0]], ("tied",))
+    np.testing.assert_allclose(found["tied"], [[50], [0]])
+
+
+def test_the_order_may_be_finer_than_the_mask():
+    """A saturated mask ties; raw values beside it do not."""
+    flat, raw = np.ones((1, 1, 10)), np.linspace(0, 1, 10)[None, None]
+    by_mask = scored(FIRST_PIXEL, WHITE, flat, [[0]], ("pos", "tied"))
+    by_raw = scored(FIRST_PIXEL, WHITE, flat, [[0]], ("pos", "tied", "adp"), order=raw)
+    assert by_mask["pos"] == pytest.approx(5) and by_mask["tied"] == 100
+    assert by_raw["pos"] == pytest.approx(90) and by_raw["tied"] == 0
+    assert by_raw["adp"] == 0  # the mask itself shows everything
+
+
+def test_overlap_with_the_object():
+    mask = np.array([[[1, 1, 1, 1, 0, 0, 0, 0, 0, 0]]] * 3)
+    truth = np.array([[[1, 1, 0, 0, 0, 0, 0, 0, 0, 0]], [[0] * 10], [[1] + [0] * 9]], bool)
+    counted = np.ones_like(truth)
+    counted[2, 0, 1:3] = False  # void: leaves two marked pixels, one of them right
+    known = np.array([True, False, True])
+    found = scored(
+        FIRST_PIXEL,
+        WHITE.repeat(3, 0),
+        mask,
+        [[0]] * 3,
+        ("iou",),
+        truth=truth,
+        counted=counted,
+        known_truth=known,
+    )["iou"][:, 0]
+    assert found[0] == 50 and np.isnan(found[1]) and found[2] == 50
+
+
+def test_scores_that_are_asked_for():
+    usual = chosen_scores(SCORES, (), truth=False)
+    assert "rise_deletion" not in usual and "iou" not in usual and "srg" in usual
+    assert "iou" in chosen_scores(SCORES, (), truth=True)
+    assert "rise_insertion" in chosen_scores(SCORES, ("rise_insertion",), truth=False)
+    with pytest.raises(InputError, match=r"unknown score 'rise': there are pos, neg, "):
+        chosen_scores(SCORES, ("rise",), truth=False)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 9, 20, None])
+def test_chunks_and_neighbours_change_nothing(chunk):
+    rng = np.random.default_rng(0)
+    images, masks = rng.random((3, 1, 10, 3), np.float32), rng.random((3, 1, 10))
+    names = ("pos", "neg", "ins", "del", "adp")
+    together = scored(FIRST_PIXEL, images, masks, [[0]] * 3, names, chunk=chunk)
+    for i in range(3):
+        alone = scored(FIRST_PIXEL, images[[i]], masks[[i]], [[0]], names)
+        for name in names:
+            np.testing.assert_allclose(together[name][i], alone[name][0], rtol=1e-6)

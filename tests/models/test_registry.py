@@ -1,0 +1,87 @@
+"""Architectures by name: sizes, what they can do, and functions that are equal by value."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import CNNS, FAMILIES, small
+
+from ltx_jax.errors import InputError
+from ltx_jax.models.layers import normalised
+from ltx_jax.models.registry import architecture
+from ltx_jax.weights.state_dict import flatten, shapes_of
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_of_the_same_network_are_equal(name):
+    ours, other = (architecture(name, num_classes=7, **FAMILIES[name]) for _ in range(2))
+    assert ours == other and hash(ours) == hash(other)
+    for one, two in ((ours.apply, other.apply), (ours.features, other.features)):
+        assert one is not two and one == two and hash(one) == hash(two)
+    assert ours.apply != architecture(name, num_classes=8, **FAMILIES[name]).apply
+    grey = architecture(name, num_classes=7, mean=[0.5], std=[0.5], **FAMILIES[name])
+    assert ours.apply != grey.apply and (ours.channels, grey.channels) == (3, 1)
+
+
+def test_sizes_from_a_configuration():
+    listed = architecture("densenet121", block_config=[2, 2], growth_rate=None, num_classes=None)
+    assert listed == architecture("densenet121", block_config=(2, 2))
+    assert hash(listed.module)
+    with pytest.raises(InputError, match="resnet50 has no size 'depth'"):
+        architecture("resnet50", depth=3)
+    with pytest.raises(
+        InputError, match="unknown model 'resnet51': the nearest names are resnet50"
+    ):
+        architecture("resnet51")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_images_of_one_channel(name):
+    network = architecture(name, num_classes=2, mean=(0.5,), std=(0.25,), **FAMILIES[name])
+    side = small(name).images.shape[1]
+    shapes = shapes_of(network.module, (side, side), network.channels)
+    images = jax.ShapeDtypeStruct((3, side, side, 1), jnp.float32)
+    assert jax.eval_shape(network.apply, shapes, images).shape == (3, 2)
+
+
+def test_normalisation_is_by_channel():
+    images = np.random.default_rng(0).random((2, 3, 4, 2), np.float32)
+    expected = (images - np.float32([0.1, 0.2])) / np.float32([0.5, 0.25])
+    np.testing.assert_array_equal(normalised(images, (0.1, 0.2), (0.5, 0.25)), expected)
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_what_a_cnn_cannot_do(name):
+    module = small(name).network.module
+    assert module.with_trained(name, 0, 0) == module.with_attention(name, "xla") == module
+    for call, message in (
+        (lambda: module.with_trained(name, 1, 0), "has no blocks to freeze"),
+        (lambda: module.with_trained(name, 0, 2), "is no ViT, which LoRA is for"),
+        (lambda: module.with_attention(name, "cudnn"), "is no ViT: leave attention at xla"),
+    ):
+        with pytest.raises(InputError, match=f"{name} {message}"):
+            call()
+
+
+def test_what_a_vit_can_do():
+    module = small("vit").network.module
+    assert module.for_slots() == module
+    made = module.with_trained("vit", 1, 2)
+    assert (made.frozen_blocks, made.lora_rank) == (1, 2)
+    for count in (-1, 3):
+        with pytest.raises(InputError, match=f"frozen_blocks {count} of 3: at least one block"):
+            module.with_trained("vit", count, 0)
+    with pytest.raises(InputError, match="compute_dtype bfloat16, not for float32 on a"):
+        module.with_attention("vit", "cudnn")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_64_bits_change_nothing(name):
+    network, variables, images = small(name)
+    expected = jax.jit(network.apply)(variables, images)
+    with jax.enable_x64(True):
+        leaves = flatten(shapes_of(network.module, images.shape[1:3]))
+        assert {leaf.dtype for leaf in leaves.values()} == {jnp.dtype("float32")}
+        logits, named = jax.jit(network.features)(variables, np.asarray(images, np.float64), {})
+        assert {x.dtype for x in (logits, *named.values())} == {jnp.dtype("float32")}
+        np.testing.assert_allclose(logits, expected, rtol=1e-5)

@@ -1,0 +1,110 @@
+"""Objectives and their terms worked out by hand on a linear explainee."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltx_jax.errors import InputError
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.objectives import TERMS, known_terms, losses
+from ltx_jax.objectives.term import Drawn
+from ltx_jax.settings.sections import Objective
+
+
+def _sum(_, images):
+    """Logits: the sum of the red channel over four pixels, and 0."""
+    red = images[..., 0].sum((1, 2))
+    return jnp.stack([red, jnp.zeros_like(red)], -1)
+
+
+SUM = Explainee(_sum, None, image_size=(2, 2), num_classes=2)
+WHITE = np.ones((1, 2, 2, 3), np.float32)
+QUARTER = np.full((1, 2, 2), 0.25, np.float32)  # visible sum 1, hidden sum 3
+FIRST = np.array([0], np.int32)
+
+
+def cross_entropy(logit: float) -> float:
+    return float(np.log1p(np.exp(-logit)))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "prediction"),
+    [
+        ({}, "cross_entropy", cross_entropy(1)),
+        ({"logits_only": True}, "logit", -1.0),
+        (
+            {"counterfactual": True},
+            "counterfactual",
+            0.5 * (cross_entropy(1) - cross_entropy(3)),
+        ),
+        (
+            {"counterfactual": True, "logits_only": True},
+            "counterfactual_logit",
+            0.5 * (-1 + 3),
+        ),
+    ],
+)
+def test_prediction_terms(options, name, prediction):
+    weights = Objective(mask_weight=2.0, mask_loss="l1", **options).weights()
+    assert weights == {name: 1.0, "mask_l1": 2.0}
+    total, terms = losses(weights, SUM, WHITE, QUARTER, FIRST)
+    np.testing.assert_allclose(terms[name], [prediction], rtol=1e-5)
+    np.testing.assert_allclose(terms["mask_l1"], [0.25], rtol=1e-6)
+    np.testing.assert_allclose(total, [prediction + 2 * 0.25], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        ("mask_bce", (np.log(2) + np.log1p(np.e)) / 2),
+        ("mask_l1", 0.5),
+        # Two of four tokens share everything: log 2 / log 4.
+        ("mask_entropy", 0.5),
+        # Columns alike, rows 0 and 1: no difference down, 1 across.
+        ("total_variation", 1.0),
+    ],
+)
+def test_terms_of_the_mask_alone(term, expected):
+    masks = jnp.array([[[0.0, 1.0], [0.0, 1.0]]])
+    drawn = Drawn(SUM, jnp.asarray(WHITE), masks, jnp.asarray(FIRST))
+    np.testing.assert_allclose(TERMS[term].values(drawn), [expected], rtol=1e-6)
+
+
+def test_total_variation_along_both_axes():
+    masks = jnp.array([[[0.0, 0.5, 0.5], [1.0, 0.0, 0.5]]])
+    drawn = Drawn(SUM, jnp.asarray(WHITE), masks, jnp.asarray(FIRST))
+    down, across = (1 + 0.5 + 0) / 3, (0.5 + 0 + 1 + 0.5) / 4
+    found = TERMS["total_variation"].values(drawn)
+    np.testing.assert_allclose(found, [down + across], rtol=1e-6)
+
+
+def test_further_terms_are_added_by_name():
+    weights = Objective(mask_weight=2.0, terms={"total_variation": 3.0}).weights()
+    masks = np.array([[[0.0, 1.0], [0.0, 1.0]]], np.float32)
+    total, terms = losses(weights, SUM, WHITE, masks, FIRST)
+    parts = terms["cross_entropy"] + 2 * terms["mask_bce"] + 3 * terms["total_variation"]
+    np.testing.assert_allclose(total, parts, rtol=1e-6)
+    assert Objective(terms={"total_variation": 0.0}).weights().keys() == {
+        "cross_entropy",
+        "mask_bce",
+    }
+    with pytest.raises(InputError, match="unknown term 'variation': there are mask_bce, "):
+        known_terms(Objective(terms={"variation": 1.0}).weights())
+
+
+def test_a_sigmoid_link_has_a_binary_cross_entropy():
+    several = Explainee(_sum, None, image_size=(2, 2), num_classes=2, link="sigmoid")
+    _, terms = losses({"cross_entropy": 1.0}, several, WHITE, QUARTER, FIRST)
+    np.testing.assert_allclose(terms["cross_entropy"], [cross_entropy(1)], rtol=1e-5)
+    _, terms = losses({"cross_entropy": 1.0}, several, WHITE, QUARTER, FIRST + 1)
+    np.testing.assert_allclose(terms["cross_entropy"], [np.log(2)], rtol=1e-5)
+
+
+def test_the_negative_answer_of_one_logit_has_its_complement():
+    one = Explainee(lambda _, x: x[..., 0].sum((1, 2))[:, None], None, (2, 2), num_classes=1)
+    no, yes = (
+        losses({"cross_entropy": 1.0}, one, WHITE, QUARTER, np.array([k], np.int32))[0]
+        for k in (0, 1)
+    )
+    np.testing.assert_allclose(yes, [cross_entropy(1)], rtol=1e-5)
+    np.testing.assert_allclose(no, [cross_entropy(-1)], rtol=1e-5)

@@ -1,0 +1,160 @@
+"""Lines survive a kill at any byte, and several processes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from disk import names, no_more_than
+
+from ltx_jax.errors import InputError
+from ltx_jax.reporting.lines import Lines
+
+RECORDS = {row: {"row": row, "image": f"ä{row}.jpg"} for row in range(3)}
+
+
+def fill(path: Path) -> None:
+    lines = Lines(path)
+    lines.append({row: RECORDS[row] for row in (2, 0, 1) if row not in lines.done})
+    lines.merge()
+
+
+def test_a_kill_at_any_byte_changes_nothing(tmp_path):
+    fill(tmp_path / "whole.jsonl")
+    expected = (tmp_path / "whole.jsonl").read_bytes()
+    assert [json.loads(line) for line in expected.splitlines()] == list(RECORDS.values())
+    path = tmp_path / "cut.jsonl"
+    for cut in range(len(expected) + 1):
+        path.write_bytes(expected[:cut])
+        lines = Lines(path)
+        assert lines.done == set(range(expected[:cut].count(b"\n")))
+        assert [record["row"] for record in lines.records()] == sorted(lines.done)
+        fill(path)
+        assert path.read_bytes() == expected
+
+
+def test_opening_changes_nothing(tmp_path):
+    path = tmp_path / "x.jsonl"
+    assert Lines(path).records() == [] and not path.exists()
+    path.write_bytes(b'{"row": 0}\n{"row": 1, "to')
+    assert Lines(path).records() == [{"row": 0}]
+    assert path.read_bytes() == b'{"row": 0}\n{"row": 1, "to'
+
+
+def test_what_was_read_is_not_read_again(tmp_path):
+    ours, theirs = (Lines(tmp_path / "x.jsonl", process) for process in (0, 1))
+    theirs.append({0: {"row": 0}})
+    ours.read()
+    shard = tmp_path / "x-1.jsonl"
+    with shard.open("r+b") as file:
+        file.write(b"nothing")
+    theirs.append({1: {"row": 1}})
+    with shard.open("ab") as file:
+        file.write(b'{"row": 2, "half a li')
+    ours.read()
+    assert ours.done == {0, 1}
+    with shard.open("ab") as file:
+        file.write(b'ne": 1}\n')
+    ours.read()
+    assert ours.done == {0, 1, 2}
+
+
+def test_the_later_line_of_a_row_wins(tmp_path):
+    path = tmp_path / "x.jsonl"
+    Lines(path).append({0: {"row": 0, "pos": 1.0}, 1: {"row": 1, "pos": 2.0}})
+    Lines(path, 3).append({0: {"row": 0, "pos": 3.0}})
+    expected = [{"row": 0, "pos": 3.0}, {"row": 1, "pos": 2.0}]
+    assert Lines(path).records() == expected
+    Lines(path).merge()
+    assert names(tmp_path) == ["x.jsonl"]
+    assert Lines(path).records() == expected
+
+
+def test_merged_lines_are_on_the_disk_before_a_shard_is_deleted(tmp_path, monkeypatch):
+    for process in (0, 1):
+        Lines(tmp_path / "x.jsonl", process).append({process: {"row": process}})
+    lines, calls = Lines(tmp_path / "x.jsonl", 0), []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def synced(descriptor: int) -> None:
+        calls.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        calls.append(("rename", target.name))
+        return replace(self, target)
+
+    def deleted(self: Path, missing_ok: bool = False) -> None:
+        calls.append(("unlink", self.name))
+        unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", synced)
+        patch.setattr(Path, "replace", renamed)
+        patch.setattr(Path, "unlink", deleted)
+        lines.merge()
+    assert [call for call in calls if not str(call[1]).endswith(".tmp")] == [
+        ("fsync", (tmp_path / "x.jsonl").stat().st_ino),
+        ("rename", "x.jsonl"),
+        ("fsync", tmp_path.stat().st_ino),
+        ("unlink", "x-0.jsonl"),
+        ("unlink", "x-1.jsonl"),
+    ]
+
+
+def test_a_merge_that_the_disk_refuses_keeps_every_shard(tmp_path):
+    Lines(tmp_path / "x.jsonl", 0).append(RECORDS)
+    with no_more_than(10), pytest.raises(InputError, match="cannot write"):
+        Lines(tmp_path / "x.jsonl", 0).merge()
+    assert names(tmp_path) == ["x-0.jsonl"]
+    assert Lines(tmp_path / "x.jsonl").done == {0, 1, 2}
+
+
+def test_others_go_on_after_a_merge(tmp_path):
+    ours, theirs = (Lines(tmp_path / "x.jsonl", process) for process in (0, 1))
+    ours.append({5: {"row": 5, "image": "a longer name than that of the other row"}})
+    theirs.append({1: {"row": 1}})
+    theirs.read()
+    ours.merge()
+    theirs.read()
+    assert theirs.done == {1, 5}
+    theirs.append({2: {"row": 2}})
+    ours.append({3: {"row": 3}})
+    for lines in (ours, theirs):
+        lines.read()
+        assert lines.done == {1, 2, 3, 5}
+        assert [record["row"] for record in lines.records()] == [1, 2, 3, 5]
+
+
+def test_shards_of_another_file_are_not_ours(tmp_path):
+    Lines(tmp_path / "grad-cam.jsonl", 3).append({0: {"row": 0}})
+    Lines(tmp_path / "grad-cam.jsonl").append({1: {"row": 1}})
+    assert Lines(tmp_path / "grad.jsonl").done == set()
+    assert Lines(tmp_path / "grad-cam.jsonl").done == {0, 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_json_is_not_written(tmp_path, value):
+    lines = Lines(tmp_path / "x.jsonl")
+    with pytest.raises(ValueError, match="JSON"):
+        lines.append({0: {"row": 0}, 1: {"row": 1, "pos": value}})
+    assert lines.done == set() and names(tmp_path) == []
+
+
+def test_a_name_may_hold_any_character(tmp_path):
+    record = {"row": 0, "image": 'a\u2028b\x85c\n"\\\udcff'}
+    Lines(tmp_path / "x.jsonl").append({0: record})
+    assert Lines(tmp_path / "x.jsonl").records() == [record]
+
+
+def test_a_full_disk_is_one_line_and_what_it_tore_is_cut_off(tmp_path):
+    path = tmp_path / "x.jsonl"
+    lines = Lines(path)
+    lines.append({0: {"row": 0}})
+    with no_more_than(20), pytest.raises(InputError, match=r"cannot write .*x\.jsonl"):
+        lines.append({1: {"row": 1}, 2: {"row": 2}})
+    assert path.read_bytes() == b'{"row": 0}\n{"row": 1'
+    again = Lines(path)
+    assert lines.done == again.done == {0}
+    again.append({1: {"row": 1}})
+    assert path.read_bytes() == b'{"row": 0}\n{"row": 1}\n'

@@ -1,0 +1,72 @@
+"""Every file of configs/: what it describes, in exact sizes, and the command in its docstring."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ltx_jax.loading.explainers import mask_network
+from ltx_jax.models.registry import architecture
+from ltx_jax.settings.configuration import read
+from ltx_jax.settings.sections import Settings, fields_of
+from ltx_jax.weights.state_dict import shapes_of
+
+FOLDER = Path(__file__).parents[1] / "configs"
+# Parameters of explainee and explainer (batch norms' statistics included), and the mask's grid.
+EXPECTED = {
+    "cifar_vit": (208_074, 211_649, (8, 8)),
+    "demo": (481_066, 489_505, (12, 12)),
+    "densenet201": (20_242_984, 18_323_905, (7, 7)),
+    "resnet101": (44_654_504, 42_607_553, (7, 7)),
+    "resnet50": (25_610_152, 23_563_201, (7, 7)),
+    "squeezenet": (1_235_496, 723_009, (13, 13)),
+    "vit_base": (86_567_656, 86_390_017, (14, 14)),
+    "vit_small": (22_050_664, 21_813_889, (14, 14)),
+}
+
+
+def settings(name: str) -> Settings:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.images = config.images or "photographs"
+    return read(config)
+
+
+def count(shapes) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def test_there_is_a_line_here_for_each():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_exact_sizes(name):
+    chosen = settings(name)
+    explainee = architecture(chosen.explainee.name, **chosen.explainee.sizes)
+    _, masks = mask_network(explainee.with_module(num_classes=0), chosen.explainer)
+    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
+    raw, variables = jax.eval_shape(masks.init_with_output, jax.random.key(0), image)
+    classifier = shapes_of(explainee.module, explainee.size, explainee.channels)
+    assert (count(classifier), count(variables), raw.shape[2:]) == EXPECTED[name]
+    assert raw.shape[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_commands_of_the_docstring_are_commands(name):
+    told = importlib.import_module(f"configs.{name}").__doc__
+    commands = re.findall(r"^python -m ltx_jax\.main(?:.*\\\n)*.*$", told, re.MULTILINE)
+    assert commands
+    known = {f"config.{f.name}" for f in fields_of(Settings)}
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))[3:]
+        assert f"--config=configs/{name}.py" in words
+        for word in words:
+            flag = word.removeprefix("--").partition("=")[0]
+            assert flag in known | {"config", "workdir"}, word
