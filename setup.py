@@ -5,36 +5,50 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-INIT = Path(__file__).parent.joinpath("ltx_jax", "__init__.py").read_text()
-VERSION = re.search(r'__version__ = "(.+)"', INIT)[1]
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "ltx_jax" / "__init__.py").read_text(encoding="utf-8")
+)[1]
 
+# CI tests with exactly these versions, and with the newest.
 CORE = [
-    "jax>=0.10",
-    "flax>=0.12",
-    "optax>=0.2",
-    "numpy>=2.0",
-    "safetensors>=0.5",
-    "jaxtyping>=0.3",
-    "ml_collections>=1.0",
-    "absl-py>=2.1",
-    "pillow>=11.0",
-    "tqdm>=4.66",
+    "jax>=0.10.0",
+    "flax>=0.12.2",
+    "optax>=0.2.0",
+    "numpy>=2.0.0",
+    "safetensors>=0.5.0",
+    "jaxtyping>=0.3.0",
+    "ml_collections>=1.0.0",
+    "absl-py>=2.1.0",
+    "pillow>=11.0.0",
+    "tqdm>=4.66.0",
 ]
-TEST = ["pytest>=8.0"]
+TEST = ["pytest>=8.0.0", "beartype>=0.20.0"]
 
 setup(
     name="ltx_jax",
     version=VERSION,
     description=__doc__,
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["ltx_jax", "ltx_jax.*"]),
-    package_data={"ltx_jax.assets": ["*.safetensors", "*.json"]},
+    package_data={"ltx_jax": ["py.typed"], "ltx_jax.assets": ["*.safetensors", "*.json"]},
     install_requires=CORE,
     extras_require={
         "hub": ["huggingface_hub>=0.30"],
         "test": TEST,
-        "parity": [*TEST, "torch>=2.4", "torchvision>=0.19", "timm>=1.0.15"],
-        "dev": [*TEST, "ruff>=0.12", "mypy>=1.15"],
+        "parity": [*TEST, "torch>=2.13.0", "torchvision>=0.28.0", "timm>=1.0.15"],
+        "dev": [*TEST, "ruff>=0.12", "mypy>=1.15", "pre-commit>=4.0"],
     },
 )
