@@ -10,14 +10,14 @@ VERSION = re.search(
     r'__version__ = "(.+)"', (ROOT / "ltx_jax" / "__init__.py").read_text(encoding="utf-8")
 )[1]
 
-# CI tests with exactly these versions, and with the newest.
+# CI tests with JAX 0.10 and with the newest versions of all.
 CORE = [
     "jax>=0.10.0",
-    "flax>=0.12.2",
-    "optax>=0.2.0",
+    "flax>=0.12.7",
+    "optax>=0.2.2",
     "numpy>=2.0.0",
     "safetensors>=0.5.0",
-    "jaxtyping>=0.3.0",
+    "jaxtyping>=0.3.2",
     "ml_collections>=1.0.0",
     "absl-py>=2.1.0",
     "pillow>=11.0.0",
