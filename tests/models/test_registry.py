@@ -84,4 +84,4 @@ def test_64_bits_change_nothing(name):
         assert {leaf.dtype for leaf in leaves.values()} == {jnp.dtype("float32")}
         logits, named = jax.jit(network.features)(variables, np.asarray(images, np.float64), {})
         assert {x.dtype for x in (logits, *named.values())} == {jnp.dtype("float32")}
-        np.testing.assert_allclose(logits, expected, rtol=1e-5)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
