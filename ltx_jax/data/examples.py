@@ -37,7 +37,7 @@ class Example(NamedTuple):
         """The pixels of a class; None where nothing is known of it, or it has none here."""
         if self.masks is None:
             return None
-        found = self.masks[[one == label for one in self.labels]].any(axis=0)
+        found = np.asarray(self.masks[[one == label for one in self.labels]].any(axis=0))
         return found if found.any() else None
 
     def preprocessed(self, how: Preprocessing) -> Example:
