@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -73,8 +73,7 @@ class Recipe(NamedTuple):
 
     def with_chunk(self, chunk: int | None) -> Recipe:
         """The same with another limit of images in one forward."""
-        method = self.method
-        return self._replace(method=Method(method.optimize, method.adamw, method.lazy, chunk))
+        return self._replace(method=replace(self.method, chunk=chunk))
 
 
 class Resumed(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,14 +26,14 @@ from ltx_jax.files import write_json
 from ltx_jax.metrics import SCORES
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.records import Record, rounded
-from ltx_jax.reporting.store import ResultStore, read_records
+from ltx_jax.reporting.store import MASKS, RESULTS, ResultStore, read_records
 from ltx_jax.reporting.summary import Interval, score_intervals, table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.inputs import Work, fingerprint, open_work
-from ltx_jax.tasks.waiting import await_rows
+from ltx_jax.tasks.waiting import await_rows, open_store
 
-_MASKS, _RAW, _RESULTS = "masks", ".raw.npy", "results.jsonl"
+_RAW = ".raw.npy"
 
 
 class Asked(NamedTuple):
@@ -52,6 +52,11 @@ class Map(NamedTuple):
 
 
 Maps = Callable[[int], Map]
+
+
+def explained(records: Iterable[Record]) -> list[Asked]:
+    """The rows of a run that were explained, with the class of each."""
+    return [Asked(r["row"], r["class"]) for r in records if "skipped" not in r]
 
 
 def as_map(values: np.ndarray, name: str) -> Map:
@@ -160,7 +165,7 @@ def run(settings: Settings, workdir: Path) -> str:
         methods, asked = find_maps(folder, work)
         names = [f"{row.name}:{row.target}" for row in work.rows]
         told = fingerprint(settings, names, without=("pretrain.",))
-    store = open_store(workdir, told, len(work.rows))
+    store = open_store(workdir, told, len(work.rows), held={})
     for name, maps in methods.items():
         score_method(work, store, name, maps, asked, settings.finetune.chunk)
     if jax.process_index() > 0:
@@ -173,18 +178,6 @@ def run(settings: Settings, workdir: Path) -> str:
         found[name] = score_intervals(lines.records())
     write_json(workdir / "evaluation.json", found)
     return f"{table(found)}\n{len(asked)} rows scored: {workdir / 'evaluation.json'}"
-
-
-def open_store(workdir: Path, told: dict[str, Any], rows: int) -> ResultStore:
-    """The work directory, which process 0 makes and the others find."""
-    process, processes = jax.process_index(), jax.process_count()
-    if processes == 1:
-        return ResultStore.open(workdir, told, rows)
-    with together():
-        if process == 0:
-            ResultStore.open(workdir, told, rows)
-    with together():
-        return ResultStore.open(workdir, told, rows, process)
 
 
 def score_method(
@@ -223,10 +216,8 @@ def find_maps(folder: Path, work: Work) -> tuple[dict[str, Maps], list[Asked]]:
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: set config.evaluate.masks to one of .npy files")
-    if (folder / _RESULTS).exists():
-        records = read_records(folder)
-        asked = [Asked(r["row"], r["class"]) for r in records if "skipped" not in r]
-        return _methods(folder / _MASKS, work), asked
+    if (folder / RESULTS).exists():
+        return _methods(folder / MASKS, work), explained(read_records(folder))
     asked = [Asked(row, work.rows[row].target) for row in range(len(work.rows))]
     files = {path.stem: path for path in sorted(folder.glob("*.npy")) if not _is_raw(path)}
     stems = [Path(row.name).stem for row in work.rows]

@@ -32,9 +32,10 @@ from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import share_of_process, together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
+from ltx_jax.tasks.evaluate import explained
 from ltx_jax.tasks.inputs import Work, fingerprint, open_explainer, open_work
 from ltx_jax.tasks.rivals import add_rival, check_rivals
-from ltx_jax.tasks.waiting import await_rows
+from ltx_jax.tasks.waiting import await_rows, open_store
 
 _LAYOUT = "layout.json"
 _FRESH_HEAD = (
@@ -140,7 +141,8 @@ def run(settings: Settings, workdir: Path) -> str:
             names = [f"{row.name}:{row.target}" for row in job.work.rows]
             told = fingerprint(settings, names, without=("pretrain.",))
             layout = layout_for_missing(job, settings.finetune.slots, workdir)
-        store = open_store(job, workdir, told)
+        held = dict.fromkeys(MASKS, job.explainer.grid())
+        store = open_store(workdir, told, len(job.work.rows), held)
         began = time.monotonic()
         images = explain_missing(job, store, layout) if layout else 0
         await_rows(store.lines, store.rows)
@@ -149,7 +151,7 @@ def run(settings: Settings, workdir: Path) -> str:
             add_rival(job.work, store, name, settings.finetune.chunk)
     if jax.process_index() > 0:
         return f"process {jax.process_index()} has done its share; process 0 reports"
-    done = sum("skipped" not in line for line in store.records())
+    done = len(explained(store.records()))
     for name in settings.rivals:
         await_rows(store.scored(name), done)
     facts = {"explainee": job.work.explainee.name, "settings": told}
@@ -245,25 +247,6 @@ def keep_layout(layout: Layout, workdir: Path) -> None:
 def _layouts(workdir: Path) -> dict[str, Any]:
     path = workdir / _LAYOUT
     return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
-def open_store(job: Job, workdir: Path, told: dict[str, Any]) -> ResultStore:
-    """The run's work directory, which process 0 makes and the others find."""
-    process, processes = jax.process_index(), jax.process_count()
-
-    def opened(process: int | None) -> ResultStore:
-        store = ResultStore.open(workdir, told, len(job.work.rows), process)
-        for name in MASKS:
-            store.hold(name, job.explainer.grid())
-        return store
-
-    if processes == 1:
-        return opened(None)
-    with together():
-        if process == 0:
-            opened(None)
-    with together():
-        return opened(process)
 
 
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
-from ltx_jax.tasks.evaluate import Asked, Map, own_share, score_rows
+from ltx_jax.tasks.evaluate import Asked, Map, explained, own_share, score_rows
 from ltx_jax.tasks.inputs import Work
 
 
@@ -49,8 +49,8 @@ def add_rival(work: Work, store: ResultStore, name: str, chunk: int | None) -> N
       InputError: where memory runs out.
     """
     lines = store.scored(name)
-    asked = [Asked(r["row"], r["class"]) for r in store.records() if "skipped" not in r]
-    missing = [one for one in own_share(asked) if one.row not in lines.done]
+    share = own_share(explained(store.records()))
+    missing = [one for one in share if one.row not in lines.done]
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
         maps = compute(work.explainee, name, group, batch)

@@ -1,16 +1,49 @@
-"""Waiting for the rows of other processes."""
+"""Several processes on one work directory: how it is opened, and waiting for the rows of others."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.lines import Lines
+from ltx_jax.reporting.store import ResultStore
+from ltx_jax.runtime import together
 
 # Seconds to wait for the others' next row, and between two looks.
 _PATIENCE, _POLL = 1800, 2
+
+
+def open_store(
+    workdir: Path, told: dict[str, Any], rows: int, held: Mapping[str, tuple[int, ...]]
+) -> ResultStore:
+    """The work directory, which process 0 makes and the others find.
+
+    Args:
+      workdir, told, rows: as `ResultStore.open` takes them.
+      held: shapes of the masks that are made room for before any work is spent, by name.
+
+    Raises:
+      InputError: as `ResultStore.open`, or where another process cannot open it.
+    """
+
+    def opened(process: int | None) -> ResultStore:
+        store = ResultStore.open(workdir, told, rows, process)
+        for name, shape in held.items():
+            store.hold(name, shape)
+        return store
+
+    if jax.process_count() == 1:
+        return opened(None)
+    with together():
+        if jax.process_index() == 0:
+            opened(None)
+    with together():
+        return opened(jax.process_index())
 
 
 def await_rows(lines: Lines, rows: int) -> None:
