@@ -108,8 +108,8 @@ def _smallest(
 ) -> UInt[Array, "n steps"]:
     """The count-th smallest value, among those marked, from its highest bit down."""
 
-    def settle(i: Array, found: Array) -> Array:
-        higher = found | (jnp.uint32(1) << (bits - 1 - i).astype(jnp.uint32))
+    def settle(i: Array | int, found: Array) -> Array:
+        higher = found | (jnp.uint32(1) << jnp.asarray(bits - 1 - i, jnp.uint32))
         below = values < higher[..., None]
         if among is not None:
             below &= among

@@ -1,5 +1,6 @@
 """What a step of the engine costs, by count and not by clock: a change here is a decision."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -86,7 +87,26 @@ def test_half_precision_reaches_every_product(vit_weights, rank):
     }
 
 
-def test_more_images_compile_nothing_more(explainee, explainer, images):
+@contextmanager
+def no_retrace(caplog):
+    """Nothing is traced inside; what was says which argument was another than before."""
+    caplog.clear()
+    with jax.explain_cache_misses(True), caplog.at_level("WARNING", "jax"):
+        yield
+    told = [r.getMessage() for r in caplog.records if "TRACING CACHE MISS" in r.getMessage()]
+    assert not told, "\n".join(told)
+
+
+def test_a_retrace_names_its_argument(caplog):
+    doubled = jax.jit(lambda values, times: 2 * values * times)
+    doubled(jnp.ones(3, jnp.float32), 1.0)
+    with no_retrace(caplog):
+        doubled(jnp.zeros(3, jnp.float32), 5.0)
+    with pytest.raises(AssertionError, match=r"values.*f32\[4\]"), no_retrace(caplog):
+        doubled(jnp.ones(4, jnp.float32), 1.0)
+
+
+def test_more_images_compile_nothing_more(explainee, explainer, images, caplog):
     def explain(count):
         requests = [Request(row, Example(images[row % len(images)])) for row in range(count)]
         given = explainee, explainer, RECIPE, requests, 2, slot_mesh(2), None, ("pos", "neg")
@@ -103,7 +123,8 @@ def test_more_images_compile_nothing_more(explainee, explainer, images):
         explain(5)
         once = len(compiled)
         assert once > 0
-        assert len(explain(11)) == 11
+        with no_retrace(caplog):
+            assert len(explain(11)) == 11
         assert len(compiled) == once
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +30,12 @@ def test_the_only_pixel_that_counts_is_removed_first():
     before, after = 1 / (1 + np.exp(1 - 4)), 1 / (1 + np.exp(1))
     deletion = 10 * (0.5 * before + 8.5 * after)
     np.testing.assert_allclose(probability, [deletion, 90 - deletion], rtol=1e-5)
+
+
+def test_the_same_operation_by_operation():
+    with jax.disable_jit():
+        found = areas(FALLING, most_relevant_first=True)
+    np.testing.assert_allclose(found, areas(FALLING, most_relevant_first=True), rtol=1e-6)
 
 
 def test_the_only_pixel_that_counts_is_never_removed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.settings.sections import Finetune, Objective
+from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import rivals
 
 FILES = {
@@ -32,6 +34,21 @@ FILES = {
     "overlays",
 }
 METHODS = ("pltx", "selected", "last", "by_loss")
+
+
+def test_the_rate_is_that_of_all_processes(config, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(explaining, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    wait = explaining.await_rows
+
+    def the_others_take_ten_seconds(*given):
+        wait(*given)
+        clock.now += 10
+
+    monkeypatch.setattr(explaining, "await_rows", the_others_take_ten_seconds)
+    run(config, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["images_per_second"] == 0.6  # six rows, one of which is skipped
 
 
 def masks(workdir: Path, name: str = "selected") -> np.ndarray:
