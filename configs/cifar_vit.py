@@ -13,11 +13,12 @@ python -m ltx_jax.main --config=configs/cifar_vit.py --config.images=cifar10.npz
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = defaults()
+    config = defaults(LTX)
     config.explainee.name = "vit"
     config.explainee.sizes = ConfigDict(
         {

@@ -10,11 +10,12 @@ python -m ltx_jax.main --config=configs/resnet50.py --config.images=PATH \
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = defaults()
+    config = defaults(LTX)
     config.explainee.name = "resnet50"
     config.objective.mask_weight = 50.0
     return config

@@ -14,11 +14,12 @@ python -m ltx_jax.main --config=configs/squeezenet.py --config.images=PHOTOGRAPH
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = defaults()
+    config = defaults(LTX)
     config.explainee.name = "squeezenet1_1"
     # A mask that shows most of the image to begin with: few images are enough then.
     config.explainer.head_bias = 2.0

@@ -15,11 +15,12 @@ python -m ltx_jax.main --config=configs/vit_base.py --config.images=PATH \
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = defaults()
+    config = defaults(LTX)
     # The weights of google/vit-base-patch16-224, which the original takes.
     config.explainee.name = "vit_base_patch16_224.augreg_in21k_ft_in1k"
     config.objective.mask_weight = 50.0

@@ -18,12 +18,12 @@ from jaxtyping import Float, Int, UInt8
 
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.engine.explain import Explanation
-from ltx_jax.engine.finetune import MASKS
 from ltx_jax.engine.memory import lay_out
 from ltx_jax.engine.scoring import PROBABILITY, to_pixels
 from ltx_jax.errors import InputError
+from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
@@ -33,7 +33,16 @@ from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.records import record
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import Interval, score_intervals
-from ltx_jax.settings.sections import Finetune, Objective, Pretrain, Report, checked, setting_names
+from ltx_jax.settings.sections import (
+    LTX,
+    Finetune,
+    Objective,
+    Pretrain,
+    Report,
+    Settings,
+    checked,
+    setting_names,
+)
 from ltx_jax.tasks import evaluate as evaluation
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
@@ -62,9 +71,14 @@ class Explanations:
         return len(self.each)
 
     @property
+    def shown(self) -> str:
+        """The mask that is the result: `final`, or where a score selects, `selected`."""
+        return next(name for name in ("final", "selected") if name in self.each[0].masks)
+
+    @property
     def masks(self) -> Float[np.ndarray, "n g h"]:
-        """Token masks of the selected step, in [0,1]."""
-        return self.token_masks("selected")
+        """The masks, over cells, in [0,1]."""
+        return self.token_masks(self.shown)
 
     @property
     def targets(self) -> Int[np.ndarray, " n"]:
@@ -73,21 +87,23 @@ class Explanations:
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """The scores of the selected masks, [n] each."""
-        return self.scores_of("selected")
+        """The scores of the masks, [n] each."""
+        return self.scores_of(self.shown)
 
     def token_masks(self, which: str) -> Float[np.ndarray, "n g h"]:
-        """Token masks by name: `pltx`, `selected`, `last` or `by_loss`."""
+        """Masks over cells by name: `final`; or, where a score selects, `pltx`, `selected`, `last`
+        or `by_loss`."""
         return np.stack([one.masks[which] for one in self.each])
 
     def scores_of(self, which: str) -> dict[str, np.ndarray]:
-        """The scores of one of the four masks, [n] each."""
+        """The scores of masks by name, [n] each."""
         names = [name for name in self.each[0].scores[which] if name in SCORES]
         return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
 
-    def pixel_masks(self, which: str = "selected") -> Float[np.ndarray, "n H W"]:
-        """Masks at the images' size, in [0,1]."""
-        return np.asarray(to_pixels(self.token_masks(which), self.images.shape[1:3]))
+    def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
+        """Masks at the images' size, in [0,1]; those that are the result unless others are named."""
+        masks = self.token_masks(which or self.shown)
+        return np.asarray(to_pixels(masks, self.images.shape[1:3]))
 
     def overlay(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image, mask, heat-map overlay and masked image of one explanation, side by side."""
@@ -101,22 +117,24 @@ class Explanations:
         """
         content = hashlib.sha256(self.images.tobytes())
         for one in self.each:
-            content.update(b"".join(one.masks[name].tobytes() for name in MASKS))
+            content.update(b"".join(mask.tobytes() for mask in one.masks.values()))
         told = {
             "explainee": self.explainee.name,
             "targets": self.targets.tolist(),
             "images and masks (sha256)": content.hexdigest()[:16],
         }
         store = ResultStore.open(Path(directory), told, len(self))
-        for name in MASKS:
-            store.hold(name, self.masks.shape[1:])
+        for name in self.each[0].masks:
+            store.hold(name, self.masks.shape[1:], raw=name in self.each[0].raw)
         classes = self.explainee.class_names
         rows = {
             row: (record(one, f"image {self.image_of[row]}", row, classes), one.masks)
             for row, one in enumerate(self.each)
         }
-        store.add({row: rows[row] for row in sorted(set(rows) - store.done)})
-        publish(store, self._picture, "selected", told, (), Report())
+        missing = sorted(set(rows) - store.done)
+        raw = {row: self.each[row].raw for row in missing}
+        store.add({row: rows[row] for row in missing}, raw)
+        publish(store, self._picture, self.shown, told, (), Report())
 
     def _picture(self, i: int) -> UInt8[np.ndarray, "H W C"]:
         return np.round(self.images[self.image_of[i]] * 255).astype(np.uint8)
@@ -167,15 +185,15 @@ def keywords(section: type, *but: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def _options(section: type, options: dict[str, Any], *but: str) -> Any:
-    """A section of settings from keywords.
+def _options(section: Any, options: dict[str, Any], *but: str) -> Any:
+    """A section of settings with some of them changed by keywords.
 
     Raises:
       InputError: for one that the section has not, or a value that cannot be used.
     """
-    if unknown := set(options) - (known := set(setting_names(section)) - set(but)):
+    if unknown := set(options) - (known := set(setting_names(type(section))) - set(but)):
         raise InputError(f"no option {min(unknown)!r}: there are {', '.join(sorted(known))}")
-    return checked(section(**options))
+    return checked(replace(section, **options))
 
 
 @keywords(Finetune, "resume", "schedule_steps")
@@ -183,25 +201,30 @@ def explain(
     explainee: Explainee,
     images: Any,
     targets: Sequence[int | Sequence[int]] | np.ndarray | None = None,
-    explainer: Explainer | None = None,
+    explainer: Drawer | None = None,
     *,
     labels: Sequence[int] | np.ndarray | None = None,
     objective: Objective | None = None,
     scores: Sequence[str] = (),
+    seed: int = Settings.seed,
     **options: Any,
 ) -> Explanations:
     """What did the explainee look at?
+
+    Without an explainer, or with one from `load_mask`, each mask's own values are optimised, by our
+    recipe. A network (`load_explainer`) is finetuned by the paper's: what is not given of
+    `objective` and options is then as in `LTX`.
 
     Args:
       explainee: the classifier, from `load_explainee` or your own.
       images: [m,H,W,C], uint8 or floats in [0,1], at the explainee's size.
       targets: the class to explain of each image, or several of them; the predicted one where
         not given.
-      explainer: pretrained for this explainee (`load_explainer`); without one the masks start
-        from a head that has learnt nothing, and are poor.
+      explainer: what draws the masks, from `load_mask` or `load_explainer`.
       labels: the true class of each image, to be scored as well.
-      objective: of the finetuning.
+      objective: what makes a mask good.
       scores: names of further scores; the usual ones are always there.
+      seed: of budgets and fills, which are drawn.
       **options: …
 
     Returns:
@@ -210,8 +233,11 @@ def explain(
     Raises:
       InputError: where images, targets, labels or options do not fit, or memory the slots.
     """
-    chosen = _options(Finetune, options, "resume", "schedule_steps")
     explainee = _with_arrays(explainee)
+    explainer = explainer or load_mask(explainee)
+    usual = LTX if isinstance(explainer, Explainer) else Settings()
+    chosen = _options(usual.finetune, options, "resume", "schedule_steps")
+    objective = checked(objective or usual.objective)
     source = _source(images, explainee, labels)
     wanted = _targets(targets, len(source), explainee)
     known = [labels[0] if labels else None for labels in source.labels]
@@ -220,9 +246,8 @@ def explain(
         for i, several in enumerate(wanted)
         for target in several
     ]
-    explainer = explainer or load_explainer(explainee)
     work = _work(explainee, source, rows, scores)
-    job = explaining.make_job(work, explainer, chosen, checked(objective or Objective()))
+    job = explaining.make_job(work, explainer, chosen, objective, seed)
     layout = lay_out(explainee, explainer, job.recipe, len(rows), chosen.slots)
     found = explaining.explain(job, range(len(rows)), layout, skip=_never)
     done = sorted(found, key=lambda one: one.row)
@@ -300,7 +325,7 @@ def pretrain(
       images: [n,H,W,C], uint8 or floats in [0,1], at its size.
       labels: the true class of each image.
       explainer: to start from; the explainee's own network with a fresh mask head where not given.
-      objective: what makes a mask good.
+      objective: what makes a mask good; the paper's where not given.
       target: the class to keep: `predicted`, or `label`.
       seed: of the order of images, and of what is held out.
       workdir: gets checkpoints, from which an interrupted training goes on; none where not given.
@@ -312,11 +337,11 @@ def pretrain(
     Raises:
       InputError: where images, labels or options do not fit, or another training is in `workdir`.
     """
-    chosen = _options(Pretrain, options)
+    chosen = _options(Pretrain(), options)
     explainee = _with_arrays(explainee)
     source = _source(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
-    weights = known_terms(checked(objective or Objective()).weights())
+    weights = known_terms(checked(objective or LTX.objective).weights())
     told: dict[str, Any] = {
         "images (sha256)": hashlib.sha256(source.images.tobytes()).hexdigest()[:16]
     }

@@ -20,7 +20,7 @@ ROOMS = {
     "metrics": {"masks", "models"},
     "attribution": {"models"},
     "engine": {"data", "explainers", "masks", "metrics", "models", "objectives", "settings"},
-    "loading": {"explainers", "models", "settings", "weights"},
+    "loading": {"attribution", "explainers", "models", "settings", "weights"},
     "reporting": {"attribution", "engine", "masks", "metrics", "settings"},
     "assets": set(),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltx_jax.data.examples import Example
-from ltx_jax.engine.finetune import MASKS, Finetuned, Start, Task, finetune
+from ltx_jax.engine.finetune import Finetuned, Start, Task, finetune
 from ltx_jax.engine.recipe import Recipe
 from ltx_jax.engine.scoring import (
     PROBABILITY,
@@ -51,7 +51,8 @@ class Explanation(NamedTuple):
       steps: masks drawn.
       score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN where lazy
         scoring stopped.
-      masks: token masks [g,h] by the names in `MASKS`.
+      masks: token masks [g,h] by the names of `Method.masks`.
+      raw: their values before the activation, which rank the pixels; empty where the masks do.
       mask_steps: the step each is from.
       scores: of each, and the `probability` of the target through it; NaN where the object's pixels
         are needed and not known.
@@ -67,6 +68,7 @@ class Explanation(NamedTuple):
     score: np.ndarray
     loss: np.ndarray
     masks: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
     mask_steps: dict[str, int]
     scores: dict[str, Scores]
     label_scores: dict[str, Scores] | None
@@ -106,7 +108,7 @@ def explanations(
         wanted = [asked.pop(done.task.key) for done in group]
         found = _score(explainee, recipe, wanted, group, scores, batch, mesh)
         for request, done, values in zip(wanted, group, found, strict=True):
-            yield _explanation(explainee, request, done, values)
+            yield _explanation(explainee, recipe, request, done, values)
 
 
 def _predicted(
@@ -143,7 +145,7 @@ def _score(
     method = recipe.method
     found: list[_ByStep] = [{} for _ in group]
     steps = [(i, step) for i, done in enumerate(group) for step in set(done.mask_steps.tolist())]
-    traced = [(i, step) for i, step in steps if not np.isnan(group[i].agreement[step, 0])]
+    traced = [(i, step) for i, step in steps if _is_traced(group[i], step)]
     for some in (traced, [place for place in steps if place not in traced]):
         masks = [_masked(requests[i], group[i], step, names) for i, step in some]
         known = [
@@ -159,12 +161,17 @@ def _score(
 def _masked(request: Request, done: Finetuned, step: int, names: Sequence[str]) -> Masked:
     """A mask of one step with all that scores may ask for."""
     task = done.task
-    mask = done.masks[done.mask_steps.tolist().index(step)]
-    masked = Masked(task.image, task.logits, task.classes, mask)
+    place = done.mask_steps.tolist().index(step)
+    order = None if done.raw is None else done.raw[place]
+    masked = Masked(task.image, task.logits, task.classes, done.masks[place], order)
     if not any(SCORES[name].needs_truth for name in names):
         return masked
     truth = request.example.mask_of(int(task.classes[0]))
     return with_truth(masked, truth, request.example.void)
+
+
+def _is_traced(done: Finetuned, step: int) -> bool:
+    return step < done.steps and not np.isnan(done.agreement[step, 0])
 
 
 def _traced(done: Finetuned, step: int) -> Areas:
@@ -172,11 +179,12 @@ def _traced(done: Finetuned, step: int) -> Areas:
 
 
 def _explanation(
-    explainee: Explainee, request: Request, done: Finetuned, values: _ByStep
+    explainee: Explainee, recipe: Recipe, request: Request, done: Finetuned, values: _ByStep
 ) -> Explanation:
     target, label = (int(c) for c in done.task.classes)
     before = explainee.probability(done.task.logits[None], np.array([target], np.int32))
-    steps = dict(zip(MASKS, map(int, done.mask_steps), strict=True))
+    names = recipe.method.masks
+    steps = dict(zip(names, map(int, done.mask_steps), strict=True))
 
     def of_class(k: int) -> dict[str, Scores]:
         """Scores for the k-th class; those that know no class belong to the first."""
@@ -198,7 +206,8 @@ def _explanation(
         steps=done.steps,
         score=done.agreement[:, 0],
         loss=done.loss,
-        masks=dict(zip(MASKS, done.masks, strict=True)),
+        masks=dict(zip(names, done.masks, strict=True)),
+        raw={} if done.raw is None else dict(zip(names, done.raw, strict=True)),
         mask_steps=steps,
         scores=of_class(0),
         label_scores=label_scores,

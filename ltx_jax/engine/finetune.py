@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from ltx_jax.engine import adamw
-from ltx_jax.engine.recipe import Method, Numbers, Recipe
+from ltx_jax.engine.recipe import SELECTED, Method, Numbers, Recipe
 from ltx_jax.engine.sharding import (
     AXIS,
     REPLICATED,
@@ -34,12 +34,9 @@ from ltx_jax.explainers.leaves import Leaves, Moments
 from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics.perturbation import Areas, contending_areas, perturbation_areas
 from ltx_jax.models.explainee import Explainee, in_chunks
-from ltx_jax.objectives import losses
+from ltx_jax.objectives import Chance, losses, views_of
 
-# The masks that are kept of each image: before finetuning, best by the perturbation score, of the
-# last step, best by the loss.
-MASKS = ("pltx", "selected", "last", "by_loss")
-_SELECTED, _BY_LOSS = MASKS.index("selected"), MASKS.index("by_loss")
+_SELECTED, _BY_LOSS = SELECTED.index("selected"), SELECTED.index("by_loss")
 
 
 class Start(NamedTuple):
@@ -52,7 +49,7 @@ class Start(NamedTuple):
 class Task(NamedTuple):
     """One explanation to make.
 
-    `key` is the caller's; `image` [H,W,C] float32 in [0,1]; `classes` [k], the first of which is
+    `key` is the caller's, and what is drawn depends on it; `image` [H,W,C] float32 in [0,1]; `classes` [k], the first of which is
     explained (the others are scored as well); `logits` [classes] of the unmasked image.
     """
 
@@ -65,14 +62,17 @@ class Task(NamedTuple):
 class Finetuned(NamedTuple):
     """What became of a task of `steps` masks.
 
-    `masks` [4,g,h] and the steps they are from, `mask_steps` [4], are in the order of `MASKS`;
-    `loss` [steps] is the total loss; `agreement` and `probability` [steps,k] are the areas of the
-    chosen perturbation order for each class, NaN where lazy scoring stopped.
+    `masks` [m,g,h] and the steps they are from, `mask_steps` [m], are in the order of
+    `Method.masks`; `raw` [m,g,h] are their values before the activation, None where the masks
+    themselves rank the pixels; `loss` [steps] is the total loss; `agreement` and `probability`
+    [steps,k] are the areas of the chosen perturbation order for each class, NaN where nothing was
+    scored.
     """
 
     task: Task
     steps: int
     masks: np.ndarray
+    raw: np.ndarray | None
     mask_steps: np.ndarray
     loss: np.ndarray
     agreement: np.ndarray
@@ -86,12 +86,13 @@ class Slots(NamedTuple):
     moments: Moments
     images: Float[Array, "S H W C"]
     prefix: Float[Array, "S ..."]  # what comes of them before anything that is trained
+    keys: Int[Array, " S"]
     classes: Int[Array, "S k"]
     logits: Float[Array, "S classes"]
     steps: Int[Array, " S"]  # masks so far
     active: Bool[Array, " S"]
-    masks: Float[Array, "S 4 g h"]
-    mask_steps: Int[Array, "S 4"]
+    masks: Float[Array, "S m g h"]  # none where only the last counts, which the leaves draw
+    mask_steps: Int[Array, "S m"]
     loss: Float[Array, "S steps"]
     agreement: Float[Array, "S steps k"]
     probability: Float[Array, "S steps k"]
@@ -136,6 +137,9 @@ def finetune(
     order = np.arange(slots * mesh.size).reshape(mesh.size, slots).T.ravel().tolist()
     waiting = iter(tasks)
     running: dict[int, Task] = {}
+    # Where nothing stops early, the host knows without asking when a slot is finished.
+    due: dict[int, int] = {}
+    stops_early, now = method.optimize is not None, 0
     finished: list[Finetuned] = []
     state: Slots | None = None
     while True:
@@ -144,16 +148,21 @@ def finetune(
                 if state is None:
                     k = len(task.classes)
                     state = empty_slots(explainee, explainer, numbers, method, slots, k, mesh)
-                asked = np.int32(slot), task.image, task.classes, task.logits
-                state = refill(state, explainer, start, *replicate(asked, mesh), mesh)
-                running[slot] = task
+                asked = np.int32(slot), np.int32(task.key), task.image, task.classes, task.logits
+                state = refill(state, explainee, explainer, start, *replicate(asked, mesh), mesh)
+                running[slot], due[slot] = task, now + recipe.steps
         if state is not None and running:
             state = advance(state, explainee, network, start.step, numbers, method, mesh)
+            now += 1
         # What the caller does with the results goes on while the devices work.
         yield from finished
         if state is None or not running:
             return
-        finished = _harvest(state, running)
+        if stops_early:
+            ready = _inactive(state, running)
+        else:
+            ready = [slot for slot in running if due[slot] == now]
+        finished = _harvest(state, network, method, mesh, running, ready) if ready else []
 
 
 @partial(jax.jit, static_argnames=("method", "slots", "k", "mesh"))
@@ -169,7 +178,8 @@ def empty_slots(
     """The state of `slots` slots on each device with nothing in them, for k classes each."""
     slots *= mesh.size
     image = jax.ShapeDtypeStruct(explainee.image_shape, jnp.float32)
-    leaves, prefix = jax.eval_shape(explainer.begin, image)
+    target = jax.ShapeDtypeStruct((), jnp.int32)
+    leaves, prefix = jax.eval_shape(explainer.begin, explainee, image, target)
 
     def zeros(leaves: Leaves) -> Leaves:
         axes = {path: explainer.slot_axis(path) for path in leaves}
@@ -182,20 +192,22 @@ def empty_slots(
         return jnp.zeros((slots, *shape), jnp.float32)
 
     steps, grid = len(numbers.learning_rates), explainer.grid()
+    kept = len(method.masks) if method.optimize else 0
     state = Slots(
         trained=zeros(leaves),
         moments=Moments(*map(zeros, adamw.kept(method.adamw, start_fresh(leaves).moments))),
         images=floats(*image.shape),
         prefix=jnp.zeros((slots, *prefix.shape), prefix.dtype),
+        keys=jnp.zeros(slots, jnp.int32),
         classes=jnp.zeros((slots, k), jnp.int32),
         logits=floats(explainee.classes),
         steps=jnp.zeros(slots, jnp.int32),
         active=jnp.zeros(slots, bool),
-        masks=floats(len(MASKS), *grid),
-        mask_steps=jnp.zeros((slots, len(MASKS)), jnp.int32),
+        masks=floats(kept, *grid),
+        mask_steps=jnp.zeros((slots, kept), jnp.int32),
         loss=floats(steps),
-        agreement=floats(steps, k),
-        probability=floats(steps, k),
+        agreement=floats(steps, k) + jnp.nan,
+        probability=floats(steps, k) + jnp.nan,
     )
     placed = jax.tree.map(partial(NamedSharding, mesh), slot_specs(state, explainer))
     return jax.lax.with_sharding_constraint(state, placed)
@@ -222,7 +234,8 @@ def advance(
     method: Method,
     mesh: Mesh,
 ) -> Slots:
-    """Draw, score and judge one mask in every slot, then update its explainer.
+    """Draw, score and judge one mask in every slot, then update its explainer. Where no score
+    selects, nothing is scored or judged.
 
     Slots without work are carried along; their explainers go on changing, which nobody reads.
 
@@ -253,8 +266,11 @@ def _advance(
     method: Method,
 ) -> Slots:
     gradients, masks, loss = _gradients(state, explainee, explainer, numbers, method)
-    areas = _areas(state, explainee, masks, method)
-    state = _judge(state, numbers, method, masks, loss, areas)
+    if method.optimize is None:
+        state = _count(state, numbers, loss)
+    else:
+        areas = _areas(state, explainee, masks, method)
+        state = _judge(state, numbers, method, masks, loss, areas)
     trained, moments = adamw.update(
         method.adamw,
         state.trained,
@@ -274,20 +290,42 @@ def _gradients(
     """Of each slot's loss with respect to its own leaves; its token mask, and that loss."""
     axes = {path: explainer.slot_axis(path) for path in state.trained}
     draw = jax.vmap(explainer.draw, in_axes=(axes, 0))
+    views = max(len(views_of(numbers.weights)), 1)
+
+    def total(item: tuple[Array, ...]) -> Array:
+        *drawn, keys, steps = item
+        chance = Chance(step_keys(numbers.seed, keys, steps), numbers.budgets, method.fills)
+        return losses(numbers.weights, explainee, *drawn, chance)[0]
 
     def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, Array]]:
         raw = draw(trained, state.prefix[:, None])[:, 0, 0]
         masks = activate(raw, explainer.activation)
-        loss = in_chunks(
-            lambda item: losses(numbers.weights, explainee, *item)[0],
-            (state.images, masks, state.classes[:, 0]),
-            method.chunk,
-        )
+        given = state.images, masks, state.classes[:, 0], raw, state.keys, state.steps
+        loss = in_chunks(total, given, method.chunk and max(method.chunk // views, 1))
         return loss.sum(), (masks, loss)
 
     # Slots share no parameter, so the gradient of the summed loss is each slot's own.
     gradients, (masks, loss) = jax.grad(total_loss, has_aux=True)(state.trained)
     return gradients, masks, loss
+
+
+def step_keys(
+    seed: Int[Array, ""], keys: Int[Array, " n"], steps: Int[Array, " n"]
+) -> Key[Array, " n"]:
+    """What each image draws from in a step depends on the seed, the image and the step alone."""
+    drawn = jax.random.key(seed, impl="threefry2x32")
+    fold = jax.random.fold_in
+    return jax.vmap(lambda key, step: fold(fold(drawn, key), step))(keys, steps)
+
+
+def _count(state: Slots, numbers: Numbers, loss: Float[Array, " S"]) -> Slots:
+    """Record the step's loss; all steps are taken."""
+    rows = jnp.arange(len(loss), dtype=jnp.int32)
+    steps = jnp.where(state.active, state.steps + 1, state.steps)
+    now = steps - 1
+    recorded = state.loss.at[rows, now].set(jnp.where(state.active, loss, state.loss[rows, now]))
+    active = state.active & (steps < len(numbers.learning_rates))
+    return state._replace(loss=recorded, steps=steps, active=active)
 
 
 def _areas(
@@ -352,9 +390,11 @@ def _judge(
 @partial(jax.jit, donate_argnames="state", static_argnames="mesh")
 def refill(
     state: Slots,
+    explainee: Explainee,
     explainer: Drawer,
     start: Start,
     slot: Int[Array, ""],
+    key: Int[Array, ""],
     image: Float[Array, "H W C"],
     classes: Int[Array, " k"],
     logits: Float[Array, " classes"],
@@ -362,15 +402,17 @@ def refill(
 ) -> Slots:
     """Put a task into a slot, in place: the cost is one slot's, whatever their number."""
     specs = slot_specs(state, explainer)
-    put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 6), out_specs=specs)
-    return put(state, explainer, start, slot, image, classes, logits)
+    put = on_each_device(_refill, mesh, in_specs=(specs, *[REPLICATED] * 8), out_specs=specs)
+    return put(state, explainee, explainer, start, slot, key, image, classes, logits)
 
 
 def _refill(
     state: Slots,
+    explainee: Explainee,
     explainer: Drawer,
     start: Start,
     slot: Array,
+    key: Array,
     image: Array,
     classes: Array,
     logits: Array,
@@ -385,12 +427,13 @@ def _refill(
         }
 
     def put(state: Slots) -> Slots:
-        leaves, prefix = explainer.begin(image)
+        leaves, prefix = explainer.begin(explainee, image, classes[0])
         return state._replace(
             trained=put_leaves(state.trained, leaves),
             moments=Moments(*map(put_leaves, state.moments, start.moments)),
             images=state.images.at[slot].set(image),
             prefix=state.prefix.at[slot].set(prefix),
+            keys=state.keys.at[slot].set(key),
             classes=state.classes.at[slot].set(classes),
             logits=state.logits.at[slot].set(logits),
             steps=state.steps.at[slot].set(0),
@@ -401,29 +444,52 @@ def _refill(
     return jax.lax.cond(mine, put, lambda state: state, state)
 
 
-def _harvest(state: Slots, running: dict[int, Task]) -> list[Finetuned]:
-    """Take what is finished out of `running`; waits for the devices."""
+def _inactive(state: Slots, running: Mapping[int, Task]) -> list[int]:
+    """Slots whose task is finished; waits for the devices."""
     active = jax.device_get(state.active)
-    ready = [slot for slot in running if not active[slot]]
-    if not ready:
-        return []
-    steps, masks, mask_steps, *traces = jax.device_get(
-        (
-            state.steps,
-            state.masks,
-            state.mask_steps,
-            state.loss,
-            state.agreement,
-            state.probability,
-        )
-    )
+    return [slot for slot in running if not active[slot]]
+
+
+def _harvest(
+    state: Slots,
+    explainer: Drawer,
+    method: Method,
+    mesh: Mesh,
+    running: dict[int, Task],
+    ready: Sequence[int],
+) -> list[Finetuned]:
+    """Take what is finished out of `running`."""
+    raw = None
+    if method.optimize is None:
+        raw, masks = jax.device_get(_drawn(state, explainer, mesh))
+        mask_steps = jax.device_get(state.steps)[:, None]
+    else:
+        masks, mask_steps = jax.device_get((state.masks, state.mask_steps))
+    steps, *traces = jax.device_get((state.steps, state.loss, state.agreement, state.probability))
     return [
         Finetuned(
             running.pop(slot),
             int(steps[slot]),
             masks[slot],
+            None if raw is None else raw[slot],
             mask_steps[slot],
             *(trace[slot, : steps[slot]].copy() for trace in traces),
         )
         for slot in ready
     ]
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _drawn(
+    state: Slots, explainer: Drawer, mesh: Mesh
+) -> tuple[Float[Array, "S 1 g h"], Float[Array, "S 1 g h"]]:
+    """Raw values and masks that the leaves of every slot draw now."""
+    specs = slot_specs(state, explainer)
+
+    def draw(trained: Leaves, prefix: Array) -> tuple[Array, Array]:
+        axes = {path: explainer.slot_axis(path) for path in trained}
+        raw = jax.vmap(explainer.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
+        return raw, activate(raw[:, 0], explainer.activation)[:, None]
+
+    on_all = on_each_device(draw, mesh, (specs.trained, SPLIT), (SPLIT, SPLIT))
+    return on_all(state.trained, state.prefix)

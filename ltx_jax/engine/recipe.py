@@ -14,6 +14,11 @@ from ltx_jax.engine.training import warmup_then_decay
 from ltx_jax.objectives import Weights, known_terms
 from ltx_jax.settings.sections import Finetune, Objective
 
+# The masks that are kept of each image where a score selects: before finetuning, best by the score,
+# of the last step, best by the loss; and where none does.
+SELECTED = ("pltx", "selected", "last", "by_loss")
+FINAL = ("final",)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -21,17 +26,25 @@ class Method:
 
     Attributes:
       optimize: `pos` (lower is better) or `neg` (higher is better): the perturbation score that
-        selects the mask and stops early.
+        selects the mask and stops early; None where nothing is scored on the way, no mask selected,
+        and the one after the last update is the result.
       adamw: the optimizer's hyper-parameters and how it keeps its moments.
       lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
         the trace has no score where scoring was stopped.
       chunk: most images in one forward of the explainee; None for no limit.
+      fills: of these one is drawn in each step to cover what a mask hides.
     """
 
-    optimize: str
+    optimize: str | None
     adamw: AdamW
     lazy: bool
     chunk: int | None
+    fills: tuple[str, ...] = ("black",)
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the masks that are kept of each image."""
+        return FINAL if self.optimize is None else SELECTED
 
     @property
     def most_relevant_first(self) -> bool:
@@ -52,12 +65,16 @@ class Numbers(NamedTuple):
       learning_rates: of each step's update [steps]; as long as there are steps (masks).
       stop_at: an image stops once its POS is below, or its NEG above.
       weight_decay: of AdamW.
+      seed: of all that is drawn, with the row of the image and the step.
+      budgets: least and greatest share of the pixels that a budget keeps.
     """
 
     weights: Weights
     learning_rates: Array
     stop_at: Array
     weight_decay: Array
+    seed: Array
+    budgets: Array
 
 
 class Recipe(NamedTuple):
@@ -83,11 +100,14 @@ class Resumed(NamedTuple):
     learning_rate: float
 
 
-def make_recipe(finetune: Finetune, objective: Objective, resumed: Resumed | None = None) -> Recipe:
+def make_recipe(
+    finetune: Finetune, objective: Objective, seed: int = 0, resumed: Resumed | None = None
+) -> Recipe:
     """The recipe that settings describe.
 
     Args:
       finetune, objective: as they were given.
+      seed: of what is drawn.
       resumed: where the checkpoint's optimizer is resumed.
 
     Raises:
@@ -98,15 +118,22 @@ def make_recipe(finetune: Finetune, objective: Objective, resumed: Resumed | Non
         AdamW(first_moment=finetune.first_moment, second_moment=finetune.second_moment),
         finetune.lazy_scoring,
         finetune.chunk,
+        objective.fills,
     )
     stop_at = finetune.stop_below if method.most_relevant_first else finetune.stop_above
     weights = {
         name: jnp.float32(weight) for name, weight in known_terms(objective.weights()).items()
     }
     rates = jnp.asarray(_learning_rates(finetune, resumed), jnp.float32)
-    return Recipe(
-        method, Numbers(weights, rates, jnp.float32(stop_at), jnp.float32(finetune.weight_decay))
+    numbers = Numbers(
+        weights,
+        rates,
+        jnp.float32(stop_at),
+        jnp.float32(finetune.weight_decay),
+        jnp.uint32(seed),
+        jnp.array([objective.least_budget, objective.most_budget], jnp.float32),
     )
+    return Recipe(method, numbers)
 
 
 def _learning_rates(finetune: Finetune, resumed: Resumed | None) -> np.ndarray:

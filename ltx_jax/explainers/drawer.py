@@ -6,9 +6,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.models.explainee import Explainee
 
 
 class Beginning(NamedTuple):
@@ -42,8 +43,13 @@ class Drawer(Protocol):
         """From raw values to mask values; see `masks.tokens.activate`."""
         ...
 
-    def begin(self, image: Float[Array | np.ndarray, "H W C"]) -> Beginning:
-        """Where one image, in [0,1], starts."""
+    def begin(
+        self,
+        explainee: Explainee,
+        image: Float[Array | np.ndarray, "H W C"],
+        target: Int[Array, ""],
+    ) -> Beginning:
+        """Where one image, in [0,1], starts, for a class of the explainee."""
         ...
 
     def prefix(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n ..."]:

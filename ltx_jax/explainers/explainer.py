@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.heads import MaskHead
 from ltx_jax.explainers.leaves import TRAINED, Leaves, join, slot_axis, split
 from ltx_jax.masks.tokens import activate
 from ltx_jax.models.backbone import Backbone
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.layers import normalised, precision
 from ltx_jax.models.registry import Architecture
 from ltx_jax.weights.state_dict import Entry, Variables, under
@@ -80,7 +81,12 @@ class Explainer:
         """Token masks of images in [0,1], with these trained leaves instead of its own."""
         return activate(self.draw(trained, self.prefix(images))[:, 0], self.activation)
 
-    def begin(self, image: Float[Array | np.ndarray, "H W C"]) -> Beginning:
+    def begin(
+        self,
+        explainee: Explainee,
+        image: Float[Array | np.ndarray, "H W C"],
+        target: Int[Array, ""],
+    ) -> Beginning:
         """Every image starts from the explainer's own leaves."""
         return Beginning(self.trained, self.prefix(image[None])[0])
 

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ltx_jax.attribution import RIVALS
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer, MaskNetwork, explainer_from, weight_table
 from ltx_jax.explainers.heads import MaskHead, head_for
 from ltx_jax.explainers.leaves import TRAINED
+from ltx_jax.explainers.mask_itself import MaskItself, cells_for
 from ltx_jax.loading.checkpoints import read_explainer, with_fresh_updates
 from ltx_jax.loading.explainees import computing, published
 from ltx_jax.models.explainee import Explainee
@@ -28,6 +30,10 @@ from ltx_jax.weights.state_dict import (
     shapes_of,
     to_state_dict,
 )
+
+# Starts of a mask beside rivals: a bias towards the centre, and an explainer's masks.
+CENTRE, PLTX = "centre", "pltx"
+_START = "gradient_x_input"
 
 
 def load_explainer(
@@ -79,6 +85,37 @@ def load_explainer(
     return explainer_from(module, backbone, variables, drawer.activation)
 
 
+def load_mask(
+    explainee: Explainee, start: str | Explainer | None = None, grid: int | None = None
+) -> MaskItself:
+    """The mask itself as what is optimised for each image; it needs no weights.
+
+    Args:
+      explainee: what is to be explained.
+      start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
+        cells; or an explainer whose masks they are to begin with. `gradient_x_input` if not given.
+      grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
+
+    Raises:
+      InputError: for an unknown start, a grid beyond the image, or an explainer for another size.
+    """
+    if isinstance(start, Explainer):
+        if grid is not None and max(start.grid()) != grid:
+            raise InputError(
+                f"explainer.grid is {grid}, the explainer that starts the mask has {start.grid()}: "
+                "leave explainer.grid out"
+            )
+        return MaskItself(start.grid(), network=start)
+    cells = cells_for(explainee.image_size, grid)
+    name = _START if start is None else start
+    if name == CENTRE:
+        return MaskItself(cells)
+    if name not in RIVALS:
+        known = ", ".join((CENTRE, PLTX, *RIVALS))
+        raise InputError(f"unknown start {name!r}: there are {known}")
+    return MaskItself(cells, RIVALS[name].maps)
+
+
 def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architecture, MaskNetwork]:
     """A backbone made for the part of it that is to be trained, and the mask network on it.
 
@@ -103,6 +140,9 @@ def _section(
     own["sizes"] = {**own.get("sizes", {}), **{o: v for o, v in options.items() if o not in own}}
     for option, path in (("checkpoint", checkpoint), ("weights", weights)):
         own[option] = None if path is None else os.fspath(path)
+    own = {"trained": "all"} | own
+    if own["trained"] == "mask":
+        raise InputError("a mask of its own has no network: use load_mask, or train all of it")
     return checked(MaskDrawer(name=name, **own), "explainer.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives.term import Drawn, Term
+from ltx_jax.objectives.term import Chance, Drawn, Term
 from ltx_jax.rooms import declared
 
 TERMS: dict[str, Term] = declared(__name__, Term)
@@ -30,19 +30,42 @@ def known_terms(weights: Mapping[str, float]) -> Mapping[str, float]:
     return weights
 
 
+def views_of(names: Iterable[str]) -> tuple[str, ...]:
+    """What these terms see through the classifier, each once: so many forwards an image."""
+    return tuple(dict.fromkeys(view for name in names for view in TERMS[name].views))
+
+
 def losses(
     weights: Weights,
     explainee: Explainee,
     images: Float[Array | np.ndarray, "n H W C"],
     token_masks: Float[Array | np.ndarray, "n g h"],
     targets: Int[Array | np.ndarray, " n"],
+    raw: Float[Array, "n g h"] | None = None,
+    chance: Chance | None = None,
 ) -> tuple[Float[Array, " n"], dict[str, Float[Array, " n"]]]:
     """The loss of each mask, and its terms unweighted; a batch's loss is the mean.
 
-    The mask multiplies the image in [0,1] space, so that what it hides is black.
+    The mask multiplies the image in [0,1] space, so that what it hides is black unless other fills
+    are drawn.
+
+    Args:
+      weights: of the terms, by name.
+      explainee: the classifier.
+      images: in [0,1].
+      token_masks: of them.
+      targets: the classes to keep.
+      raw: values before the activation, which terms with a budget need.
+      chance: what is drawn, which they need as well.
     """
     drawn = Drawn(
-        explainee, jnp.asarray(images), jnp.asarray(token_masks), jnp.asarray(targets, jnp.int32)
+        explainee,
+        jnp.asarray(images),
+        jnp.asarray(token_masks),
+        jnp.asarray(targets, jnp.int32),
+        views_of(weights),
+        raw,
+        chance,
     )
     terms = {name: TERMS[name].values(drawn) for name in weights}
     total = sum((weights[name] * terms[name] for name in weights), start=jnp.float32(0))

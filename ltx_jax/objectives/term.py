@@ -6,12 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
+import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
-from ltx_jax.masks.covering import covered
+from ltx_jax.masks.covering import covered, filling
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
+
+# What each use of an image's key adds to it.
+_FILL, _BUDGET = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """What is drawn anew in every step.
+
+    Attributes:
+      keys: of each image for this step; all that is drawn for it depends on nothing else.
+      budgets: least and greatest share of the pixels that a budget keeps, in (0,1).
+      fills: of these one is drawn for each image; see `masks.covering.filling`.
+    """
+
+    keys: Key[Array, " n"]
+    budgets: Float[Array, 2]
+    fills: tuple[str, ...] = ("black",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +44,19 @@ class Drawn:
       images: in [0,1].
       token_masks: after their activation.
       targets: the classes to keep.
+      views: what the terms want to see through the classifier, keys of `VIEWS`; all of them go
+        through it in one batch.
+      raw: values before the activation, where a term needs them.
+      chance: what is drawn, where anything is.
     """
 
     explainee: Explainee
     images: Float[Array, "n H W C"]
     token_masks: Float[Array, "n g h"]
     targets: Int[Array, " n"]
+    views: tuple[str, ...] = ()
+    raw: Float[Array, "n g h"] | None = None
+    chance: Chance | None = None
 
     @cached_property
     def pixel_masks(self) -> Float[Array, "n H W"]:
@@ -37,14 +64,81 @@ class Drawn:
         return upsample(self.token_masks, self.images.shape[1:3])
 
     @cached_property
-    def kept_logits(self) -> Float[Array, "n classes"]:
-        """Logits of what the mask lets through."""
-        return self.explainee(covered(self.images, self.pixel_masks))
+    def logits(self) -> dict[str, Float[Array, "n classes"]]:
+        """Logits of each of the views."""
+        masks = jnp.stack([VIEWS[view](self) for view in self.views])
+        seen = covered(self.images[None], masks, self._fill)
+        logits = self.explainee(seen.reshape(-1, *self.images.shape[1:]))
+        parts = logits.reshape(len(self.views), len(self.images), -1)
+        return dict(zip(self.views, parts, strict=True))
 
     @cached_property
-    def hidden_logits(self) -> Float[Array, "n classes"]:
-        """Logits of the rest."""
-        return self.explainee(covered(self.images, 1 - self.pixel_masks))
+    def _fill(self) -> str | Array:
+        """What covers each image's hidden part in this step."""
+        if self.chance is None or self.chance.fills == ("black",):
+            return "black"
+        fills = [filling(self.images, fill) for fill in self.chance.fills]
+        drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(fills)))(self._keys(_FILL))
+        chosen = jnp.zeros_like(self.images)
+        for i, fill in enumerate(fills):
+            if fill is not None:
+                chosen = jnp.where((drawn == i)[:, None, None, None], fill, chosen)
+        return chosen[None]
+
+    @cached_property
+    def budget_masks(self) -> Float[Array, "n H W"]:
+        """Soft masks of the k most relevant pixels, k drawn for each image.
+
+        sigmoid((r − q)/d) of the raw values r at the images' size, q their (1−k)-quantile over
+        pixels and d half their standard deviation, or 0.3 if that is more; both are constants for
+        the gradient, which says which pixels to prefer, not how many.
+        """
+        assert self.raw is not None and self.chance is not None
+        least, most = self.chance.budgets
+        draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))
+        kept = least + (most - least) * draw(self._keys(_BUDGET))
+        return softly_kept(self.raw, kept, self.images.shape[1:3])
+
+    def _keys(self, use: int) -> Key[Array, " n"]:
+        assert self.chance is not None
+        return jax.vmap(lambda key: jax.random.fold_in(key, use))(self.chance.keys)
+
+
+# Of a cell's values so many a side are ranked for a quantile: hardly fewer than there are pixels
+# where cells are small, and a fraction of the time where they are large.
+_RANKED = 4
+_LEAST_WIDTH = 0.3
+
+
+def softly_kept(
+    raw: Float[Array, "n g h"], kept: Float[Array, " n"], size: tuple[int, ...]
+) -> Float[Array, "n H W"]:
+    """Pixel masks that let about a share of the pixels through, those with the greatest raw values;
+    see `Drawn.budget_masks`.
+
+    Args:
+      raw: values of the cells.
+      kept: share of the pixels, in (0,1).
+      size: of the images, (H, W).
+    """
+    constant = jax.lax.stop_gradient(raw)
+    ranked = tuple(
+        min(_RANKED * cells, side) for cells, side in zip(raw.shape[1:], size, strict=True)
+    )
+    values = jnp.sort(upsample(constant, ranked).reshape(len(raw), -1))
+    place = (1 - kept[:, None]) * (values.shape[-1] - 1)
+    threshold = jnp.take_along_axis(values, jnp.round(place).astype(jnp.int32), -1)
+    width = jnp.maximum(0.5 * values.std(-1), _LEAST_WIDTH)
+    return jax.nn.sigmoid((upsample(raw, size) - threshold[..., None]) / width[:, None, None])
+
+
+# What a term may ask to see through the classifier: the pixel masks of each.
+VIEWS: dict[str, Callable[[Drawn], Array]] = {
+    "kept": lambda drawn: drawn.pixel_masks,
+    "hidden": lambda drawn: 1 - drawn.pixel_masks,
+    "budget_kept": lambda drawn: drawn.budget_masks,
+    "budget_hidden": lambda drawn: 1 - drawn.budget_masks,
+}
 
 
 @dataclass(frozen=True)
@@ -56,9 +150,11 @@ class Term:
       meaning: one line for people.
       source: the paper, or the original's function.
       values: of each mask, [n].
+      views: what it wants to see through the classifier, keys of `VIEWS`.
     """
 
     name: str
     meaning: str
     source: str
     values: Callable[[Drawn], Array]
+    views: tuple[str, ...] = ()

@@ -102,15 +102,25 @@ class ResultStore:
                 path = _mask_path(self.directory, name, of_raw)
                 MaskFile.hold(path, (self.rows, *shape), self._shared)
 
-    def add(self, rows: Mapping[int, tuple[Record, Mapping[str, Mask]]]) -> None:
+    def add(
+        self,
+        rows: Mapping[int, tuple[Record, Mapping[str, Mask]]],
+        raw: Mapping[int, Mapping[str, Mask]] | None = None,
+    ) -> None:
         """Write finished rows, each with its record and its masks by method; of many together, the
         disk is waited for once a file.
+
+        Args:
+          rows: their records and masks.
+          raw: of some of them, and some of the methods, the raw values.
 
         Raises:
           InputError: where the disk does not take it; what is there stays whole.
         """
         for name in dict.fromkeys(name for _, masks in rows.values() for name in masks):
-            self.masks(name).write({row: masks[name] for row, (_, masks) in rows.items()})
+            of_rows = {row: masks[name] for row, (_, masks) in rows.items()}
+            known = {row: values[name] for row, values in (raw or {}).items() if name in values}
+            self.keep(name, {row: (mask, known.get(row)) for row, mask in of_rows.items()})
         self.lines.append({row: record for row, (record, _) in rows.items()})
 
     def keep(self, name: str, rows: Mapping[int, tuple[Mask, Mask | None]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -21,17 +21,22 @@ from ltx_jax.settings.sections import (
 )
 
 
-def defaults() -> ConfigDict:
-    """The settings that a configuration file starts from; `None` means not given."""
+def defaults(settings: Settings = Settings()) -> ConfigDict:  # noqa: B008 (it is frozen)
+    """The settings that a configuration file starts from; `None` means not given.
+
+    Args:
+      settings: those it has: our recipe, or `LTX`, the paper's.
+    """
     nested: dict[str, Any] = {}
     for found in fields_of(Settings):
         *sections, name = found.name.split(".")
-        section = nested
+        section, value = nested, settings
         for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = _held(found.kind, found.default)
+            section, value = section.setdefault(part, {}), getattr(value, part)
+        section[name] = _held(found.kind, getattr(value, name))
     further = set(TERMS) - {*PREDICTION_TERMS.values(), *MASK_TERMS.values()}
-    nested["objective"]["terms"] = dict.fromkeys(sorted(further), 0.0)
+    none = dict.fromkeys(sorted(further), 0.0)
+    nested["objective"]["terms"] = none | dict(settings.objective.terms)
     return ConfigDict(nested)
 
 
@@ -54,7 +59,7 @@ def help_text() -> str:
     """Every setting with its default and one line of help."""
     lines = []
     for found in fields_of(Settings):
-        choices = " | ".join(map(str, get_args(found.kind))) if _is_choice(found.kind) else ""
+        choices = " | ".join(_choices(found.kind))
         told = f"{found.told} ({choices})" if choices else found.told
         lines.append(f"  --config.{found.name}={_shown(found.default)}\n      {told}")
     return "\n".join(lines)
@@ -69,10 +74,6 @@ def _check_together(settings: Settings) -> None:
     if explainer.sizes and explainer.name is None:
         raise InputError(
             "config.explainer.sizes are those of a network of its own: give config.explainer.name"
-        )
-    if settings.finetune.resume and explainer.checkpoint is None and settings.task == "explain":
-        raise InputError(
-            "config.finetune.resume needs an optimizer state: give config.explainer.checkpoint"
         )
     if settings.images is None:
         raise InputError(
@@ -107,14 +108,15 @@ def _held(kind: Any, default: Any) -> Any:
     if isinstance(default, Mapping):
         return {key: placeholder(int) if v is None else v for key, v in default.items()}
     if default is None:
-        return placeholder(next(arg for arg in get_args(kind) if arg is not type(None)))
+        held = next(arg for arg in get_args(kind) if arg is not type(None))
+        return placeholder(str if get_origin(held) is Literal else held)
     return default
 
 
-def _is_choice(kind: Any) -> bool:
-    return get_origin(kind) not in (None, Union, types.UnionType, tuple) and not isinstance(
-        get_args(kind)[0], type
-    )
+def _choices(kind: Any) -> tuple[str, ...]:
+    """Of a setting that is one of a few words."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
 
 
 def _shown(default: Any) -> str:

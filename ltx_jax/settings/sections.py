@@ -38,8 +38,19 @@ PREDICTION_TERMS = {
 MASK_TERMS = {"bce": "mask_bce", "l1": "mask_l1", "entropy": "mask_entropy"}
 
 
+class Section:
+    """Settings that belong together."""
+
+    def check_together(self, prefix: str) -> None:
+        """Refuse values that exclude one another.
+
+        Raises:
+          InputError: naming them, with the prefix of their names.
+        """
+
+
 @dataclass(frozen=True)
-class Network:
+class Network(Section):
     """The explainee, by name and weights."""
 
     name: str = setting("vit_base_patch16_224", "timm name")
@@ -50,9 +61,22 @@ class Network:
 
 
 @dataclass(frozen=True)
-class MaskDrawer:
-    """The explainer: a backbone with a mask head."""
+class MaskDrawer(Section):
+    """The explainer, what draws a mask: its own values, or a backbone with a mask head."""
 
+    trained: Literal["mask", "all", "head", "lora"] = setting(
+        "mask",
+        "the mask's own raw values, without any network; or of a network all, the mask head alone, "
+        "or the head and low-rank updates (ViTs)",
+    )
+    start: str | None = setting(
+        None,
+        "of a mask: centre, pltx (the checkpoint's), or a rival's name; pltx where there is a "
+        "checkpoint, else gradient_x_input, if not given",
+    )
+    grid: int | None = setting(
+        None, "cells of a mask along the longer side; of about 8 pixels, 8 to 14", least=1
+    )
     name: str | None = setting(None, "timm name of its backbone; the explainee's where not given")
     weights: str | None = setting(None, "of the backbone where there is no checkpoint")
     checkpoint: str | None = setting(None, "a pretrained explainer")
@@ -62,27 +86,50 @@ class MaskDrawer:
     head_bias: float | None = setting(
         None, "of a fresh mask head's last layer; a positive one starts from a mask that shows most"
     )
-    trained: Literal["all", "head", "lora"] = setting(
-        "all", "all of it, the mask head alone, or the head and low-rank updates (ViTs)"
-    )
     frozen_blocks: int = setting(0, "first blocks of a ViT that are not trained", least=0)
     lora_rank: int = setting(4, "of the low-rank updates", least=1)
     sizes: Mapping[str, Any] = setting({}, "as for the explainee")
 
+    def check_together(self, prefix: str) -> None:
+        """A mask has no network, and a network has no start."""
+        if self.trained != "mask":
+            if self.start is not None or self.grid is not None:
+                raise InputError(
+                    f"{prefix}start and {prefix}grid are a mask's: leave them out, or set "
+                    f"{prefix}trained to mask"
+                )
+            return
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        for name in ("frozen_blocks", "lora_rank", "head_bias"):
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "
+                    f"set {prefix}trained to all, head or lora"
+                )
+        if self.checkpoint is not None and self.start not in (None, "pltx"):
+            raise InputError(
+                f"{prefix}checkpoint is not used by {prefix}start={self.start}: leave one out"
+            )
+
 
 @dataclass(frozen=True)
-class Objective:
-    """What makes a mask good: the LTX objective (arXiv 2310.16584)."""
+class Objective(Section):
+    """What makes a mask good: terms of the LTX objective (arXiv 2310.16584), and further ones."""
 
-    mask_weight: float = setting(50.0, "λ, of the mask term; the prediction term has 1", least=0)
+    mask_weight: float = setting(15.0, "λ, of the mask term; the prediction term has 1", least=0)
     mask_loss: Literal["bce", "l1", "entropy"] = setting("bce", "the mask term")
     logits_only: bool = setting(False, "the prediction term is minus the target's logit")
     counterfactual: bool = setting(
         False, "the prediction term also asks that the class go where the marked pixels do"
     )
     terms: Mapping[str, float] = setting(
-        {}, "weights of further terms by name, e.g. total_variation"
+        {"budget": 1.0, "total_variation": 10.0}, "weights of further terms by name"
     )
+    fills: tuple[str, ...] = setting(
+        ("black", "mean", "blur"), "of these one is drawn in each step for what a mask hides"
+    )
+    least_budget: float = setting(0.05, "least share of the pixels that a budget keeps")
+    most_budget: float = setting(0.95, "greatest share of them")
 
     def weights(self) -> dict[str, float]:
         """Weights of its terms by the names they have in `objectives`; of the further ones those
@@ -91,9 +138,22 @@ class Objective:
         prediction = PREDICTION_TERMS[self.logits_only, self.counterfactual]
         return {prediction: 1.0, MASK_TERMS[self.mask_loss]: self.mask_weight} | further
 
+    def check_together(self, prefix: str) -> None:
+        """Weights push one way; budgets lie inside (0,1)."""
+        if wrong := [name for name, weight in self.terms.items() if weight < 0]:
+            weight = self.terms[wrong[0]]
+            raise InputError(f"{prefix}terms.{wrong[0]} is {weight}: it must be at least 0")
+        if not 0 < self.least_budget <= self.most_budget < 1:
+            raise InputError(
+                f"{prefix}least_budget is {self.least_budget} and {prefix}most_budget "
+                f"{self.most_budget}: they are shares of the pixels, above 0, below 1, in order"
+            )
+        if not self.fills:
+            raise InputError(f"{prefix}fills is empty: give one at least, e.g. ('black',)")
+
 
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(Section):
     """How the explainer is finetuned on one image (the method's second stage)."""
 
     steps: int = setting(25, "most masks an image gets; 0 for the explainer's as it is", least=0)
@@ -103,20 +163,22 @@ class Finetune:
     chunk: int | None = setting(
         None, "most images in one forward of the explainee; as many as are of use and fit", least=1
     )
-    learning_rate: float = setting(2e-3, "of AdamW; the schedule's peak where resumed", least=0)
+    learning_rate: float = setting(0.3, "of AdamW; the schedule's peak where resumed", least=0)
     resume: bool = setting(
         False, "resume the checkpoint's Adam moments, step count and schedule, as the original"
     )
     schedule_steps: int = setting(
         1_250_000, "of that schedule; the original's 25 masks of 50,000 images", least=1
     )
-    optimize: Literal["pos", "neg"] = setting("pos", "the score that selects a mask and stops")
+    optimize: Literal["pos", "neg"] | None = setting(
+        None, "the score that selects a mask and stops; if not given the last mask is the result"
+    )
     stop_below: float = setting(6.0, "an image stops once its POS is below")
     stop_above: float = setting(89.0, "or its NEG above")
     lazy_scoring: bool = setting(
         True, "stop scoring a mask once it cannot be selected; False for a trace without gaps"
     )
-    weight_decay: float = setting(0.01, "of AdamW", least=0)
+    weight_decay: float = setting(0.0, "of AdamW", least=0)
     first_moment: Literal["float32", "bfloat16"] = setting(
         "float32", "type that Adam's first moment is kept in; bfloat16 saves an eighth of a slot"
     )
@@ -126,7 +188,7 @@ class Finetune:
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Section):
     """How an explainer is trained for a data set (the method's first stage)."""
 
     epochs: int = setting(30, "passes through the training images", least=1)
@@ -142,7 +204,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Section):
     """Scores of maps of any origin."""
 
     masks: str | None = setting(
@@ -151,7 +213,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Section):
     """What is shown of a run."""
 
     overlays: int = setting(1000, "most pictures written", least=0)
@@ -159,7 +221,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Section):
     """All settings of the main command."""
 
     task: Literal["explain", "pretrain", "evaluate"] = setting(
@@ -195,6 +257,35 @@ class Settings:
     pretrain: Pretrain = field(default_factory=Pretrain)
     evaluate: Evaluate = field(default_factory=Evaluate)
     report: Report = field(default_factory=Report)
+
+    def check_together(self, prefix: str) -> None:
+        """What is trained fits the task."""
+        explainer = self.explainer
+        if self.finetune.resume and self.task == "explain":
+            if explainer.trained == "mask":
+                raise InputError(
+                    f"{prefix}finetune.resume is for a network, and {prefix}explainer.trained is "
+                    "mask: leave it out"
+                )
+            if explainer.checkpoint is None:
+                raise InputError(
+                    f"{prefix}finetune.resume needs an optimizer state: give "
+                    f"{prefix}explainer.checkpoint"
+                )
+        if self.task == "pretrain" and explainer.trained == "mask":
+            raise InputError(
+                f"{prefix}task=pretrain trains a network, and {prefix}explainer.trained is mask: "
+                "set it to all"
+            )
+
+
+# The paper's (LTX, arXiv 2310.16584): a network is finetuned, black is the only fill, and the score
+# that is reported selects the mask.
+LTX = Settings(
+    explainer=MaskDrawer(trained="all"),
+    objective=Objective(mask_weight=50.0, terms={}, fills=("black",)),
+    finetune=Finetune(learning_rate=2e-3, optimize="pos", weight_decay=0.01),
+)
 
 
 class Field(NamedTuple):
@@ -242,6 +333,10 @@ def checked(section: Any, prefix: str = "") -> Any:
         for name in f.name.split("."):
             value = getattr(value, name)
         _check(f, value, prefix + f.name)
+    section.check_together(prefix)
+    for f in dataclasses.fields(section):
+        if isinstance(inner := getattr(section, f.name), Section):
+            inner.check_together(f"{prefix}{f.name}.")
     return section
 
 

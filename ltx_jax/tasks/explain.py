@@ -17,10 +17,11 @@ import numpy as np
 
 from ltx_jax.data.examples import UnreadableImage, iterate
 from ltx_jax.engine.explain import Explanation, Request, explanations
-from ltx_jax.engine.finetune import MASKS, Start
+from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
 from ltx_jax.engine.recipe import Recipe, Resumed, make_recipe
 from ltx_jax.engine.scoring import in_groups
+from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.files import write_json
 from ltx_jax.loading.checkpoints import load_optimizer
@@ -49,22 +50,29 @@ class Job(NamedTuple):
     """What is to be explained, by what, how, and the optimizer's state that it starts with."""
 
     work: Work
-    explainer: Explainer
+    explainer: Drawer
     recipe: Recipe
     start: Start | None
+
+    @property
+    def shown(self) -> str:
+        """The mask that is the result: the last, or the one that a score selects."""
+        return "final" if self.recipe.method.optimize is None else "selected"
 
 
 def make_job(
     work: Work,
-    explainer: Explainer,
+    explainer: Drawer,
     finetune: Finetune,
     objective: Objective,
+    seed: int = Settings.seed,
     checkpoint: str | Path | None = None,
 ) -> Job:
     """A job as settings describe it.
 
     Args:
       work, explainer, finetune, objective: its parts.
+      seed: of what is drawn on the way.
       checkpoint: whose optimizer is resumed where `finetune.resume` says so.
 
     Raises:
@@ -72,10 +80,11 @@ def make_job(
     """
     start, resumed = None, None
     if finetune.resume and checkpoint is not None:
+        assert isinstance(explainer, Explainer)
         saved = load_optimizer(checkpoint, explainer)
         start = Start(saved.moments, jnp.int32(saved.step))
         resumed = Resumed(saved.step, saved.learning_rate)
-    return Job(work, explainer, make_recipe(finetune, objective, resumed), start)
+    return Job(work, explainer, make_recipe(finetune, objective, seed, resumed), start)
 
 
 def explain(
@@ -141,8 +150,9 @@ def run(settings: Settings, workdir: Path) -> str:
             names = [f"{row.name}:{row.target}" for row in job.work.rows]
             told = fingerprint(settings, names, without=("pretrain.",))
             layout = layout_for_missing(job, settings.finetune.slots, workdir)
-        held = dict.fromkeys(MASKS, job.explainer.grid())
-        store = open_store(workdir, told, len(job.work.rows), held)
+        held = dict.fromkeys(job.recipe.method.masks, job.explainer.grid())
+        raw = job.recipe.method.optimize is None
+        store = open_store(workdir, told, len(job.work.rows), held, raw)
         began = time.monotonic()
         images = explain_missing(job, store, layout) if layout else 0
         await_rows(store.lines, store.rows)
@@ -163,10 +173,11 @@ def open_job(settings: Settings) -> Job:
     """The job of a configuration."""
     check_rivals(settings.rivals)
     work, given = open_work(settings), settings.explainer
-    if given.checkpoint is None:
+    if given.trained != "mask" and given.checkpoint is None:
         logging.warning(_FRESH_HEAD)
     explainer = open_explainer(settings, work.explainee)
-    return make_job(work, explainer, settings.finetune, settings.objective, given.checkpoint)
+    how = settings.finetune, settings.objective, settings.seed
+    return make_job(work, explainer, *how, given.checkpoint)
 
 
 def layout_for_missing(job: Job, slots: int | None, workdir: Path) -> Layout | None:
@@ -202,7 +213,8 @@ def explain_missing(job: Job, store: ResultStore, layout: Layout) -> int:
                 {
                     one.row: (record(one, rows[one.row].name, one.row, classes), one.masks)
                     for one in group
-                }
+                },
+                {one.row: one.raw for one in group},
             )
             bar.update(len(group))
     return everyones
@@ -215,9 +227,9 @@ def report(job: Job, store: ResultStore, settings: Settings, facts: dict[str, An
     def picture(row: int) -> np.ndarray:
         return work.source.load(work.rows[row].image, work.how).as_picture()
 
-    summary = publish(store, picture, "selected", facts, settings.rivals, settings.report)
+    summary = publish(store, picture, job.shown, facts, settings.rivals, settings.report)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
-    methods = {name: summary[name] for name in MASKS} | summary.get("rivals", {})
+    methods = {name: summary[name] for name in job.recipe.method.masks} | summary.get("rivals", {})
     return (
         f"{table(methods)}\n{summary['done']} explained{skipped}: {store.directory / 'report.html'}"
     )

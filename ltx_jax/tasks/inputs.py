@@ -14,9 +14,10 @@ from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.data.sources import chosen, open_images, read_class_names
 from ltx_jax.errors import InputError
+from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.explainees import load_explainee
-from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.loading.explainers import PLTX, load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
@@ -96,13 +97,30 @@ def open_explainee(settings: Settings) -> Explainee:
     )
 
 
-def open_explainer(settings: Settings, explainee: Explainee) -> Explainer:
-    """The explainer.
+def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
+    """What draws the masks.
+
+    Raises:
+      InputError: as `load_explainer` and `load_mask`.
+    """
+    given = settings.explainer
+    if given.trained == "mask":
+        start: str | Explainer | None = given.start
+        if start == PLTX or (start is None and given.checkpoint is not None):
+            network = dataclasses.replace(given, trained="all", start=None, grid=None)
+            start = open_network(dataclasses.replace(settings, explainer=network), explainee)
+        return load_mask(explainee, start, given.grid)
+    return open_network(settings, explainee)
+
+
+def open_network(settings: Settings, explainee: Explainee) -> Explainer:
+    """The network that draws masks.
 
     Raises:
       InputError: as `load_explainer`.
     """
     options = dataclasses.asdict(settings.explainer)
+    del options["start"], options["grid"]
     return load_explainer(
         explainee,
         compute_dtype=settings.compute_dtype,

@@ -47,7 +47,7 @@ from ltx_jax.objectives import known_terms
 from ltx_jax.progress import progress_bar
 from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.inputs import open_explainee, open_explainer, open_source
+from ltx_jax.tasks.inputs import open_explainee, open_network, open_source
 
 # All that a restart goes by; and what is made of it: the explainer of the best epoch, and the
 # curves for people.
@@ -188,7 +188,7 @@ def run(settings: Settings, workdir: Path) -> str:
     source, explainee = open_source(settings), open_explainee(settings)
     made = pretrain(
         explainee,
-        open_explainer(settings, explainee),
+        open_network(settings, explainee),
         source,
         settings.pretrain,
         weights=known_terms(settings.objective.weights()),

@@ -19,13 +19,18 @@ _PATIENCE, _POLL = 1800, 2
 
 
 def open_store(
-    workdir: Path, told: dict[str, Any], rows: int, held: Mapping[str, tuple[int, ...]]
+    workdir: Path,
+    told: dict[str, Any],
+    rows: int,
+    held: Mapping[str, tuple[int, ...]],
+    raw: bool = False,
 ) -> ResultStore:
     """The work directory, which process 0 makes and the others find.
 
     Args:
       workdir, told, rows: as `ResultStore.open` takes them.
       held: shapes of the masks that are made room for before any work is spent, by name.
+      raw: whether their raw values are kept beside them.
 
     Raises:
       InputError: as `ResultStore.open`, or where another process cannot open it.
@@ -34,7 +39,7 @@ def open_store(
     def opened(process: int | None) -> ResultStore:
         store = ResultStore.open(workdir, told, rows, process)
         for name, shape in held.items():
-            store.hold(name, shape)
+            store.hold(name, shape, raw)
         return store
 
     if jax.process_count() == 1:

@@ -88,7 +88,7 @@ def test_further_terms_are_added_by_name():
         "cross_entropy",
         "mask_bce",
     }
-    with pytest.raises(InputError, match="unknown term 'variation': there are mask_bce, "):
+    with pytest.raises(InputError, match="unknown term 'variation': there are budget, "):
         known_terms(Objective(terms={"variation": 1.0}).weights())
 
 
