@@ -68,8 +68,12 @@ def filling(images: Float[Array, "*n H W C"], fill: str | Array) -> Array | None
         reduced = jax.image.resize(images, small, "linear", antialias=True)
         return jax.image.resize(reduced, images.shape, "linear")
     if fill == "noise":
-        # One draw for all, so that nothing depends on the images beside.
-        noise = jax.random.normal(jax.random.key(0), images.shape[-3:], images.dtype)
-        noise = noise.reshape((1,) * (images.ndim - 3) + noise.shape)
-        return jnp.clip(images.mean((-3, -2), keepdims=True) + _NOISE * noise, 0, 1)
+        return jnp.clip(images.mean((-3, -2), keepdims=True) + _NOISE * fixed_noise(images), 0, 1)
     raise ValueError(f"fill {fill!r} is not one of {', '.join(FILLS)}, or images")
+
+
+def fixed_noise(images: Float[Array, "*n H W C"]) -> Float[Array, "... H W C"]:
+    """N(0, 1) for each pixel and channel, one draw for all: no image's depends on those beside."""
+    *n, height, width, channels = images.shape
+    shape = (*(1 for _ in n), height, width, channels)
+    return jax.random.normal(jax.random.key(0), shape, images.dtype)
