@@ -101,7 +101,7 @@ class Explanations:
         return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
 
     def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
-        """Masks at the images' size, in [0,1]; those that are the result unless others are named."""
+        """Masks at the images' size, in [0,1]: the result's, unless others are named."""
         masks = self.token_masks(which or self.shown)
         return np.asarray(to_pixels(masks, self.images.shape[1:3]))
 

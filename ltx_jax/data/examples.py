@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -26,12 +26,14 @@ class Example(NamedTuple):
       labels: class indices; () where unknown.
       masks: [len(labels),H,W] the pixels of each label's object, where they are known.
       void: [H,W] the pixels that count neither way, where there are such.
+      other: another image as networks take it, see `with_next`; None where there is none.
     """
 
     image: Pixels
     labels: tuple[int, ...] = ()
     masks: Bool[np.ndarray, "k H W"] | None = None
     void: Bool[np.ndarray, "H W"] | None = None
+    other: Float32[np.ndarray, "H W C"] | None = None
 
     def mask_of(self, label: int) -> Bool[np.ndarray, "H W"] | None:
         """The pixels of a class; None where nothing is known of it, or it has none here."""
@@ -89,17 +91,45 @@ class Source(Protocol):
         ...
 
 
+# Something more that is known of a source's example of this number.
+Addition = Callable[[Source, int, Preprocessing, Example], Example]
+
+
+def with_next(source: Source, index: int, how: Preprocessing, example: Example) -> Example:
+    """The example beside the next image of its source, the first beside the last; beside none
+    where that cannot be read, or is the same."""
+    following = (index + 1) % len(source)
+    if following == index:
+        return example
+    try:
+        return example._replace(other=source.load(following, how).as_input())
+    except UnreadableImage:
+        return example
+
+
 def iterate(
-    source: Source, how: Preprocessing, indices: Iterable[int], ahead: int = 64
+    source: Source,
+    how: Preprocessing,
+    indices: Iterable[int],
+    ahead: int = 64,
+    additions: Sequence[Addition] = (),
 ) -> Iterator[tuple[int, Example | UnreadableImage]]:
     """Examples in the given order with their numbers, so many loaded ahead by a thread a core; for
-    an unreadable one comes the exception itself."""
+    an unreadable one comes the exception itself.
+
+    Args:
+      source, how, indices, ahead: what is loaded.
+      additions: made to each example.
+    """
 
     def load(index: int) -> Example | UnreadableImage:
         try:
-            return source.load(index, how)
+            example = source.load(index, how)
         except UnreadableImage as error:
             return error
+        for add in additions:
+            example = add(source, index, how, example)
+        return example
 
     waiting: deque[tuple[int, Future[Example | UnreadableImage]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -17,11 +17,10 @@ from ltx_jax.engine.scoring import (
     in_groups,
     predict,
     score,
-    with_truth,
+    with_needs,
 )
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.explainers.drawer import Drawer
-from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.perturbation import Areas
 from ltx_jax.models.explainee import Explainee
 
@@ -164,10 +163,7 @@ def _masked(request: Request, done: Finetuned, step: int, names: Sequence[str]) 
     place = done.mask_steps.tolist().index(step)
     order = None if done.raw is None else done.raw[place]
     masked = Masked(task.image, task.logits, task.classes, done.masks[place], order)
-    if not any(SCORES[name].needs_truth for name in names):
-        return masked
-    truth = request.example.mask_of(int(task.classes[0]))
-    return with_truth(masked, truth, request.example.void)
+    return with_needs(masked, request.example, names)
 
 
 def _is_traced(done: Finetuned, step: int) -> bool:

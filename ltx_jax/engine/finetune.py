@@ -49,8 +49,9 @@ class Start(NamedTuple):
 class Task(NamedTuple):
     """One explanation to make.
 
-    `key` is the caller's, and what is drawn depends on it; `image` [H,W,C] float32 in [0,1]; `classes` [k], the first of which is
-    explained (the others are scored as well); `logits` [classes] of the unmasked image.
+    `key` is the caller's, and what is drawn depends on it; `image` [H,W,C] float32 in [0,1];
+    `classes` [k], the first of which is explained (the others are scored as well); `logits`
+    [classes] of the unmasked image.
     """
 
     key: int

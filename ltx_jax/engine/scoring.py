@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from ltx_jax.data.examples import Example
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
@@ -37,6 +38,7 @@ class Masked(NamedTuple):
       truth: bool [H,W], the object of the first class; None where no source knows any.
       counted: bool [H,W], the pixels that count in a comparison with the truth.
       known_truth: whether there is a truth.
+      other: [H,W,C] another image, NaN where there is none; None where nobody asks for it.
     """
 
     image: Any
@@ -47,9 +49,21 @@ class Masked(NamedTuple):
     truth: Any = None
     counted: Any = None
     known_truth: Any = None
+    other: Any = None
 
 
-def with_truth(masked: Masked, truth: np.ndarray | None, void: np.ndarray | None) -> Masked:
+def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked:
+    """The mask with what scores need to know of its image."""
+    scores = [SCORES[name] for name in names]
+    if any(score.needs_truth for score in scores):
+        masked = _with_truth(masked, example.mask_of(int(masked.classes[0])), example.void)
+    if any(score.needs_other for score in scores):
+        nothing = np.full_like(masked.image, np.nan)
+        masked = masked._replace(other=nothing if example.other is None else example.other)
+    return masked
+
+
+def _with_truth(masked: Masked, truth: np.ndarray | None, void: np.ndarray | None) -> Masked:
     """The mask with the pixels of its object, or with the word that they are not known."""
     nothing = np.zeros(masked.image.shape[:2], bool)
     return masked._replace(

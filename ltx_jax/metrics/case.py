@@ -9,7 +9,7 @@ from functools import cached_property
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from ltx_jax.masks.covering import covered
+from ltx_jax.masks.covering import Fill, covered
 from ltx_jax.metrics.perturbation import Areas, perturbation_areas
 from ltx_jax.models.explainee import Explainee, in_chunks
 
@@ -28,9 +28,10 @@ class Case:
       truth: the pixels of the object of the first class; None where no source knows any.
       counted: pixels that count in a comparison with the truth.
       known_truth: for which images there is a truth.
+      other: another image beside each, NaN where there is none; None where nobody asks for it.
       chunk: most images in one forward of the explainee.
-      known: areas under perturbation curves that are known already, by whether the most relevant
-        pixels went first.
+      known: areas under perturbation curves, the fill black, that are known already, by whether
+        the most relevant pixels went first.
     """
 
     explainee: Explainee
@@ -42,18 +43,19 @@ class Case:
     truth: Bool[Array, "n H W"] | None = None
     counted: Bool[Array, "n H W"] | None = None
     known_truth: Bool[Array, " n"] | None = None
+    other: Float[Array, "n H W C"] | None = None
     chunk: int | None = None
     known: Mapping[bool, Areas] = field(default_factory=dict)
 
     @cached_property
     def most_relevant_first(self) -> Areas:
         """Areas under the curves as the most relevant pixels go first."""
-        return self._areas(True)
+        return self.areas(True)
 
     @cached_property
     def least_relevant_first(self) -> Areas:
         """Areas under the curves as the least relevant pixels go first."""
-        return self._areas(False)
+        return self.areas(False)
 
     @cached_property
     def masked_logits(self) -> Float[Array, "n classes"]:
@@ -64,8 +66,9 @@ class Case:
         """The probability of each of the classes."""
         return self.explainee.probability(logits[:, None], self.classes)
 
-    def _areas(self, most_relevant_first: bool) -> Areas:
-        if (areas := self.known.get(most_relevant_first)) is not None:
+    def areas(self, most_relevant_first: bool, fill: Fill = "black") -> Areas:
+        """Areas under the curves in either order, under any fill."""
+        if fill == "black" and (areas := self.known.get(most_relevant_first)) is not None:
             return areas
         return perturbation_areas(
             self.explainee,
@@ -75,4 +78,5 @@ class Case:
             self.logits,
             most_relevant_first,
             self.chunk,
+            fill,
         )

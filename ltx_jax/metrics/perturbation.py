@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, UInt
 
-from ltx_jax.masks.covering import covered
+from ltx_jax.masks.covering import Fill, covered, filling
 from ltx_jax.metrics.score import Score
 from ltx_jax.models.explainee import Explainee, in_chunks
 
@@ -126,6 +126,7 @@ def perturbation_areas(
     logits: Float[Array | np.ndarray, "n classes"],
     most_relevant_first: bool,
     chunk: int | None = None,
+    fill: Fill = "black",
 ) -> Areas:
     """Areas under the perturbation curves of each image.
 
@@ -137,9 +138,10 @@ def perturbation_areas(
       logits: of the unperturbed images.
       most_relevant_first: the order of removal.
       chunk: most images in one forward of the explainee.
+      fill: what stands where pixels are gone; see `masks.covering.covered`.
     """
     order = removal(pixel_masks, most_relevant_first)
-    perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk)
+    perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk, fill)
     curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
     agreement, probability = _read(explainee, curve, classes)
     return Areas(_area(agreement.astype(jnp.float32)), _area(probability))
@@ -230,34 +232,35 @@ def perturbed_logits(
     images: Float[Array, "n H W C"],
     order: Removal,
     chunk: int | None = None,
-    fill: str = "black",
+    fill: Fill = "black",
 ) -> Float[Array, "n steps classes"]:
     """Logits of each image at each step of a removal, at most `chunk` images in one forward."""
     steps = order.last.shape[1]
+    # What is made of the image alone is made once, not at each step; None for black.
+    filled = None if callable(fill) else filling(images, fill)
 
-    def forward(item: tuple[Array, Removal]) -> Array:
-        image, order = item
+    def forward(item: tuple[Array, Array | None, Removal]) -> Array:
+        image, filled, order = item
         shown = ~order.removed()
-        perturbed = covered(
-            jnp.broadcast_to(image[:, None], (*shown.shape, image.shape[-1])), shown, fill
-        )
+        whole = jnp.broadcast_to(image[:, None], (*shown.shape, image.shape[-1]))
+        perturbed = covered(whole, shown, fill if filled is None else filled[:, None])
         logits = explainee(perturbed.reshape(-1, *image.shape[1:]))
         return logits.reshape(*shown.shape[:2], -1)
 
     if chunk is None or chunk >= steps:
-        return in_chunks(forward, (images, order), chunk and chunk // steps)
+        return in_chunks(forward, (images, filled, order), chunk and chunk // steps)
 
-    def in_parts(item: tuple[Array, Removal]) -> Array:
+    def in_parts(item: tuple[Array, Array | None, Removal]) -> Array:
         """One image, so many steps of it at once."""
-        image, order = item
+        image, filled, order = item
 
         def some_steps(part: tuple[Array, Array]) -> Array:
             last, place = part
-            return forward((image, Removal(order.keys, last[None], place[None])))[0]
+            return forward((image, filled, Removal(order.keys, last[None], place[None])))[0]
 
         return in_chunks(some_steps, (order.last[0], order.place[0]), chunk)[None]
 
-    return in_chunks(in_parts, (images, order), 1)
+    return in_chunks(in_parts, (images, filled, order), 1)
 
 
 def _read(

@@ -28,6 +28,7 @@ class Score:
       aggregate: of many masks' values [n] to one.
       usual: computed unless others are asked for.
       needs_truth: only where the object's pixels are known; values elsewhere are NaN.
+      needs_other: another image beside each; values are NaN where there is none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Score:
     aggregate: Callable[[np.ndarray], Any] = np.mean
     usual: bool = True
     needs_truth: bool = False
+    needs_other: bool = False
 
     @property
     def arrow(self) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from ltx_jax.objectives.term import Drawn, Term
 
-# A class that is this far gone, in nats, cannot be more so: a probability of a quarter of a percent.
+# Nats beyond which a class is gone: a probability of a quarter of a percent.
 _GONE = 6.0
 
 

@@ -11,26 +11,25 @@ import jax
 import numpy as np
 
 from ltx_jax.attribution.rival import scaled
-from ltx_jax.data.examples import Example, UnreadableImage, iterate
+from ltx_jax.data.examples import Example, UnreadableImage
 from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
 from ltx_jax.engine.scoring import (
     Masked,
     in_groups,
     predict,
     score,
-    with_truth,
+    with_needs,
 )
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_json
-from ltx_jax.metrics import SCORES
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.records import Record, rounded
 from ltx_jax.reporting.store import MASKS, RESULTS, ResultStore, read_records
 from ltx_jax.reporting.summary import Interval, score_intervals, table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks.inputs import Work, fingerprint, open_work
+from ltx_jax.tasks.inputs import Work, examples, fingerprint, open_work
 from ltx_jax.tasks.waiting import await_rows, open_store
 
 _RAW = ".raw.npy"
@@ -93,13 +92,10 @@ def score_examples(
         int(answer) if one.target is None else one.target
         for (one, _), answer in zip(asked, answers, strict=True)
     ]
-    truth = any(SCORES[name].needs_truth for name in work.scores)
     masks = []
     for (one, example), image, row, target in zip(asked, images, logits, targets, strict=True):
         masked = Masked(image, row, np.array([target], np.int32), *maps(one.row))
-        if truth:
-            masked = with_truth(masked, example.mask_of(target), example.void)
-        masks.append(masked)
+        masks.append(with_needs(masked, example, work.scores))
     found = score(work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk)
     for (one, _), target, scores in zip(asked, targets, found, strict=True):
         values = {name: float(value[0]) for name, value in scores.items()}
@@ -136,8 +132,8 @@ def score_rows(
 
 
 def _examples(work: Work, asked: Sequence[Asked], ahead: int) -> Iterator[tuple[Asked, Example]]:
-    images = [work.rows[one.row].image for one in asked]
-    for one, (_, example) in zip(asked, iterate(work.source, work.how, images, ahead), strict=True):
+    found = examples(work, [one.row for one in asked], ahead)
+    for one, example in zip(asked, found, strict=True):
         if isinstance(example, UnreadableImage):
             logging.warning("skipped %s: %s", work.rows[one.row].name, example)
         else:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltx_jax.data.examples import UnreadableImage, iterate
+from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.engine.explain import Explanation, Request, explanations
 from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
@@ -34,7 +34,7 @@ from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import share_of_process, together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
 from ltx_jax.tasks.evaluate import explained
-from ltx_jax.tasks.inputs import Work, fingerprint, open_explainer, open_work
+from ltx_jax.tasks.inputs import Work, examples, fingerprint, open_explainer, open_work
 from ltx_jax.tasks.rivals import add_rival, check_rivals
 from ltx_jax.tasks.waiting import await_rows, open_store
 
@@ -123,8 +123,7 @@ def requests(
 ) -> Iterator[Request]:
     """The waiting rows with their images, so many read ahead; those that cannot be read are left
     out."""
-    images = iterate(work.source, work.how, [work.rows[row].image for row in waiting], ahead)
-    for row, (_, example) in zip(waiting, images, strict=True):
+    for row, example in zip(waiting, examples(work, waiting, ahead), strict=True):
         if isinstance(example, UnreadableImage):
             skip(row, str(example))
         else:

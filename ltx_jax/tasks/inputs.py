@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ltx_jax.data.examples import Source
+from ltx_jax.data.examples import Example, Source, UnreadableImage, iterate, with_next
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.data.sources import chosen, open_images, read_class_names
@@ -63,6 +63,16 @@ def open_work(settings: Settings) -> Work:
     how = explainee.preprocessing(settings.resize)
     scores = chosen_scores(SCORES, settings.scores, source.has_masks)
     return Work(explainee, source, how, rows, scores)
+
+
+def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | UnreadableImage]:
+    """The images of rows with what the scores need to know of them, so many read ahead; for an
+    unreadable one comes the exception itself."""
+    needs_other = any(SCORES[name].needs_other for name in work.scores)
+    additions = [with_next] if needs_other else []
+    images = [work.rows[row].image for row in rows]
+    for _, example in iterate(work.source, work.how, images, ahead, additions):
+        yield example
 
 
 def open_source(settings: Settings) -> Source:

@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from ltx_jax.data.examples import Example, UnreadableImage, iterate
+from ltx_jax.data.examples import Example, UnreadableImage, iterate, with_next
 from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.data.sources import ArraySource
 
 HOW = Preprocessing((2, 2))
 BLACK = np.zeros((2, 2, 3), np.uint8)
@@ -90,6 +91,17 @@ def test_examples_come_in_order_and_unreadable_ones_as_exceptions() -> None:
     assert isinstance(found[2][1], UnreadableImage) and str(found[2][1]) == "torn"
     for index, example in (found[0], found[1], found[3]):
         assert (example.image == index).all()
+
+
+def test_each_has_the_next_image_beside_it() -> None:
+    found = dict(iterate(Numbered(), HOW, [3, 9, 4, 5], additions=[with_next]))
+    for index, following in ((3, 4), (9, 0)):
+        np.testing.assert_allclose(found[index].other, np.full((2, 2, 3), following / 255))
+        assert (found[index].image == index).all()
+    assert found[4].other is None  # the next cannot be read
+    assert isinstance(found[5], UnreadableImage)
+    alone = ArraySource(("a",), ((),), BLACK[None])
+    assert dict(iterate(alone, HOW, [0], additions=[with_next]))[0].other is None
 
 
 def test_only_so_many_are_loaded_ahead() -> None:

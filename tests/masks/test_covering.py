@@ -42,6 +42,18 @@ def test_blur_of_a_small_image_is_its_mean_and_of_a_ramp_a_ramp():
     assert float(filling(spot, "blur").max()) < 0.05
 
 
+def test_noise_is_around_the_mean_colour_and_the_same_for_every_image():
+    images = jnp.stack([jnp.full((64, 64, 3), value, jnp.float32) for value in (0.5, 0.5, 0.0)])
+    found = np.asarray(filling(images, "noise"))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], filling(images[None, 0], "noise")[0])
+    # Cut at two standard deviations: 0.25² less the tails is 0.2398².
+    assert abs(found[0].mean() - 0.5) < 0.01 and abs(found[0].std() - 0.2398) < 0.005
+    # Around black half of it is cut, and the rest is what it is around grey, half a unit lower.
+    whole = found[0] < 1
+    np.testing.assert_allclose(found[2][whole], np.maximum(found[0] - 0.5, 0)[whole], atol=1e-6)
+
+
 def test_many_masks_of_one_image():
     masks = jnp.stack([jnp.asarray(MASK), 1 - jnp.asarray(MASK)], 1)  # [1,2,2,2]
     both = covered(jnp.asarray(IMAGE)[:, None], masks)
@@ -49,5 +61,5 @@ def test_many_masks_of_one_image():
 
 
 def test_an_unknown_fill_says_what_there_is():
-    with pytest.raises(ValueError, match="black, mean, blur, or images"):
+    with pytest.raises(ValueError, match="black, mean, blur, noise, or images"):
         covered(IMAGE, MASK, "grey")

@@ -29,6 +29,11 @@ def test_names_directions_and_ranges():
         "srg": "higher",
         "srg_probability": "higher",
         "tied": "lower",
+        "srg_mean": "higher",
+        "srg_blur": "higher",
+        "srg_noise": "higher",
+        "srg_other": "higher",
+        "srg_road": "higher",
     }
     assert all(
         score.low < score.high and score.meaning and score.source for score in SCORES.values()

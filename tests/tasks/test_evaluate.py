@@ -33,6 +33,23 @@ def test_what_a_run_stored_has_the_scores_of_the_run(config, tmp_path):
     assert summary.keys() == METHODS
 
 
+def test_the_image_beside_is_the_next_of_the_run(config, tmp_path):
+    config.scores = ("srg_other", "srg_mean")
+    run(config, tmp_path / "out")
+    before = {
+        line["row"]: line["selected"] for line in lines(tmp_path / "out") if "selected" in line
+    }
+    config.task = "evaluate"
+    run(config, tmp_path / "out")
+    found = {line["row"]: line for line in lines(tmp_path / "out", "scores/selected.jsonl")}
+    assert found.keys() == before.keys() == {0, 1, 3, 4, 5}
+    for row, scores in found.items():
+        for name in config.scores:
+            assert scores[name] == pytest.approx(before[row][name], abs=1e-3)
+    # The third image, `bad`, cannot be read, and so the second has none beside it.
+    assert [row for row, scores in found.items() if scores["srg_other"] is None] == [1]
+
+
 def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     config.task = "evaluate"
     maps = tmp_path / "maps"
