@@ -27,6 +27,8 @@ class Example(NamedTuple):
       masks: [len(labels),H,W] the pixels of each label's object, where they are known.
       void: [H,W] the pixels that count neither way, where there are such.
       other: another image as networks take it, see `with_next`; None where there is none.
+      without: [p,H,W,C] the image without each of its parts, see `with_interventions`; None where
+        nobody can make it, or asks for it. One that shows the image itself stands for no part.
     """
 
     image: Pixels
@@ -34,6 +36,7 @@ class Example(NamedTuple):
     masks: Bool[np.ndarray, "k H W"] | None = None
     void: Bool[np.ndarray, "H W"] | None = None
     other: Float32[np.ndarray, "H W C"] | None = None
+    without: UInt8[np.ndarray, "p H W C"] | None = None
 
     def mask_of(self, label: int) -> Bool[np.ndarray, "H W"] | None:
         """The pixels of a class; None where nothing is known of it, or it has none here."""
@@ -91,6 +94,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Redrawn(Protocol):
+    """A source that can make its images again without one of their parts."""
+
+    def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
+        """An image without each of its parts, as it is for those it lacks; p for every image."""
+        ...
+
+
 # Something more that is known of a source's example of this number.
 Addition = Callable[[Source, int, Preprocessing, Example], Example]
 
@@ -105,6 +117,12 @@ def with_next(source: Source, index: int, how: Preprocessing, example: Example) 
         return example._replace(other=source.load(following, how).as_input())
     except UnreadableImage:
         return example
+
+
+def with_interventions(source: Source, index: int, how: Preprocessing, example: Example) -> Example:
+    """The example with what it is without each of its parts."""
+    assert isinstance(source, Redrawn)
+    return example._replace(without=source.without(index, how))
 
 
 def iterate(

@@ -44,6 +44,8 @@ _RADII = {1: (16.0, 24.0), 2: (15.0, 21.0), 3: (14.0, 18.0), 4: (14.0, 16.0)}
 _ARRANGEMENTS = 64
 # Two objects whose centres are this share of their radii's sum apart overlap slightly at most.
 _CLEARANCE = 0.9
+# Fewest and most pieces of the background: lines, plain shapes, shapeless textures.
+_PIECES = (9, 13)
 # Which random stream a scene draws from, so that its background is the same under any objects.
 _LAYOUT, _BACKGROUND = 1, 2
 _PRIMARIES = np.arange(3)[:, None, None] / 3
@@ -72,13 +74,22 @@ class _Layout(NamedTuple):
     centres: np.ndarray
 
 
-def scene(seed: int, index: int, objects: tuple[int, int] = (1, 3), size: int = _UNITS) -> Scene:
+def scene(
+    seed: int,
+    index: int,
+    objects: tuple[int, int] = (1, 3),
+    size: int = _UNITS,
+    without: int | None = None,
+) -> Scene:
     """Draw one scene; the same arguments give the same pixels, whatever else is drawn.
 
     Args:
       seed, index: 0 or more; together they choose the scene.
       objects: fewest and most objects, of different classes, 0 to 4.
       size: side in pixels; the same scene at another size is the same picture.
+      without: the one part to leave out, all else being the same: the pieces of the background
+        from the back to the front, 0 to 12 at most, and from 13 on the objects. One that is not
+        there cannot be missed.
 
     Returns:
       Image [size,size,3], labels [classes], masks [classes,size,size].
@@ -87,12 +98,15 @@ def scene(seed: int, index: int, objects: tuple[int, int] = (1, 3), size: int = 
       InputError: for a number of objects that does not fit.
     """
     layout, rng = _layout(seed, index, objects)
-    canvas, grain = _background(seed, index, size)
+    canvas, grain = _background(seed, index, size, without)
     masks = np.zeros((len(CLASSES), size, size), np.bool_)
-    for label, radius, centre in zip(*layout, strict=True):
-        _draw_object(canvas, masks, rng, int(label), radius, centre)
     labels = np.zeros(len(CLASSES), np.float32)
-    labels[layout.classes] = 1.0
+    for part, (label, radius, centre) in enumerate(zip(*layout, strict=True), _PIECES[1]):
+        there = part != without
+        # What is left out is drawn elsewhere, since it takes its share of the random stream.
+        drawn = (canvas, masks) if there else (canvas.copy(), masks.copy())
+        _draw_object(*drawn, rng, int(label), radius, centre)
+        labels[label] = there
     return Scene(_finish(canvas, grain), labels, masks)
 
 
@@ -148,6 +162,13 @@ class SceneSource:
     def labels(self) -> tuple[tuple[int, ...], ...]:
         """The classes of each scene in the order of their drawing: the last lies in front."""
         return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
+
+    def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
+        """The scene without each of its parts, pieces of the background and objects; as it is for
+        as many as it has less than the most."""
+        which = self.seed, self.indices[index], self.objects, how.size[0]
+        parts = range(_PIECES[1] + self.objects[1])
+        return np.stack([scene(*which, without=part).image for part in parts])
 
     def load(self, index: int, how: Preprocessing) -> Example:
         """The scene, drawn at a network's size, which leaves nothing to resize or crop.
@@ -234,7 +255,9 @@ def _inked(texture: Figure, u: Grid, v: Grid, period: float, scale: float) -> Gr
 # --- Background -----------------------------------------------------------------------------------
 
 
-def _background(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _background(
+    seed: int, index: int, size: int, without: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The canvas [3,size,size] before any object, and the grain [size,size] to go over all."""
     rng = np.random.default_rng([seed, index, _BACKGROUND])
     hue, spread = rng.random(2)
@@ -242,8 +265,10 @@ def _background(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     smooth, rough = _noise(rng, 5, size), _noise(rng, 14, size) - 0.5
     # From here on in single precision: faster, and as exact as a picture can show.
     canvas = (one + (other - one) * smooth + 0.13 * rough).astype(np.float32)
-    for kind in rng.integers(0, 3, rng.integers(9, 14)):
-        (_draw_line, _draw_plain_shape, _draw_texture)[kind](canvas, rng)
+    fewest, most = _PIECES
+    for part, kind in enumerate(rng.integers(0, 3, rng.integers(fewest, most + 1))):
+        draw = (_draw_line, _draw_plain_shape, _draw_texture)[kind]
+        draw(canvas.copy() if part == without else canvas, rng)
     return canvas, 0.05 * (rng.random((size, size), np.float32) - 0.5)
 
 

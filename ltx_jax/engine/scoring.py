@@ -39,6 +39,7 @@ class Masked(NamedTuple):
       counted: bool [H,W], the pixels that count in a comparison with the truth.
       known_truth: whether there is a truth.
       other: [H,W,C] another image, NaN where there is none; None where nobody asks for it.
+      without: uint8 [p,H,W,C], the image without each of its parts; None where nobody asks for it.
     """
 
     image: Any
@@ -50,6 +51,7 @@ class Masked(NamedTuple):
     counted: Any = None
     known_truth: Any = None
     other: Any = None
+    without: Any = None
 
 
 def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked:
@@ -60,6 +62,8 @@ def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked
     if any(score.needs_other for score in scores):
         nothing = np.full_like(masked.image, np.nan)
         masked = masked._replace(other=nothing if example.other is None else example.other)
+    if any(score.needs_interventions for score in scores):
+        masked = masked._replace(without=example.without)
     return masked
 
 

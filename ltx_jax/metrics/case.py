@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from ltx_jax.masks.covering import Fill, covered
 from ltx_jax.metrics.perturbation import Areas, perturbation_areas
@@ -29,6 +29,8 @@ class Case:
       counted: pixels that count in a comparison with the truth.
       known_truth: for which images there is a truth.
       other: another image beside each, NaN where there is none; None where nobody asks for it.
+      without: each image without each of its parts, 0 to 255; as it is for one that it has not.
+        None where nobody asks for it.
       chunk: most images in one forward of the explainee.
       known: areas under perturbation curves, the fill black, that are known already, by whether
         the most relevant pixels went first.
@@ -44,6 +46,7 @@ class Case:
     counted: Bool[Array, "n H W"] | None = None
     known_truth: Bool[Array, " n"] | None = None
     other: Float[Array, "n H W C"] | None = None
+    without: UInt8[Array, "n p H W C"] | None = None
     chunk: int | None = None
     known: Mapping[bool, Areas] = field(default_factory=dict)
 

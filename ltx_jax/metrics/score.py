@@ -29,6 +29,7 @@ class Score:
       usual: computed unless others are asked for.
       needs_truth: only where the object's pixels are known; values elsewhere are NaN.
       needs_other: another image beside each; values are NaN where there is none.
+      needs_interventions: only where images can be made again without one of their parts.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Score:
     usual: bool = True
     needs_truth: bool = False
     needs_other: bool = False
+    needs_interventions: bool = False
 
     @property
     def arrow(self) -> str:
@@ -51,8 +53,11 @@ class Score:
         return "↓" if self.better == "lower" else "↑"
 
 
-def chosen_scores(scores: dict[str, Score], further: Iterable[str], truth: bool) -> tuple[str, ...]:
-    """Names of the usual scores and of further ones, those that need the truth where it is known.
+def chosen_scores(
+    scores: dict[str, Score], further: Iterable[str], truth: bool, interventions: bool = False
+) -> tuple[str, ...]:
+    """Names of the usual scores and of further ones; those that need the truth where it is known,
+    those that need interventions where they can be made.
 
     Raises:
       InputError: for an unknown name.
@@ -62,5 +67,7 @@ def chosen_scores(scores: dict[str, Score], further: Iterable[str], truth: bool)
     return tuple(
         score.name
         for score in scores.values()
-        if (score.usual or score.name in further) and (truth or not score.needs_truth)
+        if (score.usual or score.name in further)
+        and (truth or not score.needs_truth)
+        and (interventions or not score.needs_interventions)
     )

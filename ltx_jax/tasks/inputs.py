@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ltx_jax.data.examples import Example, Source, UnreadableImage, iterate, with_next
+from ltx_jax.data.examples import (
+    Example,
+    Redrawn,
+    Source,
+    UnreadableImage,
+    iterate,
+    with_interventions,
+    with_next,
+)
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.data.sources import chosen, open_images, read_class_names
@@ -61,15 +69,19 @@ def open_work(settings: Settings) -> Work:
     source, explainee = open_source(settings), open_explainee(settings)
     rows = plan(source, explainee, settings.target, settings.label_rows)
     how = explainee.preprocessing(settings.resize)
-    scores = chosen_scores(SCORES, settings.scores, source.has_masks)
+    redrawn = isinstance(source, Redrawn)
+    scores = chosen_scores(SCORES, settings.scores, source.has_masks, redrawn)
     return Work(explainee, source, how, rows, scores)
 
 
 def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | UnreadableImage]:
     """The images of rows with what the scores need to know of them, so many read ahead; for an
     unreadable one comes the exception itself."""
-    needs_other = any(SCORES[name].needs_other for name in work.scores)
-    additions = [with_next] if needs_other else []
+    scores, additions = [SCORES[name] for name in work.scores], []
+    if any(score.needs_other for score in scores):
+        additions.append(with_next)
+    if any(score.needs_interventions for score in scores):
+        additions.append(with_interventions)
     images = [work.rows[row].image for row in rows]
     for _, example in iterate(work.source, work.how, images, ahead, additions):
         yield example

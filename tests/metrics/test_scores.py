@@ -34,6 +34,7 @@ def test_names_directions_and_ranges():
         "srg_noise": "higher",
         "srg_other": "higher",
         "srg_road": "higher",
+        "single_deletion": "higher",
     }
     assert all(
         score.low < score.high and score.meaning and score.source for score in SCORES.values()
@@ -125,6 +126,9 @@ def test_scores_that_are_asked_for():
     assert "rise_deletion" not in usual and "iou" not in usual and "srg" in usual
     assert "iou" in chosen_scores(SCORES, (), truth=True)
     assert "rise_insertion" in chosen_scores(SCORES, ("rise_insertion",), truth=False)
+    single = ("single_deletion",)
+    assert "single_deletion" not in chosen_scores(SCORES, single, truth=True)
+    assert "single_deletion" in chosen_scores(SCORES, single, truth=True, interventions=True)
     with pytest.raises(InputError, match=r"unknown score 'rise': there are pos, neg, "):
         chosen_scores(SCORES, ("rise",), truth=False)
 

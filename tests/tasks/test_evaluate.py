@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from conftest import random_weights
 from running import lines, run
 
+from ltx_jax.data.scenes import CLASSES
 from ltx_jax.errors import InputError
 
 METHODS = {"pltx", "selected", "last", "by_loss"}
@@ -48,6 +50,27 @@ def test_the_image_beside_is_the_next_of_the_run(config, tmp_path):
             assert scores[name] == pytest.approx(before[row][name], abs=1e-3)
     # The third image, `bad`, cannot be read, and so the second has none beside it.
     assert [row for row, scores in found.items() if scores["srg_other"] is None] == [1]
+
+
+def test_scenes_are_drawn_again_without_their_parts(config, tmp_path):
+    config.images, config.limit, config.task = "scenes", 3, "evaluate"
+    config.explainee.sizes.num_classes = len(CLASSES)
+    config.explainee.weights = str(
+        random_weights(tmp_path / "ten.safetensors", "vit", **config.explainee.sizes)
+    )
+    config.scores = ("single_deletion",)
+    maps = np.random.default_rng(0).random((3, 16, 16), np.float32)
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "random.npy", maps)
+    np.save(tmp_path / "maps" / "nothing.npy", 0 * maps)
+    config.evaluate.masks = str(tmp_path / "maps")
+    run(config, tmp_path / "out")
+    values = {
+        name: [one["single_deletion"] for one in lines(tmp_path / "out", f"scores/{name}.jsonl")]
+        for name in ("random", "nothing")
+    }
+    assert values["nothing"] == [None] * 3
+    assert all(-1 <= value <= 1 for value in values["random"]) and len(set(values["random"])) == 3
 
 
 def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
