@@ -5,25 +5,28 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.checkpoints import save_explainer
 from ltx_jax.loading.explainees import load_explainee
-from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import prepare
-from ltx_jax.settings.sections import Objective
+from ltx_jax.settings.sections import LTX, Objective, Settings
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "LTX",
     "Evaluation",
     "Explainee",
     "Explainer",
     "Explanations",
     "InputError",
     "Objective",
+    "Settings",
     "__version__",
     "evaluate",
     "explain",
     "load_explainee",
     "load_explainer",
+    "load_mask",
     "prepare",
     "pretrain",
     "save_explainer",

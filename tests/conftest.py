@@ -31,6 +31,7 @@ from ltx_jax.models.explainee import Explainee  # noqa: E402
 from ltx_jax.models.registry import architecture  # noqa: E402
 from ltx_jax.runtime import add_in_one_order  # noqa: E402
 from ltx_jax.settings.configuration import defaults  # noqa: E402
+from ltx_jax.settings.sections import LTX  # noqa: E402
 from ltx_jax.weights.state_dict import to_state_dict  # noqa: E402
 
 # Tests are for the CPU, whatever else there is; the few for a GPU run with JAX_PLATFORMS=cuda.
@@ -119,7 +120,7 @@ def config(tmp_path: Path, vit_weights: Path) -> ConfigDict:
         Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(folder / f"{name}.png")
     Image.fromarray(rng.integers(0, 255, (50, 50, 3), np.uint8)).save(folder / "bad.jpg")
     (folder / "bad.jpg").write_bytes((folder / "bad.jpg").read_bytes()[:700])
-    settings = defaults()
+    settings = defaults(LTX)
     settings.images = str(folder)
     settings.explainee.name = "vit"
     settings.explainee.weights = str(vit_weights)

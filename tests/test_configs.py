@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ltx_jax.explainers.mask_itself import cells_for
 from ltx_jax.loading.explainers import mask_network
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
@@ -19,14 +20,21 @@ from ltx_jax.settings.sections import Settings, fields_of
 from ltx_jax.weights.state_dict import shapes_of
 
 FOLDER = Path(__file__).parents[1] / "configs"
-# Parameters of explainee and explainer (batch norms' statistics included), and the mask's grid.
+# Parameters of explainee and explainer (batch norms' statistics included), and the mask's grid; a
+# mask of its own has no explainer.
 EXPECTED = {
     "cifar_vit": (208_074, 211_649, (8, 8)),
-    "demo": (481_066, 489_505, (12, 12)),
+    "cifar_vit_direct": (208_074, 0, (8, 8)),
+    "demo": (481_066, 0, (12, 12)),
+    "demo_ltx": (481_066, 489_505, (12, 12)),
+    "direct": (86_567_656, 0, (14, 14)),
     "densenet201": (20_242_984, 18_323_905, (7, 7)),
     "resnet101": (44_654_504, 42_607_553, (7, 7)),
+    "resnet101_direct": (44_654_504, 0, (14, 14)),
     "resnet50": (25_610_152, 23_563_201, (7, 7)),
     "squeezenet": (1_235_496, 723_009, (13, 13)),
+    "squeezenet_direct": (1_235_496, 0, (14, 14)),
+    "vit_base_direct": (86_567_656, 0, (14, 14)),
     "vit_base": (86_567_656, 86_390_017, (14, 14)),
     "vit_small": (22_050_664, 21_813_889, (14, 14)),
 }
@@ -50,12 +58,15 @@ def test_there_is_a_line_here_for_each():
 def test_exact_sizes(name):
     chosen = settings(name)
     explainee = architecture(chosen.explainee.name, **chosen.explainee.sizes)
-    _, masks = mask_network(explainee.with_module(num_classes=0), chosen.explainer)
-    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
-    raw, variables = jax.eval_shape(masks.init_with_output, jax.random.key(0), image)
     classifier = shapes_of(explainee.module, explainee.size, explainee.channels)
-    assert (count(classifier), count(variables), raw.shape[2:]) == EXPECTED[name]
-    assert raw.shape[:2] == (1, 1)
+    parameters, grid = 0, cells_for(explainee.size, chosen.explainer.grid)
+    if chosen.explainer.trained != "mask":
+        _, masks = mask_network(explainee.with_module(num_classes=0), chosen.explainer)
+        image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
+        raw, variables = jax.eval_shape(masks.init_with_output, jax.random.key(0), image)
+        parameters, grid = count(variables), raw.shape[2:]
+        assert raw.shape[:2] == (1, 1)
+    assert (count(classifier), parameters, grid) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

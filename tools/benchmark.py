@@ -32,9 +32,9 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from ltx_jax.data.examples import UnreadableImage, iterate
-from ltx_jax.engine.finetune import MASKS, Start, Task, finetune
+from ltx_jax.engine.finetune import Start, Task, finetune
 from ltx_jax.engine.memory import lay_out
-from ltx_jax.engine.recipe import Recipe
+from ltx_jax.engine.recipe import SELECTED, Recipe
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_json
 from ltx_jax.progress import compile_clock
@@ -186,7 +186,7 @@ def engine_method(
     models: parts.Models, recipe: Recipe, start: Start | None, slots: int, mesh: Mesh
 ) -> Method:
     """The slot engine on a list of tasks."""
-    selected = MASKS.index("selected")
+    selected = SELECTED.index("selected")
 
     def run(tasks: Sequence[Task]) -> Measured:
         began = time.perf_counter()

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ from torch_archive import read_archive
 
 import ltx_jax
 from ltx_jax.engine.finetune import (
-    MASKS,
     Slots,
     Start,
     advance,
@@ -35,7 +35,7 @@ from ltx_jax.engine.finetune import (
     refill,
     start_fresh,
 )
-from ltx_jax.engine.recipe import make_recipe
+from ltx_jax.engine.recipe import SELECTED, make_recipe
 from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
@@ -46,7 +46,7 @@ from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import losses
 from ltx_jax.runtime import add_in_one_order
-from ltx_jax.settings.sections import Finetune, Objective
+from ltx_jax.settings.sections import LTX
 
 Arrays = dict[str, np.ndarray]
 # Small multiples of what is seen: untouched masks and logits, losses, POS and NEG (share of entries
@@ -63,10 +63,10 @@ _SCHEDULES = {
     ],
 }
 _OBJECTIVES = {
-    "predicted_bce": Objective(mask_weight=50.0),
-    "target_bce": Objective(mask_weight=50.0),
-    "predicted_l1": Objective(mask_weight=30.0, mask_loss="l1"),
-    "predicted_logits_only": Objective(mask_weight=50.0, logits_only=True),
+    "predicted_bce": LTX.objective,
+    "target_bce": LTX.objective,
+    "predicted_l1": replace(LTX.objective, mask_weight=30.0, mask_loss="l1"),
+    "predicted_logits_only": replace(LTX.objective, logits_only=True),
 }
 
 
@@ -226,8 +226,8 @@ def finetuned(
     Returns:
       The slots after the last step, and the mask of every step [images,steps,g,h].
     """
-    finetune = Finetune(stop_below=-1.0, stop_above=101.0, chunk=9, lazy_scoring=False)
-    method, numbers = make_recipe(finetune, Objective(mask_weight=50.0))
+    finetune = replace(LTX.finetune, stop_below=-1.0, stop_above=101.0, chunk=9, lazy_scoring=False)
+    method, numbers = make_recipe(finetune, LTX.objective)
     numbers = numbers._replace(learning_rates=jnp.asarray(rates, jnp.float32))
     explainer, explainee = network.explainer.for_slots(), network.explainee
     start = start or start_fresh(explainer.trained)
@@ -237,11 +237,12 @@ def finetuned(
     mesh = slot_mesh(1)
     state = empty_slots(explainee, explainer, numbers, method, len(classes), 1, mesh)
     for slot, task in enumerate(zip(network.images, classes, logits, strict=True)):
-        state = refill(state, explainer, start, *replicate((np.int32(slot), *task), mesh), mesh)
+        asked = replicate((np.int32(slot), np.int32(slot), *task), mesh)
+        state = refill(state, explainee, explainer, start, *asked, mesh)
     masks = []
     for _ in rates:
         state = advance(state, explainee, mask_network, start.step, numbers, method, mesh)
-        masks.append(np.asarray(state.masks[:, MASKS.index("last")]))
+        masks.append(np.asarray(state.masks[:, SELECTED.index("last")]))
     return state, np.stack(masks, 1)
 
 

@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -29,9 +29,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from safetensors.numpy import save
 
 from ltx_jax import (
+    LTX,
     Explainee,
     Explainer,
-    Objective,
     evaluate,
     load_explainee,
     load_explainer,
@@ -275,7 +275,7 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
     """Pretrain the explainer on the classes that the explainee predicts, and write it."""
     explainer = load_explainer(explainee, head_bias=recipe.head_bias)
     mesh, steps = data_mesh(recipe.batch_size), recipe.explainer_batches
-    weights = Objective(mask_weight=recipe.mask_weight).weights()
+    weights = replace(LTX.objective, mask_weight=recipe.mask_weight).weights()
     given = replicate((explainee, explainer.without_trained(), weights), mesh)
     schedule = warmup_then_decay(recipe.explainer_learning_rate, steps // 5, steps)
     rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)

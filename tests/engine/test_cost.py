@@ -17,14 +17,15 @@ from ltx_jax.engine.recipe import make_recipe
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
-from ltx_jax.settings.sections import Finetune, Objective
+from ltx_jax.settings.sections import LTX
 
 # The compiled step of four slots, as jax 0.10 counts it on a CPU: operations, bytes that it moves,
 # and temporary ones (of lazy scoring one round). A quarter more is a regression.
 WHOLE = 10.37e6, 8.20e6, 240_312
 LAZY = 8.80e6, 7.72e6, 172_912
 RECIPE = make_recipe(
-    Finetune(learning_rate=1e-3, steps=3, chunk=9, lazy_scoring=False), Objective(mask_weight=2.0)
+    replace(LTX.finetune, learning_rate=1e-3, steps=3, chunk=9, lazy_scoring=False),
+    replace(LTX.objective, mask_weight=2.0),
 )
 
 

@@ -1,5 +1,7 @@
 """The slot engine against a plain loop over single images, and its invariants."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.objectives import losses
-from ltx_jax.settings.sections import Finetune, Objective
+from ltx_jax.settings.sections import LTX
 
 RATES = (3e-3, 2e-3, 4e-3, 1e-3, 5e-3)
 
@@ -25,7 +27,7 @@ RATES = (3e-3, 2e-3, 4e-3, 1e-3, 5e-3)
 def recipe(rates=RATES, **options) -> Recipe:
     """Of these learning rates, never stopping early unless told to."""
     options = {"stop_below": -1.0, "stop_above": 101.0, "lazy_scoring": False} | options
-    made = make_recipe(Finetune(**options), Objective(mask_weight=2.0))
+    made = make_recipe(replace(LTX.finetune, **options), replace(LTX.objective, mask_weight=2.0))
     rates = jnp.asarray(rates, jnp.float32)
     return made._replace(numbers=made.numbers._replace(learning_rates=rates))
 

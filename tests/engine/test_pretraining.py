@@ -1,5 +1,6 @@
 """The LTX loss of a training step against the original's numbers, and the score of an epoch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import check_reference
@@ -16,11 +17,12 @@ from ltx_jax.engine.training import create_train_state, data_mesh, train_step
 from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
-from ltx_jax.settings.sections import Objective
+from ltx_jax.settings.sections import LTX
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 KEY = jax.random.key(0)
-LTX = Objective().weights()
+PAPER = LTX.objective
+WEIGHTS = PAPER.weights()
 
 
 def stepped(explainee, explainer, images, targets, weights, mesh, steps=1):
@@ -41,10 +43,10 @@ def stepped(explainee, explainer, images, targets, weights, mesh, steps=1):
 @pytest.mark.parametrize(
     ("name", "objective"),
     [
-        ("predicted_bce", Objective(50.0)),
-        ("target_bce", Objective(50.0)),
-        ("predicted_l1", Objective(30.0, "l1")),
-        ("predicted_logits_only", Objective(50.0, logits_only=True)),
+        ("predicted_bce", PAPER),
+        ("target_bce", PAPER),
+        ("predicted_l1", replace(PAPER, mask_weight=30.0, mask_loss="l1")),
+        ("predicted_logits_only", replace(PAPER, logits_only=True)),
     ],
 )
 def test_the_first_steps_loss_is_the_originals(name, objective, tmp_path):
@@ -60,8 +62,8 @@ def test_the_first_steps_loss_is_the_originals(name, objective, tmp_path):
 
 def test_the_number_of_devices_makes_no_difference(explainee, explainer, images):
     targets = [-1, 2, -1, 0]
-    (one,), state = stepped(explainee, explainer, images[:4], targets, LTX, slot_mesh(1))
-    (four,), divided = stepped(explainee, explainer, images[:4], targets, LTX, slot_mesh(4))
+    (one,), state = stepped(explainee, explainer, images[:4], targets, WEIGHTS, slot_mesh(1))
+    (four,), divided = stepped(explainee, explainer, images[:4], targets, WEIGHTS, slot_mesh(4))
     for term, value in one.items():
         np.testing.assert_allclose(four[term], value, rtol=1e-6, err_msg=term)
     # Not the parameters: Adam's first step goes by the signs of gradients that may be rounding.
@@ -71,7 +73,7 @@ def test_the_number_of_devices_makes_no_difference(explainee, explainer, images)
 
 
 def test_masks_that_mark_less_are_learnt(explainee, explainer, images):
-    seen, _ = stepped(explainee, explainer, images[:4], [-1] * 4, LTX, slot_mesh(1), steps=10)
+    seen, _ = stepped(explainee, explainer, images[:4], [-1] * 4, WEIGHTS, slot_mesh(1), steps=10)
     assert seen[-1]["total"] < seen[0]["total"] - 5
     assert seen[-1]["mask_bce"] < seen[0]["mask_bce"] - 0.1
 

@@ -1,5 +1,7 @@
 """Objectives and their terms worked out by hand on a linear explainee."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import TERMS, known_terms, losses
 from ltx_jax.objectives.term import Drawn
-from ltx_jax.settings.sections import Objective
+from ltx_jax.settings.sections import LTX
 
 
 def _sum(_, images):
@@ -45,7 +47,7 @@ def cross_entropy(logit: float) -> float:
     ],
 )
 def test_prediction_terms(options, name, prediction):
-    weights = Objective(mask_weight=2.0, mask_loss="l1", **options).weights()
+    weights = replace(LTX.objective, mask_weight=2.0, mask_loss="l1", **options).weights()
     assert weights == {name: 1.0, "mask_l1": 2.0}
     total, terms = losses(weights, SUM, WHITE, QUARTER, FIRST)
     np.testing.assert_allclose(terms[name], [prediction], rtol=1e-5)
@@ -79,17 +81,17 @@ def test_total_variation_along_both_axes():
 
 
 def test_further_terms_are_added_by_name():
-    weights = Objective(mask_weight=2.0, terms={"total_variation": 3.0}).weights()
+    weights = replace(LTX.objective, mask_weight=2.0, terms={"total_variation": 3.0}).weights()
     masks = np.array([[[0.0, 1.0], [0.0, 1.0]]], np.float32)
     total, terms = losses(weights, SUM, WHITE, masks, FIRST)
     parts = terms["cross_entropy"] + 2 * terms["mask_bce"] + 3 * terms["total_variation"]
     np.testing.assert_allclose(total, parts, rtol=1e-6)
-    assert Objective(terms={"total_variation": 0.0}).weights().keys() == {
+    assert replace(LTX.objective, terms={"total_variation": 0.0}).weights().keys() == {
         "cross_entropy",
         "mask_bce",
     }
     with pytest.raises(InputError, match="unknown term 'variation': there are budget, "):
-        known_terms(Objective(terms={"variation": 1.0}).weights())
+        known_terms(replace(LTX.objective, terms={"variation": 1.0}).weights())
 
 
 def test_a_sigmoid_link_has_a_binary_cross_entropy():

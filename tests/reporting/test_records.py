@@ -20,6 +20,7 @@ EXPLANATION = Explanation(
     score=np.array([20.00004, NAN, 5], np.float32),
     loss=np.array([1.0000049, 0.5, np.inf], np.float32),
     masks=dict.fromkeys(("pltx", "selected"), np.zeros((2, 2), np.float32)),
+    raw={},
     mask_steps={"pltx": 0, "selected": 2},
     scores={
         "pltx": {"pos": 20.00000049, "iou": NAN, "probability": 0.5},

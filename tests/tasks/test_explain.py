@@ -20,7 +20,7 @@ from ltx_jax.engine.recipe import make_recipe
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.store import ResultStore
-from ltx_jax.settings.sections import Finetune, Objective
+from ltx_jax.settings.sections import LTX
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import rivals
 
@@ -347,7 +347,7 @@ def test_fewer_slots_before_a_smaller_chunk(
     monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(1))
     monkeypatch.setitem(memory._SLOTS_OF_USE, "cpu", 32)
     monkeypatch.setitem(memory._CHUNKS_OF_USE, "cpu", (288, 36, 9))
-    recipe = make_recipe(Finetune(), Objective())
+    recipe = make_recipe(LTX.finetune, LTX.objective)
     found = memory.lay_out(explainee, explainer, recipe, 100, None)
     assert (found.slots, found.recipe.method.chunk) == expected
     with pytest.raises(InputError, match="no images to explain"):
