@@ -21,7 +21,7 @@ def imputed(
 ) -> Float[Array, "*n H W C"]:
     """Images whose hidden pixels each are the weighted mean of their neighbours, seen and hidden:
     the direct ones weigh 1/6 and the diagonal ones 1/12, at the border divided by the sum of those
-    that there are. All hidden pixels are solved for together (Rong et al., ICML 2022, section 4.2).
+    that there are. All hidden pixels are solved for together (Rong et al., ICML 2022).
 
     Args:
       images: any values; those of hidden pixels do not count.
