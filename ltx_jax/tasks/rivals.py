@@ -69,8 +69,8 @@ def add_rival(work: Work, store: ResultStore, name: str, chunk: int | None) -> N
 
 def compute(
     explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: Batch
-) -> Float[np.ndarray, "n H W"]:
-    """A rival's maps of at most a batch of images."""
+) -> Float[np.ndarray, "n g h"]:
+    """A rival's maps of at most a batch of images, of pixels or of cells."""
     images = padded(np.stack([example.as_input() for _, example in group]), batch.images)
     targets = padded(np.array([asked.target for asked, _ in group], np.int32), batch.images)
     given = place((images, targets), batch.mesh)
@@ -85,7 +85,7 @@ def _on_devices(
     targets: Int[Array, " n"],
     method: Attribute,
     mesh: Mesh,
-) -> Float[Array, "n H W"]:
+) -> Float[Array, "n g h"]:
     return on_each_device(method, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(
         explainee, images, targets
     )

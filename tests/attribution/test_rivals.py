@@ -32,7 +32,7 @@ OF_TARGET = np.stack([np.asarray(WEIGHTS)[..., k] for k in (1, 0)])
 
 
 def test_what_there_is():
-    assert set(RIVALS) == {"integrated_gradients", "gradient_x_input", "smoothgrad"}
+    assert set(RIVALS) == {"grad_cam", "gradient_x_input", "integrated_gradients", "smoothgrad"}
     assert all(rival.source and rival.budget and rival.title for rival in RIVALS.values())
 
 

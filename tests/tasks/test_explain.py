@@ -181,7 +181,7 @@ def test_a_rival_is_added_to_a_finished_run(config, tmp_path, monkeypatch):
 
 
 def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
-    config.rivals = ("gradient_x_input",)
+    config.rivals = ("grad_cam",)  # whose maps are of cells
     monkeypatch.setitem(memory._SLOTS_OF_USE, "cpu", 1)
     run(config, tmp_path / "whole")
     compute, computed = rivals.compute, []
@@ -197,9 +197,10 @@ def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "killed")
     run(config, tmp_path / "killed")
-    for name in ("scores/gradient_x_input.jsonl", "masks/gradient_x_input.npy"):
+    for name in ("scores/grad_cam.jsonl", "masks/grad_cam.npy"):
         whole, again = ((tmp_path / which / name).read_bytes() for which in ("whole", "killed"))
         assert whole == again
+    assert masks(tmp_path / "whole", "grad_cam").shape == (6, 4, 4)
 
 
 def test_further_scores(config, tmp_path):
@@ -283,7 +284,7 @@ def test_other_kinds_of_devices_keep_their_layout(config, tmp_path):
         ({"indices": "100:"}, "leave none of the 6 images"),
         ({"compute_dtype": "float16"}, "config.compute_dtype is 'float16'.*: it is one of float32"),
         ({"attention": "flash"}, "config.attention is 'flash': it is one of xla, cudnn"),
-        ({"rivals": ("gradcam",)}, "there are gradient_x_input, integrated_gradients"),
+        ({"rivals": ("gradcam",)}, "there are grad_cam, gradient_x_input, integrated"),
         ({"scores": ("posneg",)}, "unknown score 'posneg'"),
         ({"finetune.slots": 0}, "config.finetune.slots is 0: it must be at least 1"),
         ({"finetune.learning_rate": float("nan")}, "config.finetune.learning_rate is nan"),
