@@ -1,6 +1,6 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
-from ltx_jax.api import Evaluation, Explanations, evaluate, explain, pretrain
+from ltx_jax.api import Evaluation, Explanations, Stored, evaluate, explain, load, pretrain
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.checkpoints import save_explainer
@@ -21,9 +21,11 @@ __all__ = [
     "InputError",
     "Objective",
     "Settings",
+    "Stored",
     "__version__",
     "evaluate",
     "explain",
+    "load",
     "load_explainee",
     "load_explainer",
     "load_mask",

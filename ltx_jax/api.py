@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from ltx_jax.data.given import as_batch
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.memory import lay_out
@@ -200,7 +201,7 @@ def _options(section: Any, options: dict[str, Any], *but: str) -> Any:
 def explain(
     explainee: Explainee,
     images: Any,
-    targets: Sequence[int | Sequence[int]] | np.ndarray | None = None,
+    targets: Any = None,
     explainer: Drawer | None = None,
     *,
     labels: Sequence[int] | np.ndarray | None = None,
@@ -217,9 +218,10 @@ def explain(
 
     Args:
       explainee: the classifier, from `load_explainee` or your own.
-      images: [m,H,W,C], uint8 or floats in [0,1], at the explainee's size.
-      targets: the class to explain of each image, or several of them; the predicted one where
-        not given.
+      images: [m,H,W,C] or a single [H,W,C], uint8 or floats in [0,1], at the explainee's size; or
+        paths, or images of Pillow's, of any size; one of them or several.
+      targets: the class to explain of each image, by number or name, or several of them; the
+        predicted one where not given.
       explainer: what draws the masks, from `load_mask` or `load_explainer`.
       labels: the true class of each image, to be scored as well.
       objective: what makes a mask good.
@@ -305,6 +307,49 @@ def evaluate(
     )
 
 
+class Stored(NamedTuple):
+    """What a work directory holds of the rows that were explained.
+
+    Attributes:
+      images: the name of each.
+      targets: the class each was explained for.
+      masks: by name, [n,g,h] or [n,H,W] each; those of rivals as well.
+      raw: the values that rank their pixels, where these are kept.
+      scores: of each mask by name, [n] each; NaN where one is unknown.
+    """
+
+    images: tuple[str, ...]
+    targets: Int[np.ndarray, " n"]
+    masks: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
+    scores: dict[str, dict[str, np.ndarray]]
+
+
+def load(directory: str | Path) -> Stored:
+    """What `Explanations.save`, or the main command, left in a work directory.
+
+    Raises:
+      InputError: where there is no run.
+    """
+    store = ResultStore.find(Path(directory))
+    names = store.names()
+    done = [one for one in store.joined(store.records(), names) if "skipped" not in one]
+    rows = [one["row"] for one in done]
+
+    def scores(name: str) -> dict[str, np.ndarray]:
+        known = [one.get(name, {}) for one in done]
+        there = [score for score in SCORES if any(score in one for one in known)]
+        return {k: np.array([one.get(k) for one in known], np.float64) for k in there}
+
+    return Stored(
+        tuple(one["image"] for one in done),
+        np.array([one["class"] for one in done]),
+        {name: store.masks(name).load()[rows] for name in names},
+        {name: store.masks(name, raw=True).load()[rows] for name in names if store.has_raw(name)},
+        {name: scores(name) for name in names},
+    )
+
+
 @keywords(Pretrain)
 def pretrain(
     explainee: Explainee,
@@ -375,7 +420,7 @@ def _never(row: int, reason: str) -> None:
 
 
 def _source(images: Any, explainee: Explainee, labels: Any, truth: Any = None) -> ArraySource:
-    array = np.asarray(images)
+    array = as_batch(images, explainee.preprocessing("squash"))
     height, width, channels = explainee.image_shape
     if array.ndim != 4 or array.shape[1:] != (height, width, channels) or not len(array):
         raise InputError(
@@ -410,11 +455,26 @@ def _truth(truth: Any, known: list[int] | None, images: np.ndarray) -> np.ndarra
 def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int | None]]:
     if targets is None:
         return [[None]] * images
-    several = [np.atleast_1d(target).tolist() for target in targets]
+    if isinstance(targets, int | str):
+        targets = [targets]
+    several = [
+        [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
+        for target in targets
+    ]
     if len(several) != images:
         raise InputError(f"targets for {len(several)} of {images} images: give some for each")
     _check_classes("target", [target for group in several for target in group], explainee)
     return several
+
+
+def _class(named: Any, explainee: Explainee) -> Any:
+    """The index of a class by its name; whatever is no name as it is."""
+    if not isinstance(named, str):
+        return named.item() if isinstance(named, np.generic) else named
+    if named not in explainee.class_names:
+        known = ", ".join(explainee.class_names) or "it has no names"
+        raise InputError(f"no class is called {named!r} by {explainee.name}: {known}")
+    return explainee.class_names.index(named)
 
 
 def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:

@@ -70,4 +70,5 @@ GRAD_CAM = Rival(
     "Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, ICCV 2017",
     "1 gradient",
     grad_cam,
+    grad_cam_signed,
 )

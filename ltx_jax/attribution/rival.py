@@ -27,6 +27,7 @@ class Rival:
       budget: what it costs an image, in words.
       maps: (explainee, images [n,H,W,C] in [0,1], targets [n]) to the relevance of each pixel
         [n,H,W], or of cells [n,g,h], in any range; jitted.
+      signed: the same with what speaks against the class below zero, where `maps` cut that off.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Rival:
     source: str
     budget: str
     maps: Attribute
+    signed: Attribute | None = None
 
 
 def target_logits(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
@@ -85,15 +86,22 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
       OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: whatever Pillow has to say
         of a file that it cannot read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):
-            grey = np.asarray(image).astype(np.float64) / 257
-            image = Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            image = Image.alpha_composite(black, image)
-        return np.asarray(image.convert("RGB"))
+        return as_rgb(file)
+
+
+def as_rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """An image of Pillow's, as `read_rgb` reads one."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return np.asarray(image.convert("RGB"))

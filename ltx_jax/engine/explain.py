@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltx_jax.data.examples import Example
+from ltx_jax.engine.calibration import calibrate
 from ltx_jax.engine.finetune import Finetuned, Start, Task, finetune
 from ltx_jax.engine.recipe import Recipe
 from ltx_jax.engine.scoring import (
@@ -104,10 +105,25 @@ def explanations(
     finished = finetune(explainee, explainer, recipe, tasks(), slots, mesh, start)
     # Scoring waits for a few images, since their number of different masks varies.
     for group in in_groups(finished, batch):
+        if recipe.method.optimize is None:
+            group = _calibrated(explainee, recipe, group, batch, mesh)
         wanted = [asked.pop(done.task.key) for done in group]
         found = _score(explainee, recipe, wanted, group, scores, batch, mesh)
         for request, done, values in zip(wanted, group, found, strict=True):
             yield _explanation(explainee, recipe, request, done, values)
+
+
+def _calibrated(
+    explainee: Explainee, recipe: Recipe, group: Sequence[Finetuned], batch: int, mesh: Mesh
+) -> list[Finetuned]:
+    """The last masks with values to be looked at, in the order of their raw values."""
+    method = recipe.method
+    images = [done.task.image for done in group]
+    raw = [done.raw[0] for done in group if done.raw is not None]
+    targets = [int(done.task.classes[0]) for done in group]
+    how = recipe.numbers.keep, method.fills, batch, mesh, method.chunk
+    masks = calibrate(explainee, images, raw, targets, *how)
+    return [done._replace(masks=mask[None]) for done, mask in zip(group, masks, strict=True)]
 
 
 def _predicted(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key, UInt
 
 from ltx_jax.engine import adamw
 from ltx_jax.engine.recipe import SELECTED, Method, Numbers, Recipe
@@ -311,7 +311,7 @@ def _gradients(
 
 
 def step_keys(
-    seed: Int[Array, ""], keys: Int[Array, " n"], steps: Int[Array, " n"]
+    seed: UInt[Array, ""], keys: Int[Array, " n"], steps: Int[Array, " n"]
 ) -> Key[Array, " n"]:
     """What each image draws from in a step depends on the seed, the image and the step alone."""
     drawn = jax.random.key(seed, impl="threefry2x32")
@@ -462,7 +462,7 @@ def _harvest(
     """Take what is finished out of `running`."""
     raw = None
     if method.optimize is None:
-        raw, masks = jax.device_get(_drawn(state, explainer, mesh))
+        masks, raw = jax.device_get(_drawn(state, explainer, mesh))
         mask_steps = jax.device_get(state.steps)[:, None]
     else:
         masks, mask_steps = jax.device_get((state.masks, state.mask_steps))
@@ -484,13 +484,13 @@ def _harvest(
 def _drawn(
     state: Slots, explainer: Drawer, mesh: Mesh
 ) -> tuple[Float[Array, "S 1 g h"], Float[Array, "S 1 g h"]]:
-    """Raw values and masks that the leaves of every slot draw now."""
+    """Masks that the leaves of every slot draw now, and their raw values."""
     specs = slot_specs(state, explainer)
 
     def draw(trained: Leaves, prefix: Array) -> tuple[Array, Array]:
         axes = {path: explainer.slot_axis(path) for path in trained}
         raw = jax.vmap(explainer.draw, in_axes=(axes, 0))(trained, prefix[:, None])[:, 0]
-        return raw, activate(raw[:, 0], explainer.activation)[:, None]
+        return activate(raw[:, 0], explainer.activation)[:, None], raw
 
     on_all = on_each_device(draw, mesh, (specs.trained, SPLIT), (SPLIT, SPLIT))
     return on_all(state.trained, state.prefix)

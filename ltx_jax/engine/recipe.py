@@ -67,6 +67,7 @@ class Numbers(NamedTuple):
       weight_decay: of AdamW.
       seed: of all that is drawn, with the row of the image and the step.
       budgets: least and greatest share of the pixels that a budget keeps.
+      keep: share of the class's probability that the result's mask keeps, where no score selects.
     """
 
     weights: Weights
@@ -75,6 +76,7 @@ class Numbers(NamedTuple):
     weight_decay: Array
     seed: Array
     budgets: Array
+    keep: Array
 
 
 class Recipe(NamedTuple):
@@ -132,6 +134,7 @@ def make_recipe(
         jnp.float32(finetune.weight_decay),
         jnp.uint32(seed),
         jnp.array([objective.least_budget, objective.most_budget], jnp.float32),
+        jnp.float32(finetune.keep),
     )
     return Recipe(method, numbers)
 

@@ -33,7 +33,7 @@ from ltx_jax.weights.state_dict import (
 
 # Starts of a mask beside rivals: a bias towards the centre, and an explainer's masks.
 CENTRE, PLTX = "centre", "pltx"
-_START = "gradient_x_input"
+_START, _START_WITH_FEATURES = "gradient_x_input", "grad_cam"
 
 
 def load_explainer(
@@ -93,7 +93,8 @@ def load_mask(
     Args:
       explainee: what is to be explained.
       start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
-        cells; or an explainer whose masks they are to begin with. `gradient_x_input` if not given.
+        cells; or an explainer whose masks they are to begin with. if not given,
+        `grad_cam` where the explainee gives features, else `gradient_x_input`.
       grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
 
     Raises:
@@ -107,13 +108,13 @@ def load_mask(
             )
         return MaskItself(start.grid(), network=start)
     cells = cells_for(explainee.image_size, grid)
-    name = _START if start is None else start
+    name = start or (_START if explainee.features is None else _START_WITH_FEATURES)
     if name == CENTRE:
         return MaskItself(cells)
     if name not in RIVALS:
         known = ", ".join((CENTRE, PLTX, *RIVALS))
         raise InputError(f"unknown start {name!r}: there are {known}")
-    return MaskItself(cells, RIVALS[name].maps)
+    return MaskItself(cells, RIVALS[name].signed or RIVALS[name].maps)
 
 
 def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architecture, MaskNetwork]:

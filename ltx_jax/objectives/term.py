@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Key
 
+from ltx_jax.errors import InputError
 from ltx_jax.masks.covering import covered, filling
+from ltx_jax.masks.soft import soft_pixel_masks
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 
@@ -87,49 +89,24 @@ class Drawn:
 
     @cached_property
     def budget_masks(self) -> Float[Array, "n H W"]:
-        """Soft masks of the k most relevant pixels, k drawn for each image.
+        """Soft masks of the k most relevant pixels (`masks.soft`), k drawn for each image.
 
-        sigmoid((r − q)/d) of the raw values r at the images' size, q their (1−k)-quantile over
-        pixels and d half their standard deviation, or 0.3 if that is more; both are constants for
-        the gradient, which says which pixels to prefer, not how many.
+        Raises:
+          InputError: where raw values, or keys to draw from, are not given.
         """
-        assert self.raw is not None and self.chance is not None
+        if self.raw is None or self.chance is None:
+            raise InputError(
+                "a budget needs raw values and keys to draw from: leave its term out of this "
+                "objective"
+            )
         least, most = self.chance.budgets
         draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))
         kept = least + (most - least) * draw(self._keys(_BUDGET))
-        return softly_kept(self.raw, kept, self.images.shape[1:3])
+        return soft_pixel_masks(self.raw, kept, self.images.shape[1:3])
 
     def _keys(self, use: int) -> Key[Array, " n"]:
         assert self.chance is not None
         return jax.vmap(lambda key: jax.random.fold_in(key, use))(self.chance.keys)
-
-
-# Of a cell's values so many a side are ranked for a quantile: hardly fewer than there are pixels
-# where cells are small, and a fraction of the time where they are large.
-_RANKED = 4
-_LEAST_WIDTH = 0.3
-
-
-def softly_kept(
-    raw: Float[Array, "n g h"], kept: Float[Array, " n"], size: tuple[int, ...]
-) -> Float[Array, "n H W"]:
-    """Pixel masks that let about a share of the pixels through, those with the greatest raw values;
-    see `Drawn.budget_masks`.
-
-    Args:
-      raw: values of the cells.
-      kept: share of the pixels, in (0,1).
-      size: of the images, (H, W).
-    """
-    constant = jax.lax.stop_gradient(raw)
-    ranked = tuple(
-        min(_RANKED * cells, side) for cells, side in zip(raw.shape[1:], size, strict=True)
-    )
-    values = jnp.sort(upsample(constant, ranked).reshape(len(raw), -1))
-    place = (1 - kept[:, None]) * (values.shape[-1] - 1)
-    threshold = jnp.take_along_axis(values, jnp.round(place).astype(jnp.int32), -1)
-    width = jnp.maximum(0.5 * values.std(-1), _LEAST_WIDTH)
-    return jax.nn.sigmoid((upsample(raw, size) - threshold[..., None]) / width[:, None, None])
 
 
 # What a term may ask to see through the classifier: the pixel masks of each.

@@ -169,6 +169,10 @@ class ResultStore:
         """
         return MaskFile(_mask_path(self.directory, name, raw), self._shared)
 
+    def has_raw(self, name: str) -> bool:
+        """Whether raw values are kept beside a method's masks."""
+        return _mask_path(self.directory, name, raw=True).exists()
+
     def scored(self, name: str) -> Lines:
         """The lines of a method that is scored after the fact, from its stored masks."""
         _check(name)

@@ -71,8 +71,8 @@ class MaskDrawer(Section):
     )
     start: str | None = setting(
         None,
-        "of a mask: centre, pltx (the checkpoint's), or a rival's name; pltx where there is a "
-        "checkpoint, else gradient_x_input, if not given",
+        "of a mask: centre, pltx (the checkpoint's), or a rival's name; if not given pltx where "
+        "there is a checkpoint, grad_cam where there are features, else gradient_x_input",
     )
     grid: int | None = setting(
         None, "cells of a mask along the longer side; of about 8 pixels, 8 to 14", least=1
@@ -116,17 +116,18 @@ class MaskDrawer(Section):
 class Objective(Section):
     """What makes a mask good: terms of the LTX objective (arXiv 2310.16584), and further ones."""
 
-    mask_weight: float = setting(15.0, "λ, of the mask term; the prediction term has 1", least=0)
+    mask_weight: float = setting(5.0, "λ, of the mask term; the prediction term has 1", least=0)
     mask_loss: Literal["bce", "l1", "entropy"] = setting("bce", "the mask term")
     logits_only: bool = setting(False, "the prediction term is minus the target's logit")
     counterfactual: bool = setting(
         False, "the prediction term also asks that the class go where the marked pixels do"
     )
     terms: Mapping[str, float] = setting(
-        {"budget": 1.0, "total_variation": 10.0}, "weights of further terms by name"
+        {"budget": 1.0, "total_variation": 3.0}, "weights of further terms by name"
     )
     fills: tuple[str, ...] = setting(
-        ("black", "mean", "blur"), "of these one is drawn in each step for what a mask hides"
+        ("black", "black", "mean", "blur"),
+        "of these one is drawn in each step for what a mask hides; twice as often if named twice",
     )
     least_budget: float = setting(0.05, "least share of the pixels that a budget keeps")
     most_budget: float = setting(0.95, "greatest share of them")
@@ -156,7 +157,7 @@ class Objective(Section):
 class Finetune(Section):
     """How the explainer is finetuned on one image (the method's second stage)."""
 
-    steps: int = setting(25, "most masks an image gets; 0 for the explainer's as it is", least=0)
+    steps: int = setting(50, "most masks an image gets; 0 for the explainer's as it is", least=0)
     slots: int | None = setting(
         None, "images side by side on each device; as many as are of use and fit", least=1
     )
@@ -172,6 +173,12 @@ class Finetune(Section):
     )
     optimize: Literal["pos", "neg"] | None = setting(
         None, "the score that selects a mask and stops; if not given the last mask is the result"
+    )
+    keep: float = setting(
+        0.9,
+        "share of the class's probability that the last mask keeps, whatever the fill: it shows as "
+        "few pixels as that takes",
+        least=0,
     )
     stop_below: float = setting(6.0, "an image stops once its POS is below")
     stop_above: float = setting(89.0, "or its NEG above")
@@ -284,7 +291,7 @@ class Settings(Section):
 LTX = Settings(
     explainer=MaskDrawer(trained="all"),
     objective=Objective(mask_weight=50.0, terms={}, fills=("black",)),
-    finetune=Finetune(learning_rate=2e-3, optimize="pos", weight_decay=0.01),
+    finetune=Finetune(steps=25, learning_rate=2e-3, optimize="pos", weight_decay=0.01),
 )
 
 

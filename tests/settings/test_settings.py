@@ -7,7 +7,15 @@ from ml_collections import ConfigDict
 
 from ltx_jax.errors import InputError
 from ltx_jax.settings.configuration import defaults, help_text, read
-from ltx_jax.settings.sections import Finetune, Objective, Settings, checked, fields_of
+from ltx_jax.settings.sections import (
+    LTX,
+    Finetune,
+    MaskDrawer,
+    Objective,
+    Settings,
+    checked,
+    fields_of,
+)
 
 
 def config(**changes) -> ConfigDict:
@@ -19,10 +27,11 @@ def config(**changes) -> ConfigDict:
 
 def test_a_configuration_of_defaults_is_the_settings():
     found = read(config())
-    further = dict.fromkeys(found.objective.terms, 0.0)
+    usual = Settings().objective
+    absent = dict.fromkeys(found.objective.terms, 0.0)
     expected = Settings(
         images="photographs",
-        objective=Objective(terms=further),
+        objective=dataclasses.replace(usual, terms=absent | dict(usual.terms)),
         explainee=dataclasses.replace(Settings().explainee, sizes={}),
     )
     assert found == expected
@@ -35,7 +44,7 @@ def test_every_setting_is_in_the_configuration_and_in_the_help():
     told = help_text()
     assert all(f"--config.{name}=" in told for name in names)
     assert all(f.told for f in fields_of(Settings))
-    assert "--config.finetune.steps=25\n      most masks an image gets" in told
+    assert "--config.finetune.steps=50\n      most masks an image gets" in told
     assert "(pos | neg)" in told
 
 
@@ -60,7 +69,7 @@ def test_values_come_through():
         )
     )
     assert found.explainee.sizes == {"num_classes": 7}
-    assert found.objective.terms == {"total_variation": 3.0}
+    assert found.objective.terms == dict(Settings().objective.terms) | {"total_variation": 3.0}
     assert (found.finetune.optimize, found.rivals, found.limit) == ("neg", ("smoothgrad",), 5)
     assert found.pretrain == Settings().pretrain
 
@@ -81,6 +90,24 @@ def test_values_come_through():
         (Settings(rivals="smoothgrad"), "rivals is 'smoothgrad': expected several names"),
         (Settings(seed=-1), "seed is -1"),
         (Settings(finetune=Finetune(chunk=0)), "finetune.chunk is 0"),
+        (Objective(terms={"budget": -1.0}), r"terms\.budget is -1\.0: it must be at least 0"),
+        (Objective(terms={"budget": float("inf")}), "terms is inf: expected a finite number"),
+        (Objective(mask_weight=-2), "mask_weight is -2: it must be at least 0"),
+        (Objective(least_budget=0.0), "least_budget is 0.0 and most_budget 0.95: they are shares"),
+        (Objective(most_budget=1.0), "most_budget 1.0: they are shares of the pixels"),
+        (Objective(least_budget=0.6, most_budget=0.4), "above 0, below 1, in order"),
+        (Objective(fills=()), "fills is empty: give one at least"),
+        (MaskDrawer(frozen_blocks=2), "frozen_blocks is a network's, and trained is mask"),
+        (MaskDrawer(lora_rank=2), "lora_rank is a network's, and trained is mask: leave it out"),
+        (MaskDrawer(head_bias=1.0), "head_bias is a network's"),
+        (MaskDrawer(trained="all", start="centre"), "start and grid are a mask's"),
+        (MaskDrawer(trained="head", grid=7), "start and grid are a mask's: leave them out"),
+        (MaskDrawer(checkpoint="x", start="centre"), "checkpoint is not used by start=centre"),
+        (MaskDrawer(grid=0), "grid is 0: it must be at least 1"),
+        (
+            Settings(explainer=MaskDrawer(frozen_blocks=1)),
+            r"explainer\.frozen_blocks is a network's",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(section, message):
@@ -96,13 +123,29 @@ def test_whole_numbers_serve_as_numbers():
     ("changes", "message"),
     [
         ({"task": "finetune"}, "is called explain now: set config.task=explain"),
-        ({"finetune.resume": True}, "give config.explainer.checkpoint"),
+        (
+            {"finetune.resume": True},
+            "resume is for a network, and config.explainer.trained is mask",
+        ),
+        (
+            {"finetune.resume": True, "explainer.trained": "all"},
+            "give config.explainer.checkpoint",
+        ),
+        ({"task": "pretrain"}, "trains a network, and config.explainer.trained is mask: set it"),
         ({"images": None}, "nothing to explain: set config.images"),
     ],
 )
 def test_settings_that_exclude_each_other(changes, message):
     with pytest.raises(InputError, match=message):
         read(config(**changes))
+
+
+def test_the_papers_settings_pass_through_a_configuration():
+    made = defaults(LTX)
+    made.images = "photographs"
+    found = read(made)
+    assert (found.finetune, found.explainer) == (LTX.finetune, LTX.explainer)
+    assert found.objective.weights() == {"cross_entropy": 1.0, "mask_bce": 50.0}
 
 
 def test_the_old_place_of_the_target_names_the_new_one():

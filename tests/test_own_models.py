@@ -1,0 +1,113 @@
+"""Classifiers of one's own, of any size and link, explained with nothing but their images: the mask
+is where the object is."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ltx_jax
+
+# Of a square as bright as nothing else, in the dark.
+SIDE = 7
+
+
+def scene(shape: tuple[int, int, int], corner: tuple[int, int], channel: int | None) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    image = (0.3 * rng.random(shape)).astype(np.float32)
+    top, left = corner
+    image[top : top + SIDE, left : left + SIDE, channel if channel is not None else slice(None)] = 1
+    return image
+
+
+def brightest(images: jax.Array) -> jax.Array:
+    """Of each channel [n,C]: how bright its brightest 5×5 window is."""
+    window = (1, 5, 5, 1)
+    means = jax.lax.reduce_window(images, 0.0, jax.lax.add, window, (1, 1, 1, 1), "VALID") / 25
+    return 0.1 * jax.nn.logsumexp(10 * means.reshape(len(images), -1, images.shape[-1]), 1)
+
+
+def two_classes(_, images):
+    seen = 20 * (brightest(images).mean(-1, keepdims=True) - 0.8)
+    return jnp.concatenate([jnp.zeros_like(seen), seen], -1)
+
+
+def one_logit(_, images):
+    return 20 * (brightest(images).mean(-1, keepdims=True) - 0.8)
+
+
+def each_colour(_, images):
+    return 20 * (brightest(images) - 0.8)
+
+
+def of_params(scale, images):
+    return scale * two_classes(None, images)
+
+
+@pytest.mark.parametrize(
+    ("apply", "shape", "options", "target"),
+    [
+        (two_classes, (28, 28, 1), {"num_classes": 2, "channels": 1}, 1),
+        (two_classes, (48, 64, 3), {"num_classes": 2}, 1),
+        (one_logit, (32, 32, 3), {"num_classes": 1}, 1),
+        (each_colour, (32, 32, 3), {"num_classes": 3, "link": "sigmoid"}, 2),
+        (of_params, (32, 32, 3), {"num_classes": 2, "params": 2.0}, 1),
+    ],
+    ids=["grey 28×28", "48×64", "one logit", "sigmoid of several", "a function"],
+)
+def test_the_mask_is_where_the_object_is(apply, shape, options, target):
+    corner = (shape[0] // 2, shape[1] // 8)
+    image = scene(shape, corner, target if options.get("link") else None)
+    options = {"params": None} | options
+    mine = ltx_jax.Explainee(apply=apply, image_size=shape[:2], **options)
+    result = ltx_jax.explain(mine, image)
+    assert result.targets.tolist() == [target]
+    truth = np.zeros((1, *shape[:2]), bool)
+    truth[0, corner[0] : corner[0] + SIDE, corner[1] : corner[1] + SIDE] = True
+    found = ltx_jax.evaluate(
+        mine,
+        image[None],
+        result.pixel_masks(),
+        [target],
+        truth=truth,
+        scores=("pixel_auc",),
+    )
+    assert found.scores["pixel_auc"][0] > 95
+    assert found.scores["iou"][0] > 30
+    assert result.scores["srg"][0] > 60
+
+
+def test_images_as_people_have_them(tmp_path):
+    from PIL import Image
+
+    mine = ltx_jax.Explainee(two_classes, None, (32, 32), 2, class_names=("nothing", "a square"))
+    image = np.round(255 * scene((32, 32, 3), (16, 4), None)).astype(np.uint8)
+    path = tmp_path / "square.png"
+    Image.fromarray(image).save(path)
+    usual = ltx_jax.explain(mine, image[None], [1], steps=3).masks
+    for given in (image, path, str(path), [path], Image.open(path), [Image.open(path)]):
+        found = ltx_jax.explain(mine, given, "a square", steps=3)
+        np.testing.assert_array_equal(found.masks, usual)
+    both = ltx_jax.explain(mine, [path, path], ["a square", ["nothing", 1]], steps=3)
+    assert both.targets.tolist() == [1, 0, 1]
+    with pytest.raises(ltx_jax.InputError, match="no class is called 'a circle'"):
+        ltx_jax.explain(mine, path, "a circle")
+    with pytest.raises(ltx_jax.InputError, match="cannot be read"):
+        ltx_jax.explain(mine, tmp_path / "none.png")
+
+
+def test_a_result_is_saved_and_loaded(tmp_path):
+    mine = ltx_jax.Explainee(two_classes, None, (32, 32), 2)
+    images = np.stack([scene((32, 32, 3), corner, None) for corner in ((16, 4), (3, 20))])
+    result = ltx_jax.explain(mine, images, steps=3)
+    result.save(tmp_path / "kept")
+    found = ltx_jax.load(tmp_path / "kept")
+    np.testing.assert_array_equal(found.masks["final"], result.masks)
+    raw = np.stack([one.raw["final"] for one in result.each])
+    np.testing.assert_array_equal(found.raw["final"], raw)
+    assert found.targets.tolist() == [1, 1] and found.images == ("image 0", "image 1")
+    np.testing.assert_allclose(found.scores["final"]["srg"], result.scores["srg"], atol=1e-5)
+    with pytest.raises(ltx_jax.InputError, match="holds no run"):
+        ltx_jax.load(tmp_path)
