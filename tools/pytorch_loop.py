@@ -5,61 +5,25 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from pytorch_networks import Normalised, fill, jax_device, load_classifier, timm_vit, unfilled
 
 from ltx_jax.engine.finetune import Task
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import join
-from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.resnet import ResNet
-from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.settings.sections import Finetune, Objective
 from ltx_jax.weights.state_dict import to_state_dict
 
 # Images in [0,1] to logits, or to masks.
 Network = Callable[[torch.Tensor], torch.Tensor]
-
-
-@cache
-def define_torchvision_operators() -> Any:
-    """torchvision beside a torch of another build: its operators need to be defined at least.
-
-    What is returned, and cached, keeps them defined.
-    """
-    try:
-        return torch.ops.torchvision.nms
-    except (AttributeError, RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(f"nms{boxes}")
-        library.define(f"qnms{boxes}")
-        return library
-
-
-def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
-    """timm's ViT of the same sizes."""
-    define_torchvision_operators()
-    from timm.models import VisionTransformer as Timm
-
-    return Timm(
-        img_size=module.image_size,
-        patch_size=module.patch_size,
-        embed_dim=module.width,
-        depth=module.depth,
-        num_heads=module.num_heads,
-        mlp_ratio=module.mlp_ratio,
-        num_classes=num_classes,
-    ).eval()
 
 
 class TokenMask(torch.nn.Module):
@@ -98,12 +62,17 @@ class FeatureMask(torch.nn.Module):
         return torch.sigmoid(self.bottleneck(self.features(images)))
 
 
-def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Module]:
-    """Both networks with the weights of ours.
+def load_masks(explainee: Explainee, explainer: Explainer, dtype: torch.dtype | None) -> Normalised:
+    """The explainer with its weights, on JAX's device.
+
+    Args:
+      explainee: what it explains, of the same kind.
+      explainer: ours.
+      dtype: see `Normalised`.
 
     Raises:
-      InputError: for a family that the loop does not know, two different networks, or an explainer
-        of which only a part is trained.
+      InputError: as `load_classifier`; for two different networks, or an explainer of which only a
+        part is trained.
     """
     own, whole = explainee.architecture, explainer.module
     part = getattr(whole.backbone, "frozen_blocks", 0) or whole.trained != "all"
@@ -113,47 +82,17 @@ def load(explainee: Explainee, explainer: Explainer) -> tuple[Any, torch.nn.Modu
             "explainer.name, explainer.trained and explainer.frozen_blocks as they are"
         )
     state = to_state_dict(join(explainer.trained, explainer.frozen), explainer.table())
-    ours = to_state_dict(explainee.params, own.table(own.module))
     masks: Any
     if isinstance(own.module, VisionTransformer):
-        classifier = timm_vit(own.module, own.module.num_classes)
-        classifier.load_state_dict(_tensors(ours))
         masks = TokenMask(own.module)
         head = ("patch_pooler.", "patch_classifier.")
-        masks.load_state_dict(
-            _tensors({n if n.startswith(head) else f"vit.{n}": x for n, x in state.items()})
-        )
-    elif isinstance(own.module, ResNet | DenseNet | SqueezeNet):
-        define_torchvision_operators()
-        import torchvision
-
-        make = getattr(torchvision.models, own.name.partition(".")[0])
-        classifier = make(num_classes=own.module.num_classes).eval()
-        _load_cnn(classifier, ours)
-        kernel, bias = (state.pop(f"bottleneck.{part}") for part in ("weight", "bias"))
-        masks = FeatureMask(make(num_classes=own.module.num_classes), kernel.shape[1]).eval()
-        _load_cnn(masks.cnn, state)
-        masks.bottleneck.load_state_dict(
-            _tensors({"weight": kernel[..., None, None], "bias": bias})
-        )
+        fill(masks, {n if n.startswith(head) else f"vit.{n}": x for n, x in state.items()})
     else:
-        raise InputError(
-            "the PyTorch loop knows ViTs, ResNets, DenseNets and SqueezeNet: leave out "
-            "--against-pytorch"
-        )
-    classifier.requires_grad_(False)
-    return classifier, masks
-
-
-def _load_cnn(cnn: Any, state: dict[str, np.ndarray]) -> None:
-    """All weights but PyTorch's counts of batches, and a classifier that an explainer lacks."""
-    missing, unexpected = cnn.load_state_dict(_tensors(state), strict=False)
-    lost = [n for n in missing if not n.endswith("batches_tracked")]
-    assert not unexpected and all(n.startswith(("fc.", "classifier.")) for n in lost), lost
-
-
-def _tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(value) for name, value in state.items()}
+        kernel, bias = (state.pop(f"bottleneck.{part}") for part in ("weight", "bias"))
+        masks = FeatureMask(unfilled(own), kernel.shape[1]).eval()
+        fill(masks.cnn, state)
+        fill(masks.bottleneck, {"weight": kernel[..., None, None], "bias": bias})
+    return Normalised(masks, explainer.architecture.preprocessing, dtype).to(jax_device())
 
 
 class How(NamedTuple):
@@ -202,44 +141,27 @@ def method(
       how: see `How`.
 
     Raises:
-      InputError: as `load`; for another objective than the default; or where JAX has a GPU and
-        PyTorch has none.
+      InputError: as `load_masks`, or for another objective than the default.
     """
     further = any(objective.terms.values())
     if further or objective.mask_loss != "bce" or objective.logits_only or objective.counterfactual:
         raise InputError("the PyTorch loop has the default objective alone: leave the others out")
-    on_gpu = jax.default_backend() == "gpu"
-    if on_gpu and not torch.cuda.is_available():
-        raise InputError("this PyTorch has no CUDA: install one that has, to compare on the GPU")
-    device = torch.device("cuda" if on_gpu else "cpu")
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, as ours is
-    classifier, network = (part.to(device) for part in load(explainee, explainer))
+    classifier = load_classifier(explainee, how.dtype)
+    network = load_masks(explainee, explainer, how.dtype)
     start = copy.deepcopy(network.state_dict())
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     classify, draw = classifier, network
     if how.compiled:
         classify, draw = torch.compile(classifier), torch.compile(network)
-    shown = explainer.architecture.preprocessing
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
-        for values in (shown.mean, shown.std)
-    )
-
-    def typed(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        def call(images: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(device.type, how.dtype, enabled=how.dtype is not None):
-                return module((images - mean) / std).float()
-
-        return call
 
     def run(tasks: Sequence[Task]) -> Any:
         began = time.perf_counter()
         steps, best = 0, []
         for task in tasks:
             network.load_state_dict(start)
-            image = torch.tensor(task.image, device=device).permute(2, 0, 1)[None]
-            networks = typed(classify), typed(draw)
-            scores = finetune(*networks, trained, image, objective, chosen, how.batched)
+            image = torch.tensor(task.image, device=classifier.mean.device)
+            image = image.permute(2, 0, 1)[None]
+            scores = finetune(classify, draw, trained, image, objective, chosen, how.batched)
             steps += len(scores)
             best.append(min(scores) if chosen.optimize == "pos" else max(scores))
         return result(time.perf_counter() - began, len(tasks), steps, best)

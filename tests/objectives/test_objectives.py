@@ -93,6 +93,37 @@ def test_total_variation_of_equal_neighbours_is_flat():
     np.testing.assert_allclose(gradient, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("percent", "marked"), [(5, 1), (10, 2), (20, 4)])
+def test_an_area_is_marked_wholly(percent, marked):
+    def misfit(*values):
+        """Of a mask of 4×5 cells, the others 0."""
+        mask = jnp.zeros(20).at[jnp.arange(len(values))].set(jnp.asarray(values))
+        drawn = Drawn(SUM, jnp.asarray(WHITE), mask.reshape(1, 4, 5), jnp.asarray(FIRST))
+        return float(TERMS[f"area_{percent}"].values(drawn)[0])
+
+    assert misfit(*[1.0] * marked) == 0
+    # One cell too many, and one too few.
+    assert misfit(*[1.0] * (marked + 1)) == pytest.approx(1 / 20)
+    assert misfit(*[1.0] * (marked - 1), 0.0) == pytest.approx(1 / 20)
+    # The lowest of the marked ones lacks 0.25, and another has 0.5 too much, in whatever order.
+    others = [1.0] * (marked - 1)
+    expected = (0.25**2 + 0.5**2) / 20
+    assert misfit(0.5, *others, 0.75) == pytest.approx(expected)
+
+
+def test_an_area_is_rounded_up_and_sorted_values_are_pushed_apart():
+    def total(masks):
+        drawn = Drawn(SUM, jnp.asarray(WHITE), masks, jnp.asarray(FIRST))
+        return TERMS["area_20"].values(drawn).sum()
+
+    # A fifth of six cells is two.
+    masks = jnp.array([[[0.1, 0.9, 0.2], [0.6, 0.3, 0.0]]])
+    value, slopes = jax.value_and_grad(total)(masks)
+    assert float(value) == pytest.approx((0.01 + 0.01 + 0.04 + 0.16 + 0.09) / 6)
+    expected = np.array([[[0.1, -0.1, 0.2], [-0.4, 0.3, 0.0]]]) * 2 / 6
+    np.testing.assert_allclose(slopes, expected, atol=1e-6)
+
+
 def test_further_terms_are_added_by_name():
     weights = replace(LTX.objective, mask_weight=2.0, terms={"total_variation": 3.0}).weights()
     masks = np.array([[[0.0, 1.0], [0.0, 1.0]]], np.float32)
@@ -103,7 +134,7 @@ def test_further_terms_are_added_by_name():
         "cross_entropy",
         "mask_bce",
     }
-    with pytest.raises(InputError, match="unknown term 'variation': there are budget, "):
+    with pytest.raises(InputError, match="unknown term 'variation': there are area_5, "):
         known_terms(replace(LTX.objective, terms={"variation": 1.0}).weights())
 
 
