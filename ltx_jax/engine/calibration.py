@@ -20,7 +20,7 @@ from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee, in_chunks
 
 # Shares of the pixels that are tried, least first.
-SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+SHARES = (*np.arange(0.02, 0.2, 0.02).tolist(), *np.arange(0.2, 0.99, 0.05).tolist())
 
 
 def calibrate(
@@ -96,6 +96,6 @@ def calibrated(
 
     probability = jax.lax.map(kept, masks)
     whole = explainee.probability(in_chunks(explainee, images, chunk), targets)
-    holds = probability >= keep * whole
+    holds = probability >= (keep * whole)[None]
     chosen = jnp.where(holds.any(0), holds.argmax(0), probability.argmax(0))
     return masks[chosen, jnp.arange(len(raw), dtype=chosen.dtype)]
