@@ -28,4 +28,5 @@ def get_config() -> ConfigDict:
             "std": (1.0, 1.0, 1.0),
         }
     )
+    config.finetune.keep = 1.0
     return config

@@ -37,5 +37,8 @@ def get_config() -> ConfigDict:
             "num_classes": 10,
         }
     )
+    # Masks that show little: the object, and not also what would make the class surer.
+    config.objective.mask_weight = 30.0
+    config.finetune.keep = 0.5
     config.rivals = ("integrated_gradients",)
     return config

@@ -16,4 +16,5 @@ def get_config() -> ConfigDict:
     """The settings."""
     config = defaults()
     config.explainee.name = "squeezenet1_1"
+    config.finetune.keep = 1.0
     return config

@@ -125,8 +125,9 @@ class Explanations:
             "images and masks (sha256)": content.hexdigest()[:16],
         }
         store = ResultStore.open(Path(directory), told, len(self))
-        for name in self.each[0].masks:
-            store.hold(name, self.masks.shape[1:], raw=name in self.each[0].raw)
+        for name, mask in self.each[0].masks.items():
+            raw = self.each[0].raw.get(name)
+            store.hold(name, mask.shape, None if raw is None else raw.shape)
         classes = self.explainee.class_names
         rows = {
             row: (record(one, f"image {self.image_of[row]}", row, classes), one.masks)

@@ -33,7 +33,7 @@ def calibrate(
     batch: int,
     mesh: Mesh,
     chunk: int | None,
-) -> Float[np.ndarray, "n g h"]:
+) -> Float[np.ndarray, "n a b"]:
     """`calibrated` masks of at most a batch of images, divided over the devices."""
     given = np.stack(images), np.stack(raw), np.asarray(targets, np.int32)
     columns = place(tuple(padded(column, batch) for column in given), mesh)
@@ -51,7 +51,7 @@ def _on_devices(
     fills: tuple[str, ...],
     mesh: Mesh,
     chunk: int | None,
-) -> Float[Array, "n g h"]:
+) -> Float[Array, "n a b"]:
     specs = (REPLICATED, SPLIT, SPLIT, SPLIT, REPLICATED)
     local = partial(calibrated, fills=fills, chunk=chunk)
     return on_each_device(local, mesh, specs, SPLIT)(explainee, images, raw, targets, keep)
@@ -65,10 +65,10 @@ def calibrated(
     keep: Float[Array, ""],
     fills: tuple[str, ...] = ("black",),
     chunk: int | None = None,
-) -> Float[Array, "n g h"]:
+) -> Float[Array, "n a b"]:
     """Of the soft masks that raw values make (`masks.soft`), the smallest through which the class
     keeps so much of its probability, whatever the fill; where none does, the one through which it
-    keeps most. The order of the cells stays what it is.
+    keeps most. The order of the pixels stays what it is.
 
     Args:
       explainee: the classifier.
@@ -84,7 +84,7 @@ def calibrated(
         [soft_masks(raw, jnp.full(len(raw), share), images.shape[1:3]) for share in shares]
     )
 
-    def kept(mask: Float[Array, "n g h"]) -> Float[Array, " n"]:
+    def kept(mask: Float[Array, "n a b"]) -> Float[Array, " n"]:
         pixels = upsample(mask, images.shape[1:3])
         through = [
             explainee.probability(

@@ -9,16 +9,22 @@ from jaxtyping import Float
 
 from ltx_jax.masks.tokens import upsample
 
-# Of a cell so many values a side are ranked for a quantile: hardly fewer than there are pixels
-# where cells are small, and a fraction of the time where they are large.
-_RANKED = 4
+# Parts of a cell along each side, which stand for its pixels: hardly fewer where cells are small,
+# and a fraction of the time and room where they are large.
+_PARTS = 4
 _LEAST_WIDTH = 0.3
+
+
+def parts_of(cells: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    """A grid four times as fine as the cells along each side, but no finer than the pixels."""
+    return tuple(min(_PARTS * n, side) for n, side in zip(cells, size, strict=True))
 
 
 def soft_masks(
     raw: Float[Array, "n g h"], kept: Float[Array, " n"], size: tuple[int, ...]
-) -> Float[Array, "n g h"]:
-    """Masks over cells that let about a share of the pixels through.
+) -> Float[Array, "n a b"]:
+    """Masks that let about a share of the pixels through, over the parts of the cells
+    (`parts_of`).
 
     sigmoid((r − q)/d) of the raw values r, q their (1−k)-quantile over the pixels between them and
     d half the standard deviation there, or 0.3 if that is more. Both are constants for the
@@ -29,14 +35,13 @@ def soft_masks(
       kept: share k of the pixels, in (0,1).
       size: of the images, (H, W).
     """
-    threshold, sharpness = _step(raw, kept, size)
-    return jax.nn.sigmoid((raw - threshold) * sharpness)
+    return soft_pixel_masks(raw, kept, parts_of(raw.shape[1:], size))
 
 
 def soft_pixel_masks(
     raw: Float[Array, "n g h"], kept: Float[Array, " n"], size: tuple[int, ...]
 ) -> Float[Array, "n H W"]:
-    """The same of the raw values between the cells: one for each pixel."""
+    """The same over pixels."""
     threshold, sharpness = _step(raw, kept, size)
     return jax.nn.sigmoid((upsample(raw, size) - threshold) * sharpness)
 
@@ -46,10 +51,8 @@ def _step(
 ) -> tuple[Float[Array, "n 1 1"], Float[Array, "n 1 1"]]:
     """Where a soft mask rises, and how steeply."""
     constant = jax.lax.stop_gradient(raw)
-    ranked = tuple(
-        min(_RANKED * cells, side) for cells, side in zip(raw.shape[1:], size, strict=True)
-    )
-    values = jnp.sort(upsample(constant, ranked).reshape(len(raw), -1))
+    parts = upsample(constant, parts_of(raw.shape[1:], size))
+    values = jnp.sort(parts.reshape(len(raw), -1))
     place = (1 - kept[:, None]) * (values.shape[-1] - 1)
     threshold = jnp.take_along_axis(values, jnp.round(place).astype(jnp.int32), -1)
     # A reciprocal, since compilers make one division of several in a row, or do not.

@@ -81,14 +81,15 @@ class ResultStore:
             raise InputError(f"{directory} holds no run: give the work directory of one")
         return cls(directory, MaskFile(_mask_path(directory, held[0])).shape[0], process)
 
-    def hold(self, name: str, shape: tuple[int, ...], raw: bool = False) -> None:
+    def hold(self, name: str, shape: tuple[int, ...], raw: tuple[int, ...] | None = None) -> None:
         """Make a method's mask files in their full size, so that a full disk is noticed before work
         is spent, or find them.
 
         Args:
           name: of the method; letters, digits, _ and -.
           shape: of one row's mask, (g, h) or (H, W).
-          raw: whether the order of pixels is taken from raw values, kept beside the masks.
+          raw: of the raw values from which the order of pixels is taken, kept beside the masks;
+            None where there are none.
 
         Raises:
           InputError: for another name, masks of another shape, or a disk that does not take them.
@@ -98,9 +99,10 @@ class ResultStore:
             (self.directory / MASKS).mkdir(exist_ok=True)
         # One process at a time, so that none makes a file anew in which another has written.
         with changing(self.directory / SETTINGS, self._shared):
-            for of_raw in (False, True) if raw else (False,):
-                path = _mask_path(self.directory, name, of_raw)
-                MaskFile.hold(path, (self.rows, *shape), self._shared)
+            for of_raw, held in ((False, shape), (True, raw)):
+                if held is not None:
+                    path = _mask_path(self.directory, name, of_raw)
+                    MaskFile.hold(path, (self.rows, *held), self._shared)
 
     def add(
         self,

@@ -25,6 +25,7 @@ from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.files import write_json
 from ltx_jax.loading.checkpoints import load_optimizer
+from ltx_jax.masks.soft import parts_of
 from ltx_jax.progress import compile_clock, progress_bar
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.publish import publish
@@ -149,8 +150,10 @@ def run(settings: Settings, workdir: Path) -> str:
             names = [f"{row.name}:{row.target}" for row in job.work.rows]
             told = fingerprint(settings, names, without=("pretrain.",))
             layout = layout_for_missing(job, settings.finetune.slots, workdir)
-        held = dict.fromkeys(job.recipe.method.masks, job.explainer.grid())
-        raw = job.recipe.method.optimize is None
+        grid, raw = job.explainer.grid(), None
+        if job.recipe.method.optimize is None:
+            grid, raw = parts_of(grid, job.work.explainee.image_size), grid
+        held = dict.fromkeys(job.recipe.method.masks, grid)
         store = open_store(workdir, told, len(job.work.rows), held, raw)
         began = time.monotonic()
         images = explain_missing(job, store, layout) if layout else 0

@@ -54,7 +54,7 @@ def add_rival(work: Work, store: ResultStore, name: str, chunk: int | None) -> N
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
         maps = compute(work.explainee, name, group, batch)
-        store.hold(name, maps.shape[1:], raw=True)
+        store.hold(name, maps.shape[1:], maps.shape[1:])
         each = zip(group, np.asarray(scaled(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 

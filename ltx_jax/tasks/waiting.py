@@ -23,14 +23,14 @@ def open_store(
     told: dict[str, Any],
     rows: int,
     held: Mapping[str, tuple[int, ...]],
-    raw: bool = False,
+    raw: tuple[int, ...] | None = None,
 ) -> ResultStore:
     """The work directory, which process 0 makes and the others find.
 
     Args:
       workdir, told, rows: as `ResultStore.open` takes them.
       held: shapes of the masks that are made room for before any work is spent, by name.
-      raw: whether their raw values are kept beside them.
+      raw: shape of the raw values that are kept beside them, if any are.
 
     Raises:
       InputError: as `ResultStore.open`, or where another process cannot open it.

@@ -127,8 +127,8 @@ def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
 
 def test_a_rival_is_added_to_a_run(tmp_path):
     store = fill(tmp_path)
-    store.hold("rival", (4, 4), raw=True)
-    mask, raw = np.full((4, 4), 0.5, np.float32), np.full((4, 4), -7, np.float32)
+    store.hold("rival", (8, 8), (4, 4))
+    mask, raw = np.full((8, 8), 0.5, np.float32), np.full((4, 4), -7, np.float32)
     store.keep("rival", {1: (mask, raw)})
     store.scored("rival").append({1: {"row": 1, "class": 1, "pos": 3.0}})
     again = ResultStore.open(tmp_path, SETTINGS, 3)
