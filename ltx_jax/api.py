@@ -126,8 +126,8 @@ class Explanations:
         }
         store = ResultStore.open(Path(directory), told, len(self))
         for name, mask in self.each[0].masks.items():
-            raw = self.each[0].raw.get(name)
-            store.hold(name, mask.shape, None if raw is None else raw.shape)
+            order = self.each[0].raw.get(name)
+            store.hold(name, mask.shape, None if order is None else order.shape)
         classes = self.explainee.class_names
         rows = {
             row: (record(one, f"image {self.image_of[row]}", row, classes), one.masks)

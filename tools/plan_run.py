@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +30,11 @@ from parts import priced
 from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
+from ltx_jax.explainers.mask_itself import cells_for
 from ltx_jax.loading.explainers import mask_network
 from ltx_jax.metrics.perturbation import FRACTIONS
-from ltx_jax.models.registry import architecture
+from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.objectives import views_of
 from ltx_jax.settings.configuration import read
 from ltx_jax.settings.sections import Settings
 from ltx_jax.weights.state_dict import shapes_of
@@ -174,18 +176,14 @@ def count_step(settings: Settings) -> Step:
     """
     chosen = settings.explainer
     explainee = architecture(settings.explainee.name, **settings.explainee.sizes)
+    if chosen.trained == "mask":
+        return _count_mask_step(settings, explainee)
     backbone = explainee if chosen.name is None else architecture(chosen.name, **chosen.sizes)
     backbone, masks = mask_network(backbone.with_module(num_classes=0), chosen)
-    network = explainee.module
-    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
-    weights = shapes_of(network, explainee.size, explainee.channels)
+    classify, weights, image = _classifier(explainee)
     variables = shapes_of(masks, backbone.size, backbone.channels)
     prefix = jax.eval_shape(lambda v, x: masks.apply(v, x, method="prefix"), variables, image)
     trained, frozen = jax.eval_shape(lambda v: split(v, chosen.trained), variables)
-
-    def classify(image: jax.Array, weights: Any) -> jax.Array:
-        logits, _ = network.apply(weights, image)
-        return jnp.sum(logits)
 
     def draw(trained: Leaves, frozen: Leaves, prefix: jax.Array) -> jax.Array:
         return jnp.sum(jnp.asarray(masks.apply(join(trained, frozen), prefix, method="draw")))
@@ -201,6 +199,31 @@ def count_step(settings: Settings) -> Step:
         # and writes all but the gradient.
         bytes=6 * parameters + 2 * moments,
         slot_bytes=2 * parameters + moments,  # weights, gradient, moments
+    )
+
+
+def _classifier(explainee: Architecture) -> tuple[Callable[..., jax.Array], Any, Any]:
+    """The sum of a classifier's logits as a function of an image and weights, and their shapes."""
+    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
+    weights = shapes_of(explainee.module, explainee.size, explainee.channels)
+
+    def classify(image: jax.Array, weights: Any) -> jax.Array:
+        logits, _ = explainee.module.apply(weights, image)
+        return jnp.sum(logits)
+
+    return classify, weights, image
+
+
+def _count_mask_step(settings: Settings, explainee: Architecture) -> Step:
+    """Of a mask of its own: forwards and gradients of the explainee; it scores nothing, and there
+    are no weights to move."""
+    classify, weights, image = _classifier(explainee)
+    views = len(views_of(settings.objective.weights()))
+    cells = math.prod(cells_for(explainee.size, settings.explainer.grid))
+    return Step(
+        operations=views * operations(jax.grad(classify), image, weights),
+        bytes=8 * 4 * cells,
+        slot_bytes=4 * (4 * cells + math.prod(image.shape)),  # raw, gradient, moments; the image
     )
 
 

@@ -8,7 +8,7 @@ their place, so that stopping early saves time instead of leaving lanes idle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -294,9 +294,9 @@ def _gradients(
     views = max(len(views_of(numbers.weights)), 1)
 
     def total(item: tuple[Array, ...]) -> Array:
-        *drawn, keys, steps = item
+        images, masks, targets, raw, keys, steps = item
         chance = Chance(step_keys(numbers.seed, keys, steps), numbers.budgets, method.fills)
-        return losses(numbers.weights, explainee, *drawn, chance)[0]
+        return losses(numbers.weights, explainee, images, masks, targets, raw, chance)[0]
 
     def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, Array]]:
         raw = draw(trained, state.prefix[:, None])[:, 0, 0]

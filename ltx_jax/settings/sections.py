@@ -341,9 +341,9 @@ def checked(section: Any, prefix: str = "") -> Any:
             value = getattr(value, name)
         _check(f, value, prefix + f.name)
     section.check_together(prefix)
-    for f in dataclasses.fields(section):
-        if isinstance(inner := getattr(section, f.name), Section):
-            inner.check_together(f"{prefix}{f.name}.")
+    for part in dataclasses.fields(section):
+        if isinstance(inner := getattr(section, part.name), Section):
+            inner.check_together(f"{prefix}{part.name}.")
     return section
 
 

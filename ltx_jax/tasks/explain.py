@@ -150,9 +150,10 @@ def run(settings: Settings, workdir: Path) -> str:
             names = [f"{row.name}:{row.target}" for row in job.work.rows]
             told = fingerprint(settings, names, without=("pretrain.",))
             layout = layout_for_missing(job, settings.finetune.slots, workdir)
-        grid, raw = job.explainer.grid(), None
+        cells: tuple[int, ...] = job.explainer.grid()
+        grid, raw = cells, None
         if job.recipe.method.optimize is None:
-            grid, raw = parts_of(grid, job.work.explainee.image_size), grid
+            grid, raw = parts_of(cells, job.work.explainee.image_size), cells
         held = dict.fromkeys(job.recipe.method.masks, grid)
         store = open_store(workdir, told, len(job.work.rows), held, raw)
         began = time.monotonic()
