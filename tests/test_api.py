@@ -83,7 +83,7 @@ def test_an_explainee_of_your_own(explainee, explainer, images):
         num_classes=3,
     )
     with pytest.raises(ltx_jax.InputError, match="needs an explainer by name"):
-        ltx_jax.explain(mine, images[:1], steps=2)
+        ltx_jax.load_explainer(mine)
     result = ltx_jax.explain(mine, images[:1], explainer=explainer, steps=2)
     assert result.targets.tolist() == [images[0].mean((0, 1)).argmax()]
 
@@ -205,7 +205,7 @@ def test_another_explainee_or_rate_compiles_nothing_more(vit_weights, images):
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         explained(learning_rate=1e-3, weight_decay=0.5, stop_below=3.0)
-        explained(objective=ltx_jax.Objective(mask_weight=7.0))
+        explained(objective=replace(ltx_jax.LTX.objective, mask_weight=7.0))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert not compiled
@@ -217,4 +217,4 @@ def test_keywords_and_defaults_are_the_settings():
         if f.name not in ("resume", "schedule_steps"):
             assert parameters[f.name].default == f.default
             assert f.metadata["told"] in ltx_jax.explain.__doc__
-    assert parameters["steps"].default == 25
+    assert parameters["steps"].default == 50

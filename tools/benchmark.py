@@ -9,7 +9,8 @@ eager PyTorch in float32 on timm's or torchvision's network, one image at a time
 through the best that PyTorch makes of it, with those ten forwards in one, in the configuration's
 compute type, eager and through `torch.compile` (which is warmed up and not timed). Where the mask
 itself is optimised it is the same recipe in PyTorch, an image at a time and in batches. They take
-turns on the images, so that a machine whose speed drifts is unfair to none; the ratios are of the sums.
+turns on the images, so that a machine whose speed drifts is unfair to none; the ratios are of the
+sums.
 With --parts the engine also runs without stopping early, and a table says where the time of a step
 goes on one device, what the network's shape asks for, what the machine can do at best, and what
 memory a slot takes.

@@ -11,6 +11,8 @@ from jax import Array
 
 from ltx_jax.engine.adamw import AdamW
 from ltx_jax.engine.training import warmup_then_decay
+from ltx_jax.errors import InputError
+from ltx_jax.masks.covering import FILLS
 from ltx_jax.objectives import Weights, known_terms
 from ltx_jax.settings.sections import Finetune, Objective
 
@@ -113,8 +115,10 @@ def make_recipe(
       resumed: where the checkpoint's optimizer is resumed.
 
     Raises:
-      InputError: for an unknown term of the objective.
+      InputError: for an unknown term or fill of the objective.
     """
+    if unknown := set(objective.fills) - set(FILLS):
+        raise InputError(f"unknown fill {min(unknown)!r}: there are {', '.join(FILLS)}")
     method = Method(
         finetune.optimize,
         AdamW(first_moment=finetune.first_moment, second_moment=finetune.second_moment),

@@ -19,6 +19,7 @@ _ANCHORS = np.array(
 )  # fmt: skip
 _GAP = 4
 _SMALLEST = 160
+_NEARLY_CONSTANT = 0.1
 
 
 def heat_map(mask: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -29,9 +30,10 @@ def heat_map(mask: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def stretched(mask: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
-    """A mask scaled to span [0,1], for showing; a constant one stays as it is."""
+    """A mask scaled to span [0,1], for showing; one that is nearly constant says little, and stays
+    as it is."""
     low, high = mask.min(), mask.max()
-    return (mask - low) / (high - low) if high > low else mask
+    return (mask - low) / (high - low) if high - low > _NEARLY_CONSTANT else mask
 
 
 def overlay(

@@ -20,6 +20,7 @@ from ltx_jax.reporting.overlays import encode, enlarged, views
 from ltx_jax.reporting.summary import Interval
 
 _TITLES = {
+    "final": "mask of its own, last step",
     "pltx": "pLTX (before finetuning)",
     "selected": "LTX, selected step",
     "last": "LTX, last step",
@@ -140,7 +141,8 @@ def _card(entry: Entry) -> str:
     name = record.get("class_name", f"class {record['class']}")
     figures = "".join(
         f'<figure><img loading=lazy width={_SIDE} height={_SIDE} src="{_data(picture)}" '
-        f'alt="{what} of {escape(record["image"])}"><figcaption>{what}</figcaption></figure>'
+        f'alt="{what} of {escape(record["image"])}"><figcaption>{what}{_range(entry, what)}'
+        "</figcaption></figure>"
         for what, picture in views(entry.picture, entry.pixel_mask).items()
     )
     return (
@@ -149,6 +151,12 @@ def _card(entry: Entry) -> str:
         f"<div class=pictures>{figures}</div>"
         f"<footer><span>{_numbers(entry)}</span>{_curve(entry)}</footer></article>"
     )
+
+
+def _range(entry: Entry, what: str) -> str:
+    """Between which values a mask lies, since the heat map is stretched."""
+    low, high = entry.pixel_mask.min(), entry.pixel_mask.max()
+    return f" {low:.2f}–{high:.2f}" if what == "mask" else ""
 
 
 def _numbers(entry: Entry) -> str:

@@ -106,6 +106,8 @@ class MaskDrawer(Section):
                     f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "
                     f"set {prefix}trained to all, head or lora"
                 )
+        if self.start == "pltx" and self.checkpoint is None:
+            raise InputError(f"{prefix}start=pltx needs {prefix}checkpoint: give an explainer's")
         if self.checkpoint is not None and self.start not in (None, "pltx"):
             raise InputError(
                 f"{prefix}checkpoint is not used by {prefix}start={self.start}: leave one out"

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_jax.reporting.overlays import heat_map, in_colour, overlay, panel, save_png, views
+from ltx_jax.reporting.overlays import (
+    heat_map,
+    in_colour,
+    overlay,
+    panel,
+    save_png,
+    stretched,
+    views,
+)
 
 
 def test_heat_map_ends_and_lightness():
@@ -24,6 +32,12 @@ def test_overlay_mixes_grey_and_colour(pixel):
     # The mask is stretched to 0 and 1: opacities 0.25 and 0.75 over the grey 60.
     assert found[0, 0].tolist() == np.round(60 * 0.75 + 0.25 * np.array([13, 8, 60])).tolist()
     assert found[0, 1].tolist() == np.round(60 * 0.25 + 0.75 * np.array([250, 250, 190])).tolist()
+
+
+def test_a_nearly_constant_mask_is_not_stretched():
+    almost = np.array([[0.4, 0.45], [0.48, 0.4]], np.float32)
+    np.testing.assert_array_equal(stretched(almost), almost)
+    np.testing.assert_allclose(stretched(10 * almost - 3.9)[0], [0.0, 0.625], rtol=1e-4)
 
 
 def test_a_constant_mask_is_shown_as_it_is():

@@ -66,7 +66,7 @@ def means(intervals: dict) -> dict[str, float]:
 
 
 def add_rival(store, name: str, scores: dict[int, dict], value: float = 0.25) -> None:
-    store.hold(name, (8, 8), raw=True)
+    store.hold(name, (8, 8), raw=(8, 8))
     mask = np.full((8, 8), value, np.float32)
     store.keep(name, dict.fromkeys(scores, (mask, -mask)))
     store.scored(name).append({row: {"row": row, "class": row, **of} for row, of in scores.items()})
