@@ -125,7 +125,7 @@ class Objective(Section):
         False, "the prediction term also asks that the class go where the marked pixels do"
     )
     terms: Mapping[str, float] = setting(
-        {"budget": 1.0, "total_variation": 3.0}, "weights of further terms by name"
+        {"budget": 2.0, "total_variation": 3.0}, "weights of further terms by name"
     )
     fills: tuple[str, ...] = setting(
         ("black", "black", "mean", "blur"),

@@ -13,7 +13,7 @@ from ltx_jax.explainers.leaves import Moments
 from ltx_jax.loading.checkpoints import SavedOptimizer, load_optimizer, save_explainer
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
-from ltx_jax.settings.sections import MaskDrawer
+from ltx_jax.settings.sections import LTX
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ def test_a_head_resumes_its_share_of_the_moments(explainee, checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trained": "tail"}, "'tail': it is one of all, head, lora"),
+        ({"trained": "mask"}, "a mask of its own has no network: use load_mask"),
+        ({"trained": "tail"}, "'tail': it is one of mask, all, head"),
         ({"trained": "lora", "lora_rank": 0}, "lora_rank is 0: it must be at least 1"),
         ({"frozen_blocks": 3}, "frozen_blocks 3 of 3: at least one block"),
         ({"activation": "tanh"}, "activation is 'tanh': it is one of sigmoid, relu, softmax, cl"),
@@ -83,7 +84,7 @@ def test_parts_that_cannot_be_trained(explainee, options, message):
 
 
 def test_options_are_those_of_the_settings(explainee, explainer):
-    given = dataclasses.asdict(MaskDrawer())
+    given = dataclasses.asdict(LTX.explainer)
     assert jax.tree.structure(load_explainer(explainee, **given, seed=3)) == jax.tree.structure(
         explainer
     )

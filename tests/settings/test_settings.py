@@ -70,7 +70,7 @@ def test_values_come_through():
     )
     assert found.explainee.sizes == {"num_classes": 7}
     weighted = {name: weight for name, weight in found.objective.terms.items() if weight}
-    assert weighted == {"budget": 1.0, "total_variation": 3.0}
+    assert weighted == {"budget": 2.0, "total_variation": 3.0}
     assert (found.finetune.optimize, found.rivals, found.limit) == ("neg", ("smoothgrad",), 5)
     assert found.pretrain == Settings().pretrain
 
