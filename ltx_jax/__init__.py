@@ -10,7 +10,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import prepare
 from ltx_jax.settings.sections import LTX, Objective, Settings
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "LTX",
