@@ -15,4 +15,6 @@ def get_config() -> ConfigDict:
     """The settings."""
     config = defaults()
     config.explainee.name = "resnet101"
+    # A CNN's gradients are speckled: its masks gain from being smooth.
+    config.objective.terms.total_variation = 20.0
     return config

@@ -16,5 +16,7 @@ def get_config() -> ConfigDict:
     """The settings."""
     config = defaults()
     config.explainee.name = "squeezenet1_1"
+    # A CNN's gradients are speckled: its masks gain from being smooth.
+    config.objective.terms.total_variation = 20.0
     config.finetune.keep = 1.0
     return config
