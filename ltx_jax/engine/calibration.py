@@ -79,10 +79,8 @@ def calibrated(
       fills: names; see `masks.covering.filling`.
       chunk: most images in one forward of the explainee.
     """
-    shares = jnp.array(SHARES, jnp.float32)
-    masks = jnp.stack(
-        [soft_masks(raw, jnp.full(len(raw), share), images.shape[1:3]) for share in shares]
-    )
+    of_share = jax.vmap(lambda share: soft_masks(raw, share, images.shape[1:3]))
+    masks = of_share(jnp.broadcast_to(jnp.array([SHARES], jnp.float32).T, (len(SHARES), len(raw))))
 
     def kept(mask: Float[Array, "n a b"]) -> Float[Array, " n"]:
         pixels = upsample(mask, images.shape[1:3])
