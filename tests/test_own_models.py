@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import ltx_jax
+from ltx_jax.attribution.grad_cam import grad_cam_signed
+from ltx_jax.attribution.gradient_x_input import gradient_x_input
 
 # Of a square as bright as nothing else, in the dark.
 SIDE = 7
@@ -79,6 +81,27 @@ def test_the_mask_is_where_the_object_is(apply, shape, options, target):
     inside, outside = mask[truth[0]].mean(), mask[~truth[0]].mean()
     assert inside > 0.5 and outside < 0.2, (inside, outside)
     assert result.scores["srg"][0] > 60
+
+
+def test_features_of_ones_own_start_a_mask_where_they_are_a_map():
+    def named(name, shape):
+        def features(params, images, added):
+            found = images.reshape(len(images), *shape, -1) + added.get(name, 0.0)
+            return two_classes(None, found.reshape(images.shape)), {name: found}
+
+        return ltx_jax.Explainee(two_classes, None, (32, 32), 2, features=features)
+
+    starts = {
+        ("features", (32, 32)): grad_cam_signed,
+        ("features", (1024,)): gradient_x_input,
+        ("map", (32, 32)): gradient_x_input,
+    }
+    for given, start in starts.items():
+        assert ltx_jax.load_mask(named(*given)).start is start
+    image = scene((32, 32, 3), (16, 4), None)
+    with pytest.raises(ltx_jax.InputError, match="no intermediate 'features', which Grad-CAM"):
+        mask = ltx_jax.load_mask(named("map", (32, 32)), "grad_cam")
+        ltx_jax.explain(named("map", (32, 32)), image, explainer=mask, steps=2)
 
 
 def test_images_as_people_have_them(tmp_path):

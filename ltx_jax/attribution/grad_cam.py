@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution.rival import Rival
+from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee, Intermediates
 from ltx_jax.models.links import of_class
 
@@ -36,9 +37,14 @@ def grad_cam_signed(
     Before the ReLU, so that cells that speak against the class are ranked as well.
 
     Raises:
-      InputError: where the explainee gives no intermediates.
+      InputError: where the explainee gives no intermediates, or none of that name.
     """
     _, found = jax.eval_shape(lambda: explainee.intermediates(images, {}))
+    if "features" not in found:
+        raise InputError(
+            f"{explainee.name} has no intermediate 'features', which Grad-CAM needs: it has "
+            f"{', '.join(found) or 'none'}"
+        )
     zeros = {name: jnp.zeros(found[name].shape) for name in _READ if name in found}
 
     def target_logits(added: Intermediates) -> tuple[Array, Intermediates]:

@@ -94,7 +94,7 @@ def load_mask(
       explainee: what is to be explained.
       start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
         cells; or an explainer whose masks they are to begin with. if not given,
-        `grad_cam` where the explainee gives features, else `gradient_x_input`.
+        `grad_cam` where the explainee gives a map called `features`, else `gradient_x_input`.
       grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
 
     Raises:
@@ -108,13 +108,22 @@ def load_mask(
             )
         return MaskItself(start.grid(), network=start)
     cells = cells_for(explainee.image_size, grid)
-    name = start or (_START if explainee.features is None else _START_WITH_FEATURES)
+    name = start or (_START_WITH_FEATURES if _gives_a_map(explainee) else _START)
     if name == CENTRE:
         return MaskItself(cells)
     if name not in RIVALS:
         known = ", ".join((CENTRE, PLTX, *RIVALS))
         raise InputError(f"unknown start {name!r}: there are {known}")
     return MaskItself(cells, RIVALS[name].signed or RIVALS[name].maps)
+
+
+def _gives_a_map(explainee: Explainee) -> bool:
+    """Whether one of its intermediates is a map [n,g,h,c] called `features`."""
+    if explainee.features is None:
+        return False
+    image = jax.ShapeDtypeStruct((1, *explainee.image_shape), jnp.float32)
+    _, found = jax.eval_shape(lambda x: explainee.intermediates(x), image)
+    return "features" in found and found["features"].ndim == 4
 
 
 def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architecture, MaskNetwork]:
