@@ -51,8 +51,8 @@ class Explanation(NamedTuple):
       steps: masks drawn.
       score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN where lazy
         scoring stopped.
-      masks: token masks [g,h] by the names of `Method.masks`.
-      raw: their values before the activation, which rank the pixels; empty where the masks do.
+      masks: [a,b] in [0,1] by the names of `Method.masks`, over cells or parts of them.
+      raw: [g,h], values of the cells that rank the pixels; empty where the masks do.
       mask_steps: the step each is from.
       scores: of each, and the `probability` of the target through it; NaN where the object's pixels
         are needed and not known.
