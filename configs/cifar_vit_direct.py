@@ -1,7 +1,7 @@
 """Masks of a small ViT on CIFAR-10 without an explainer.
 
 Needs: weights of the ViT and an .npz with the images, as configs/cifar_vit.py.
-Takes: 10 s for 100 images on two CPU cores, compilation included.
+Takes: half a minute for 100 images on two CPU cores, compilation included.
 
 python -m ltx_jax.main --config=configs/cifar_vit_direct.py --config.images=cifar10.npz \
     --config.explainee.weights=vit.safetensors
