@@ -28,20 +28,20 @@ def brightest(images: jax.Array) -> jax.Array:
     """Of each channel [n,C]: how bright its brightest 5×5 window is."""
     window = (1, 5, 5, 1)
     means = jax.lax.reduce_window(images, 0.0, jax.lax.add, window, (1, 1, 1, 1), "VALID") / 25
-    return 0.1 * jax.nn.logsumexp(10 * means.reshape(len(images), -1, images.shape[-1]), 1)
+    return jax.nn.logsumexp(40 * means.reshape(len(images), -1, images.shape[-1]), 1) / 40
 
 
 def two_classes(_, images):
-    seen = 20 * (brightest(images).mean(-1, keepdims=True) - 0.8)
+    seen = 8 * (brightest(images).mean(-1, keepdims=True) - 0.65)
     return jnp.concatenate([jnp.zeros_like(seen), seen], -1)
 
 
 def one_logit(_, images):
-    return 20 * (brightest(images).mean(-1, keepdims=True) - 0.8)
+    return 8 * (brightest(images).mean(-1, keepdims=True) - 0.65)
 
 
 def each_colour(_, images):
-    return 20 * (brightest(images) - 0.8)
+    return 8 * (brightest(images) - 0.65)
 
 
 def of_params(scale, images):
@@ -55,7 +55,7 @@ def of_params(scale, images):
         (two_classes, (48, 64, 3), {"num_classes": 2}, 1),
         (one_logit, (32, 32, 3), {"num_classes": 1}, 1),
         (each_colour, (32, 32, 3), {"num_classes": 3, "link": "sigmoid"}, 2),
-        (of_params, (32, 32, 3), {"num_classes": 2, "params": 2.0}, 1),
+        (of_params, (32, 32, 3), {"num_classes": 2, "params": 1.5}, 1),
     ],
     ids=["grey 28×28", "48×64", "one logit", "sigmoid of several", "a function"],
 )

@@ -51,9 +51,9 @@ def test_a_mask_is_the_head_on_the_features(name):
 
 @pytest.mark.parametrize("trained", ["all", "head"])
 @pytest.mark.parametrize("name", ["vit", "cifar_resnet20"])
-def test_an_image_begins_with_the_explainers_own_leaves(name, trained):
+def test_an_image_begins_with_the_explainers_own_leaves(name, trained, explainee):
     explainer, images = small_explainer(name, trained)
-    beginning = explainer.begin(images[0])
+    beginning = explainer.begin(explainee, images[0], jnp.int32(1))
     assert beginning.leaves is explainer.trained
     raw = explainer.draw(beginning.leaves, beginning.prefix[None])
     whole, _ = small_explainer(name)

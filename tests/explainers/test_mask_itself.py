@@ -51,7 +51,11 @@ def test_each_start(explainee, explainer, images):
     centre = load_mask(explainee, "centre").begin(explainee, image, target)
     np.testing.assert_array_equal(centre.leaves["raw"], centre_bias((8, 8)))
     assert centre.prefix.shape == (0,)
-    gradient = load_mask(explainee, grid=4).begin(explainee, image, target).leaves["raw"]
+    gradient = (
+        load_mask(explainee, "gradient_x_input", grid=4)
+        .begin(explainee, image, target)
+        .leaves["raw"]
+    )
     relevance = gradient_x_input(explainee, jnp.asarray(images[:1]), target[None])[0]
     cells = np.asarray(relevance).reshape(4, 4, 4, 4).mean((1, 3))
     # Means of 4×4 pixels are not the antialiased resize, but order the cells much as it does.

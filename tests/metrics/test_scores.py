@@ -26,6 +26,7 @@ def test_names_directions_and_ranges():
         "rise_deletion": "lower",
         "rise_insertion": "higher",
         "iou": "higher",
+        "pixel_auc": "higher",
         "srg": "higher",
         "srg_probability": "higher",
         "tied": "lower",
