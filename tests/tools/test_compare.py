@@ -33,7 +33,7 @@ def run(
 def rival(directory, iou, name="rival", side=4):
     """A rival's masks and scores, added to a run."""
     store = ResultStore.find(directory)
-    store.hold(name, (side, side), raw=True)
+    store.hold(name, (side, side), raw=(side, side))
     mask = np.zeros((side, side), np.float32)
     store.keep(name, dict.fromkeys(range(3), (mask, mask)))
     lines = {row: {"row": row, "class": row, "iou": value} for row, value in enumerate(iou)}
