@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from ltx_jax.engine.scoring import padded
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
-from ltx_jax.masks.covering import covered
+from ltx_jax.masks.covering import covered, filling
 from ltx_jax.masks.soft import soft_masks
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee, in_chunks
@@ -82,14 +82,13 @@ def calibrated(
     of_share = jax.vmap(lambda share: soft_masks(raw, share, images.shape[1:3]))
     masks = of_share(jnp.broadcast_to(jnp.array([SHARES], jnp.float32).T, (len(SHARES), len(raw))))
 
+    # What is made of the images alone is made once, not for each share; None for black.
+    others = [filling(images, fill) for fill in dict.fromkeys(fills)]
+
     def kept(mask: Float[Array, "n a b"]) -> Float[Array, " n"]:
         pixels = upsample(mask, images.shape[1:3])
-        through = [
-            explainee.probability(
-                in_chunks(explainee, covered(images, pixels, fill), chunk), targets
-            )
-            for fill in dict.fromkeys(fills)
-        ]
+        seen = [covered(images, pixels, "black" if fill is None else fill) for fill in others]
+        through = [explainee.probability(in_chunks(explainee, x, chunk), targets) for x in seen]
         return jnp.stack(through).min(0)
 
     probability = jax.lax.map(kept, masks)

@@ -321,12 +321,16 @@ def step_keys(
 
 def _count(state: Slots, numbers: Numbers, loss: Float[Array, " S"]) -> Slots:
     """Record the step's loss; all steps are taken."""
-    rows = jnp.arange(len(loss), dtype=jnp.int32)
     steps = jnp.where(state.active, state.steps + 1, state.steps)
-    now = steps - 1
-    recorded = state.loss.at[rows, now].set(jnp.where(state.active, loss, state.loss[rows, now]))
     active = state.active & (steps < len(numbers.learning_rates))
-    return state._replace(loss=recorded, steps=steps, active=active)
+    return state._replace(loss=_recorded(state, state.loss, loss), steps=steps, active=active)
+
+
+def _recorded(state: Slots, trace: Array, value: Array) -> Array:
+    """A trace with the value of this step in every slot that is active."""
+    rows, now = jnp.arange(len(trace), dtype=jnp.int32), state.steps
+    keep = state.active.reshape(-1, *[1] * (value.ndim - 1))
+    return trace.at[rows, now].set(jnp.where(keep, value, trace[rows, now]))
 
 
 def _areas(
@@ -363,10 +367,6 @@ def _judge(
     now = state.steps
     rows = jnp.arange(now.shape[0], dtype=jnp.int32)
 
-    def record(trace: Array, value: Array) -> Array:
-        keep = state.active.reshape(-1, *[1] * (value.ndim - 1))
-        return trace.at[rows, now].set(jnp.where(keep, value, trace[rows, now]))
-
     score = method.sign * areas.agreement[:, 0]
     best_score = method.sign * _selected_score(state)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
@@ -380,9 +380,9 @@ def _judge(
     return state._replace(
         masks=jnp.where(better[..., None, None], masks[:, None], state.masks),
         mask_steps=jnp.where(better, now[:, None], state.mask_steps),
-        loss=record(state.loss, loss),
-        agreement=record(state.agreement, areas.agreement),
-        probability=record(state.probability, areas.probability),
+        loss=_recorded(state, state.loss, loss),
+        agreement=_recorded(state, state.agreement, areas.agreement),
+        probability=_recorded(state, state.probability, areas.probability),
         steps=steps,
         active=state.active & goes_on,
     )
