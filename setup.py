@@ -23,7 +23,7 @@ CORE = [
     "pillow>=11.0.0",
     "tqdm>=4.66.0",
 ]
-TEST = ["pytest>=8.0.0", "beartype>=0.20.0"]
+TEST = ["pytest>=8.0.0", "pytest-xdist>=3.6.0", "beartype>=0.20.0"]
 
 setup(
     name="ltx_jax",

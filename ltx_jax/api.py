@@ -20,6 +20,7 @@ from ltx_jax.data.given import as_batch
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.memory import lay_out
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.scoring import PROBABILITY, to_pixels
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
@@ -28,7 +29,6 @@ from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives import known_terms
 from ltx_jax.reporting.overlays import panel
 from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.records import record
@@ -387,17 +387,18 @@ def pretrain(
     explainee = _with_arrays(explainee)
     source = _source(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
-    weights = known_terms(checked(objective or LTX.objective).weights())
+    objective = checked(objective or LTX.objective)
     told: dict[str, Any] = {
         "images (sha256)": hashlib.sha256(source.images.tobytes()).hexdigest()[:16]
     }
-    told |= {"target": target, "seed": seed, "weights": weights, **dataclasses.asdict(chosen)}
+    told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
+    told |= dataclasses.asdict(chosen)
     made = pretraining.pretrain(
         explainee,
         explainer,
         source,
         chosen,
-        weights=weights,
+        goal=make_goal(objective),
         target=target,
         seed=seed,
         workdir=None if workdir is None else Path(workdir),

@@ -39,6 +39,7 @@ from ltx_jax import (
 )
 from ltx_jax.data.scenes import CLASSES, Scene, scenes
 from ltx_jax.engine.pretraining import ltx_loss
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.engine.training import (
     create_train_state,
@@ -275,8 +276,8 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
     """Pretrain the explainer on the classes that the explainee predicts, and write it."""
     explainer = load_explainer(explainee, head_bias=recipe.head_bias)
     mesh, steps = data_mesh(recipe.batch_size), recipe.explainer_batches
-    weights = replace(LTX.objective, mask_weight=recipe.mask_weight).weights()
-    given = replicate((explainee, explainer.without_trained(), weights), mesh)
+    goal = make_goal(replace(LTX.objective, mask_weight=recipe.mask_weight))
+    given = replicate((explainee, explainer.without_trained(), goal), mesh)
     schedule = warmup_then_decay(recipe.explainer_learning_rate, steps // 5, steps)
     rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
     optimizers = [Partial(optax.adamw, rate, weight_decay=0.01) for rate in rates]

@@ -188,7 +188,7 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
     def fit(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> jax.Array:
         items = state.images, masks, state.classes[:, 0]
         return in_chunks(
-            lambda item: losses(numbers.weights, explainee, *item)[0], items, method.chunk
+            lambda item: losses(numbers.goal.weights, explainee, *item)[0], items, method.chunk
         ).sum()
 
     def score(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> Any:

@@ -7,7 +7,7 @@ pieces of the same textures, so that neither alone tells the class.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -79,7 +79,7 @@ def scene(
     index: int,
     objects: tuple[int, int] = (1, 3),
     size: int = _UNITS,
-    without: int | None = None,
+    without: Container[int] = (),
 ) -> Scene:
     """Draw one scene; the same arguments give the same pixels, whatever else is drawn.
 
@@ -87,9 +87,9 @@ def scene(
       seed, index: 0 or more; together they choose the scene.
       objects: fewest and most objects, of different classes, 0 to 4.
       size: side in pixels; the same scene at another size is the same picture.
-      without: the one part to leave out, all else being the same: the pieces of the background
-        from the back to the front, 0 to 12 at most, and from 13 on the objects. One that is not
-        there cannot be missed.
+      without: the parts to leave out, all else being the same: the pieces of the background from
+        the back to the front, 0 to 12 at most, and from 13 on the objects. One that is not there
+        cannot be missed.
 
     Returns:
       Image [size,size,3], labels [classes], masks [classes,size,size].
@@ -102,7 +102,7 @@ def scene(
     masks = np.zeros((len(CLASSES), size, size), np.bool_)
     labels = np.zeros(len(CLASSES), np.float32)
     for part, (label, radius, centre) in enumerate(zip(*layout, strict=True), _PIECES[1]):
-        there = part != without
+        there = part not in without
         # What is left out is drawn elsewhere, since it takes its share of the random stream.
         drawn = (canvas, masks) if there else (canvas.copy(), masks.copy())
         _draw_object(*drawn, rng, int(label), radius, centre)
@@ -164,10 +164,11 @@ class SceneSource:
         return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
 
     def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
-        """The scene without each of its parts, pieces of the background and objects; as it is for
-        as many as it has less than the most."""
+        """The scene without the pieces of its background, and without each of its objects; as it is
+        for as many of these as it has less than the most."""
         which = self.seed, self.indices[index], self.objects, how.size[0]
-        parts = range(_PIECES[1] + self.objects[1])
+        pieces = range(_PIECES[1])
+        parts = [pieces, *((pieces.stop + i,) for i in range(self.objects[1]))]
         return np.stack([scene(*which, without=part).image for part in parts])
 
     def load(self, index: int, how: Preprocessing) -> Example:
@@ -256,7 +257,7 @@ def _inked(texture: Figure, u: Grid, v: Grid, period: float, scale: float) -> Gr
 
 
 def _background(
-    seed: int, index: int, size: int, without: int | None = None
+    seed: int, index: int, size: int, without: Container[int] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """The canvas [3,size,size] before any object, and the grain [size,size] to go over all."""
     rng = np.random.default_rng([seed, index, _BACKGROUND])
@@ -268,7 +269,7 @@ def _background(
     fewest, most = _PIECES
     for part, kind in enumerate(rng.integers(0, 3, rng.integers(fewest, most + 1))):
         draw = (_draw_line, _draw_plain_shape, _draw_texture)[kind]
-        draw(canvas.copy() if part == without else canvas, rng)
+        draw(canvas.copy() if part in without else canvas, rng)
     return canvas, 0.05 * (rng.random((size, size), np.float32) - 0.5)
 
 

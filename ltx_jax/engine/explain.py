@@ -121,7 +121,7 @@ def _calibrated(
     images = [done.task.image for done in group]
     raw = [done.raw[0] for done in group if done.raw is not None]
     targets = [int(done.task.classes[0]) for done in group]
-    how = recipe.numbers.keep, method.fills, batch, mesh, method.chunk
+    how = recipe.numbers.keep, recipe.numbers.goal.fills, batch, mesh, method.chunk
     masks = calibrate(explainee, images, raw, targets, *how)
     return [done._replace(masks=mask[None]) for done, mask in zip(group, masks, strict=True)]
 

@@ -34,7 +34,7 @@ from ltx_jax.explainers.leaves import Leaves, Moments
 from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics.perturbation import Areas, contending_areas, perturbation_areas
 from ltx_jax.models.explainee import Explainee, in_chunks
-from ltx_jax.objectives import Chance, losses, views_of
+from ltx_jax.objectives import losses, views_of
 
 _SELECTED, _BY_LOSS = SELECTED.index("selected"), SELECTED.index("by_loss")
 
@@ -291,12 +291,13 @@ def _gradients(
     """Of each slot's loss with respect to its own leaves; its token mask, and that loss."""
     axes = {path: explainer.slot_axis(path) for path in state.trained}
     draw = jax.vmap(explainer.draw, in_axes=(axes, 0))
-    views = max(len(views_of(numbers.weights)), 1)
+    goal = numbers.goal
+    views = max(len(views_of(goal.weights)), 1)
 
     def total(item: tuple[Array, ...]) -> Array:
         images, masks, targets, raw, keys, steps = item
-        chance = Chance(step_keys(numbers.seed, keys, steps), numbers.budgets, method.fills)
-        return losses(numbers.weights, explainee, images, masks, targets, raw, chance)[0]
+        chance = goal.chance(step_keys(numbers.seed, keys, steps))
+        return losses(goal.weights, explainee, images, masks, targets, raw, chance)[0]
 
     def total_loss(trained: Leaves) -> tuple[Array, tuple[Array, Array]]:
         raw = draw(trained, state.prefix[:, None])[:, 0, 0]

@@ -17,16 +17,16 @@ from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.masks.tokens import upsample
+from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives import losses
+from ltx_jax.objectives import Goal, losses
 
 
 def ltx_loss(
     explainee: Explainee,
     explainer: Explainer,
-    weights: Mapping[str, Any],
+    goal: Goal,
     params: Leaves,
     model_state: Any,
     batch: Mapping[str, Array],
@@ -37,12 +37,12 @@ def ltx_loss(
     Args:
       explainee: the frozen classifier.
       explainer: gives the network and its frozen leaves.
-      weights: of the objective's terms, by name.
+      goal: the objective.
       params: the explainer's trained leaves.
       model_state: given back as it is: batch norms of an explainer stay what they are.
       batch: `images` [n,H,W,C] in [0,1], and `targets` [n], the classes to keep; negative for the
         one that the explainee predicts.
-      rng: nothing is drawn.
+      rng: of the budgets and fills that are drawn.
 
     Returns:
       The mean total over the batch; and as metrics that and the mean of each unweighted term.
@@ -50,7 +50,10 @@ def ltx_loss(
     images, targets = batch["images"], batch["targets"]
     predicted = explainee(images).argmax(-1).astype(targets.dtype)
     targets = jnp.where(targets < 0, predicted, targets)
-    total, terms = losses(weights, explainee, images, explainer.masks(params, images), targets)
+    raw = explainer.draw(params, explainer.prefix(images))[:, 0]
+    masks = activate(raw, explainer.activation)
+    chance = goal.chance(jax.random.split(rng, len(images)))
+    total, terms = losses(goal.weights, explainee, images, masks, targets, raw, chance)
     means = {name: of_images.mean() for name, of_images in {"total": total, **terms}.items()}
     return means["total"], (means, model_state)
 

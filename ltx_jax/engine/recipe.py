@@ -13,7 +13,7 @@ from ltx_jax.engine.adamw import AdamW
 from ltx_jax.engine.training import warmup_then_decay
 from ltx_jax.errors import InputError
 from ltx_jax.masks.covering import FILLS
-from ltx_jax.objectives import Weights, known_terms
+from ltx_jax.objectives import TERMS, Goal
 from ltx_jax.settings.sections import Finetune, Objective
 
 # The masks that are kept of each image where a score selects: before finetuning, best by the score,
@@ -34,14 +34,12 @@ class Method:
       lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
         the trace has no score where scoring was stopped.
       chunk: most images in one forward of the explainee; None for no limit.
-      fills: of these one is drawn in each step to cover what a mask hides.
     """
 
     optimize: str | None
     adamw: AdamW
     lazy: bool
     chunk: int | None
-    fills: tuple[str, ...] = ("black",)
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -63,21 +61,19 @@ class Numbers(NamedTuple):
     """What may change without compiling anew; a pytree of arrays.
 
     Attributes:
-      weights: of the objective's terms.
+      goal: the objective.
       learning_rates: of each step's update [steps]; as long as there are steps (masks).
       stop_at: an image stops once its POS is below, or its NEG above.
       weight_decay: of AdamW.
       seed: of all that is drawn, with the row of the image and the step.
-      budgets: least and greatest share of the pixels that a budget keeps.
       keep: share of the class's probability that the result's mask keeps, where no score selects.
     """
 
-    weights: Weights
+    goal: Goal
     learning_rates: Array
     stop_at: Array
     weight_decay: Array
     seed: Array
-    budgets: Array
     keep: Array
 
 
@@ -117,30 +113,41 @@ def make_recipe(
     Raises:
       InputError: for an unknown term or fill of the objective.
     """
-    if unknown := set(objective.fills) - set(FILLS):
-        raise InputError(f"unknown fill {min(unknown)!r}: there are {', '.join(FILLS)}")
     method = Method(
         finetune.optimize,
         AdamW(first_moment=finetune.first_moment, second_moment=finetune.second_moment),
         finetune.lazy_scoring,
         finetune.chunk,
-        objective.fills,
     )
     stop_at = finetune.stop_below if method.most_relevant_first else finetune.stop_above
-    weights = {
-        name: jnp.float32(weight) for name, weight in known_terms(objective.weights()).items()
-    }
     rates = jnp.asarray(_learning_rates(finetune, resumed), jnp.float32)
     numbers = Numbers(
-        weights,
+        make_goal(objective),
         rates,
         jnp.float32(stop_at),
         jnp.float32(finetune.weight_decay),
         jnp.uint32(seed),
-        jnp.array([objective.least_budget, objective.most_budget], jnp.float32),
         jnp.float32(finetune.keep),
     )
     return Recipe(method, numbers)
+
+
+def make_goal(objective: Objective) -> Goal:
+    """The objective that settings describe.
+
+    Raises:
+      InputError: for an unknown term or fill.
+    """
+    weights = objective.weights()
+    if unknown := set(weights) - set(TERMS):
+        raise InputError(f"unknown term {min(unknown)!r}: there are {', '.join(TERMS)}")
+    if unknown := set(objective.fills) - set(FILLS):
+        raise InputError(f"unknown fill {min(unknown)!r}: there are {', '.join(FILLS)}")
+    return Goal(
+        {name: jnp.float32(weight) for name, weight in weights.items()},
+        jnp.array([objective.least_budget, objective.most_budget], jnp.float32),
+        objective.fills,
+    )
 
 
 def _learning_rates(finetune: Finetune, resumed: Resumed | None) -> np.ndarray:

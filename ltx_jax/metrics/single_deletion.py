@@ -1,5 +1,5 @@
 """Whether a mask ranks the parts of an image as the classifier does (after FunnyBirds, Hesse,
-Schaub-Meyer & Roth, ICCV 2023)."""
+Schaub-Meyer & Roth, ICCV 2023, who delete the parts of a bird)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ SINGLE_DELETION = Score(
     "higher",
     -1,
     1,
-    "rank correlation of the mask in each part of a scene with what the class loses without it",
+    "rank correlation of the mask in each object of a scene, and in its clutter, with what the "
+    "class loses without it",
     "after FunnyBirds, Hesse, Schaub-Meyer & Roth, ICCV 2023",
     single_deletion,
     usual=False,

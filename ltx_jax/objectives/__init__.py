@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Key
 
-from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives.term import Chance, Drawn, Term
 from ltx_jax.rooms import declared
@@ -19,15 +22,30 @@ TERMS: dict[str, Term] = declared(__name__, Term)
 Weights = Mapping[str, float | Array]
 
 
-def known_terms(weights: Mapping[str, float]) -> Mapping[str, float]:
-    """The weights, once there is a term of each name.
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights", "budgets"],
+    meta_fields=["fills"],
+)
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """An objective as a program takes it: a pytree, whose numbers may change without compiling
+    anew.
 
-    Raises:
-      InputError: for an unknown one.
+    Attributes:
+      weights: of its terms, by name, [] each.
+      budgets: [2], least and greatest share of the pixels that a budget keeps, in (0,1).
+      fills: of these one is drawn in each step to cover what a mask hides.
     """
-    if unknown := set(weights) - set(TERMS):
-        raise InputError(f"unknown term {min(unknown)!r}: there are {', '.join(TERMS)}")
-    return weights
+
+    # A pytree's leaves may be their shapes.
+    weights: Mapping[str, Any]
+    budgets: Any
+    fills: tuple[str, ...]
+
+    def chance(self, keys: Key[Array, " n"]) -> Chance:
+        """What is drawn with a key of each image."""
+        return Chance(keys, self.budgets, self.fills)
 
 
 def views_of(names: Iterable[str]) -> tuple[str, ...]:

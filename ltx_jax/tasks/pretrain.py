@@ -23,6 +23,7 @@ from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.engine.memory import default_chunk
 from ltx_jax.engine.pretraining import ltx_loss, validation_score
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.engine.training import (
     TrainState,
@@ -43,7 +44,7 @@ from ltx_jax.loading.checkpoints import (
     save_explainer,
 )
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives import known_terms
+from ltx_jax.objectives import Goal
 from ltx_jax.progress import progress_bar
 from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
@@ -83,7 +84,7 @@ class Run:
       images: what is trained on.
       settings: of the section.
       rates: the learning rate after 0, 1, … steps.
-      weights: of the objective's terms.
+      goal: the objective.
       seed: of the order of the images.
       chunk: most images in one forward of the explainee.
       mesh: the devices.
@@ -94,7 +95,7 @@ class Run:
     images: Images
     settings: Pretrain
     rates: Float[np.ndarray, " steps"]
-    weights: Mapping[str, Any]
+    goal: Goal
     seed: int
     chunk: int
     mesh: Mesh
@@ -125,7 +126,7 @@ def pretrain(
     source: Source,
     settings: Pretrain,
     *,
-    weights: Mapping[str, Any],
+    goal: Goal,
     target: str = "predicted",
     resize: str = "squash",
     seed: int = 0,
@@ -139,7 +140,7 @@ def pretrain(
       explainee, explainer: the classifier, and the explainer to start from.
       source: images; a share of them is held out for validation.
       settings: of the section.
-      weights: of the objective's terms, by name.
+      goal: the objective.
       target: the class to keep: `predicted`, or `label`, the first one of an image.
       resize: see `Explainee.preprocessing`.
       seed: of the split and of each epoch's order.
@@ -159,7 +160,7 @@ def pretrain(
         images=images,
         settings=settings,
         rates=learning_rates(settings, len(images.training)),
-        weights=weights,
+        goal=goal,
         seed=seed,
         chunk=chunk or default_chunk(),
         mesh=mesh,
@@ -191,7 +192,7 @@ def run(settings: Settings, workdir: Path) -> str:
         open_network(settings, explainee),
         source,
         settings.pretrain,
-        weights=known_terms(settings.objective.weights()),
+        goal=make_goal(settings.objective),
         target=settings.target,
         resize=settings.resize,
         seed=settings.seed,
@@ -315,7 +316,7 @@ def _one_epoch(run: Run, progress: Progress) -> Progress:
 
 def _trained(run: Run, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, float]]:
     """The state after one pass through the training images, and the mean losses of its steps."""
-    loss = Partial(ltx_loss, run.explainee, run.explainer, run.weights)
+    loss = Partial(ltx_loss, run.explainee, run.explainer, run.goal)
     order = np.random.default_rng([run.seed, epoch]).permutation(run.images.training).tolist()
     size, before = run.settings.batch_size, int(state.step)
     key = jax.random.key(run.seed)

@@ -162,14 +162,14 @@ def test_the_same_picture_at_another_size() -> None:
 def test_a_scene_without_one_of_its_objects() -> None:
     whole, classes = scene(7, 3, objects=(3, 3)), scene_classes(7, 3, objects=(3, 3))
     for part, label in enumerate(classes, start=13):
-        found = scene(7, 3, objects=(3, 3), without=part)
+        found = scene(7, 3, objects=(3, 3), without=(part,))
         changed = (found.image != whole.image).any(-1)
         assert changed[whole.masks[label]].mean() > 0.98
         assert not changed[~whole.masks[label]].any()
         assert not found.masks[label].any() and found.labels[label] == 0
         for other in set(classes) - {label}:
             assert (found.masks[other] >= whole.masks[other]).all() and found.labels[other] == 1
-    alone = scene(6, 0, objects=(1, 1), without=13)
+    alone = scene(6, 0, objects=(1, 1), without=(13,))
     np.testing.assert_array_equal(alone.image, background(6, 0))
 
 
@@ -177,7 +177,7 @@ def test_a_scene_without_a_piece_of_its_background() -> None:
     whole = scene(7, 3)
     changed = []
     for part in range(13):
-        found = scene(7, 3, without=part)
+        found = scene(7, 3, without=(part,))
         changed.append((found.image != whole.image).any(-1))
         np.testing.assert_array_equal(found.masks, whole.masks)
         np.testing.assert_array_equal(found.labels, whole.labels)
@@ -186,7 +186,10 @@ def test_a_scene_without_a_piece_of_its_background() -> None:
     areas = np.array([one.mean() for one in changed])
     # Nine to thirteen pieces, each small, from the back: those that are missing are the last.
     assert (areas < 0.15).all() and 7 <= (areas > 0.01).sum() <= 13
-    np.testing.assert_array_equal(scene(7, 3, without=99).image, whole.image)
+    np.testing.assert_array_equal(scene(7, 3, without=(99,)).image, whole.image)
+    # All of them at once: what each of them changes, and nothing else.
+    bare = (scene(7, 3, without=range(13)).image != whole.image).any(-1)
+    assert bare.mean() > areas.max() and not bare[~np.any(changed, 0)].any()
 
 
 def test_too_many_objects_are_refused() -> None:
@@ -229,9 +232,9 @@ def test_source_draws_scenes_without_each_of_their_parts() -> None:
     source, how = SceneSource(2, range(20, 26)), Preprocessing((64, 64))
     assert isinstance(source, Redrawn)
     found = source.without(4, how)
-    assert found.shape == (13 + 2, 64, 64, 3)
-    for part in (0, 8, 13, 14):
-        np.testing.assert_array_equal(found[part], scene(2, 24, (1, 2), 64, without=part).image)
+    assert found.shape == (1 + 2, 64, 64, 3)
+    for part, missing in enumerate((range(13), (13,), (14,))):
+        np.testing.assert_array_equal(found[part], scene(2, 24, (1, 2), 64, missing).image)
     ((_, example),) = iterate(source, how, [4], additions=[with_interventions])
     np.testing.assert_array_equal(example.without, found)
     np.testing.assert_array_equal(example.image, source.load(4, how).image)

@@ -56,7 +56,7 @@ def plain_loop(explainee, explainer, task, recipe=RECIPE, state=None):
 
     def total(trained, image, target):
         masks = explainer.masks(trained, image)
-        return losses(recipe.numbers.weights, explainee, image, masks, target)[0][0], masks
+        return losses(recipe.numbers.goal.weights, explainee, image, masks, target)[0][0], masks
 
     def score(mask, image, target, logits):
         pixels, first = upsample(mask, image.shape[1:3]), recipe.method.most_relevant_first

@@ -14,7 +14,7 @@ from ltx_jax.engine.finetune import Finetuned, Task, finetune, step_keys
 from ltx_jax.engine.recipe import Recipe, make_recipe
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.loading.explainers import load_mask
-from ltx_jax.objectives import Chance, losses
+from ltx_jax.objectives import losses
 from ltx_jax.settings.sections import Finetune, Objective
 
 RECIPE = make_recipe(Finetune(steps=4, chunk=9), Objective(), seed=3)
@@ -35,16 +35,16 @@ def run(explainee, mask, images, recipe: Recipe = RECIPE, keys=None, slots=3, de
 
 def plain_loop(explainee, start, task: Task, recipe: Recipe = RECIPE) -> np.ndarray:
     """One image, one step at a time: its raw values after the last."""
-    (method, numbers), rate = recipe, float(recipe.numbers.learning_rates[0])
+    numbers, rate = recipe.numbers, float(recipe.numbers.learning_rates[0])
 
     @jax.jit
     def gradient(raw, step):
         keys = step_keys(numbers.seed, jnp.int32([task.key]), step[None])
 
         def total(raw):
-            chance = Chance(keys, numbers.budgets, method.fills)
+            chance = numbers.goal.chance(keys)
             given = task.image[None], jax.nn.sigmoid(raw), task.classes[:1], raw, chance
-            return losses(numbers.weights, explainee, *given)[0][0]
+            return losses(numbers.goal.weights, explainee, *given)[0][0]
 
         return jax.grad(total)(raw)
 

@@ -12,26 +12,25 @@ import pytest
 from jax.tree_util import Partial
 
 from ltx_jax.engine.pretraining import ltx_loss, validation_score
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.engine.training import create_train_state, data_mesh, train_step
 from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
-from ltx_jax.settings.sections import LTX
+from ltx_jax.settings.sections import LTX, Objective
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 KEY = jax.random.key(0)
 PAPER = LTX.objective
-WEIGHTS = PAPER.weights()
+GOAL = make_goal(PAPER)
 
 
-def stepped(explainee, explainer, images, targets, weights, mesh, steps=1):
+def stepped(explainee, explainer, images, targets, goal, mesh, steps=1):
     """The metrics of each step, and the state after the last."""
     recipe = Partial(optax.adamw, 1e-2, weight_decay=0.01)
     state = create_train_state(explainer.trained, {}, recipe, mesh)
-    loss = Partial(
-        ltx_loss, replicate(explainee, mesh), replicate(explainer.without_trained(), mesh), weights
-    )
+    loss = Partial(ltx_loss, *replicate((explainee, explainer.without_trained(), goal), mesh))
     batch = {"images": images, "targets": np.asarray(targets, np.int32)}
     seen = []
     for _ in range(steps):
@@ -52,18 +51,18 @@ def stepped(explainee, explainer, images, targets, weights, mesh, steps=1):
 def test_the_first_steps_loss_is_the_originals(name, objective, tmp_path):
     _, explainee, explainer, images, outputs = check_reference.load(REFERENCE, "vit", tmp_path)
     targets = outputs["labels"] if name.startswith("target") else np.full(len(images), -1)
-    weights = objective.weights()
     mesh = data_mesh(len(images))
-    (metrics,), _ = stepped(explainee, explainer, images, targets, weights, mesh)
-    prediction, mask = weights
+    (metrics,), _ = stepped(explainee, explainer, images, targets, make_goal(objective), mesh)
+    prediction, mask = objective.weights()
     ours = [float(metrics[term]) for term in ("total", prediction, mask)]
     np.testing.assert_allclose(ours, outputs[f"loss/{name}"], rtol=1e-4)
 
 
-def test_the_number_of_devices_makes_no_difference(explainee, explainer, images):
-    targets = [-1, 2, -1, 0]
-    (one,), state = stepped(explainee, explainer, images[:4], targets, WEIGHTS, slot_mesh(1))
-    (four,), divided = stepped(explainee, explainer, images[:4], targets, WEIGHTS, slot_mesh(4))
+@pytest.mark.parametrize("objective", [PAPER, Objective()])
+def test_the_number_of_devices_makes_no_difference(explainee, explainer, images, objective):
+    targets, goal = [-1, 2, -1, 0], make_goal(objective)
+    (one,), state = stepped(explainee, explainer, images[:4], targets, goal, slot_mesh(1))
+    (four,), divided = stepped(explainee, explainer, images[:4], targets, goal, slot_mesh(4))
     for term, value in one.items():
         np.testing.assert_allclose(four[term], value, rtol=1e-6, err_msg=term)
     # Not the parameters: Adam's first step goes by the signs of gradients that may be rounding.
@@ -73,9 +72,25 @@ def test_the_number_of_devices_makes_no_difference(explainee, explainer, images)
 
 
 def test_masks_that_mark_less_are_learnt(explainee, explainer, images):
-    seen, _ = stepped(explainee, explainer, images[:4], [-1] * 4, WEIGHTS, slot_mesh(1), steps=10)
+    seen, _ = stepped(explainee, explainer, images[:4], [-1] * 4, GOAL, slot_mesh(1), steps=10)
     assert seen[-1]["total"] < seen[0]["total"] - 5
     assert seen[-1]["mask_bce"] < seen[0]["mask_bce"] - 0.1
+
+
+def test_an_order_is_learnt_with_budgets(explainee, explainer, images):
+    goal = make_goal(Objective(mask_weight=0.0, terms={"budget": 1.0}, fills=("black", "mean")))
+    batch = {"images": jnp.asarray(images[:4]), "targets": jnp.full(4, -1, jnp.int32)}
+
+    @jax.jit
+    def budget(trained):
+        """Over the same eight budgets."""
+        keys = jax.random.split(jax.random.key(5), 8)
+        given = explainee, explainer, goal, trained, {}, batch
+        return jax.vmap(lambda key: ltx_loss(*given, key)[0])(keys).mean()
+
+    before = float(budget(explainer.trained))
+    _, state = stepped(explainee, explainer, images[:4], [-1] * 4, goal, slot_mesh(1), steps=20)
+    assert float(budget(state.params)) < before - 0.1
 
 
 @pytest.mark.parametrize("devices", [1, 4])

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives import TERMS, known_terms, losses
+from ltx_jax.objectives import TERMS, losses
 from ltx_jax.objectives.term import Drawn
 from ltx_jax.settings.sections import LTX
 
@@ -135,7 +136,7 @@ def test_further_terms_are_added_by_name():
         "mask_bce",
     }
     with pytest.raises(InputError, match="unknown term 'variation': there are area_5, "):
-        known_terms(replace(LTX.objective, terms={"variation": 1.0}).weights())
+        make_goal(replace(LTX.objective, terms={"variation": 1.0}))
 
 
 def test_a_sigmoid_link_has_a_binary_cross_entropy():

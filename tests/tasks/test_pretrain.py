@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from ltx_jax.data.examples import Example, UnreadableImage
+from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
 from ltx_jax.loading.checkpoints import load_optimizer, load_trained, save_explainer
 from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks.pretrain import BEST, CURVES, LAST, best_of, draw_images, learning_rates
 
-WEIGHTS = LTX.objective.weights()
+GOAL = make_goal(LTX.objective)
 # Of 12 images 3 are held out; 9 make two batches of 4 an epoch.
 SETTINGS = Pretrain(epochs=4, batch_size=4, validation=0.25, learning_rate=0.03)
 
@@ -50,7 +51,7 @@ def run(explainee, explainer):
     """A pretraining of the tiny explainer."""
 
     def run(workdir=None, source=None, settings=SETTINGS, **more):
-        given = {"weights": WEIGHTS, "chunk": 9, "workdir": workdir} | more
+        given = {"goal": GOAL, "chunk": 9, "workdir": workdir} | more
         return task.pretrain(explainee, explainer, source or Pictures(), settings, **given)
 
     return run
