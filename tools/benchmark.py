@@ -239,8 +239,8 @@ def pytorch_mask_methods(job: Job, settings: Settings) -> dict[str, Method]:
     classifier, cells = load_classifier(job.work.explainee), job.explainer.grid()
     objective, steps = settings.objective, settings.finetune.steps
     budgets = objective.least_budget, objective.most_budget
-    weights = objective.mask_weight, objective.terms.get("total_variation", 0.0)
-    how = steps, *weights, settings.finetune.learning_rate
+    further = (objective.terms.get(name, 0.0) for name in ("budget", "total_variation"))
+    how = steps, (objective.mask_weight, *further), settings.finetune.learning_rate
 
     def in_batches(size: int, compiled: bool) -> Method:
         def run(tasks: Sequence[Task]) -> Measured:

@@ -19,6 +19,8 @@ from ltx_jax.masks.tokens import interpolation_matrix
 
 # The most that losing the class is worth, in nats.
 _LOST = 6.0
+# Differences of neighbours below it count by their square.
+_EQUAL = 0.01
 # A budgeted mask's width, in standard deviations of the raw values, and the least it may be.
 _WIDTH, _LEAST_WIDTH = 0.5, 0.3
 
@@ -33,6 +35,7 @@ class Problem(NamedTuple):
       rows, columns: [H,g] and [h,W], which interpolate cells bilinearly, as products: the gradient
         of two uses of `interpolate` through `torch.compile` was wrong on a CPU (PyTorch 2.13).
       mask_weight: of the mask's size.
+      budget_weight: of keeping and losing the class with a budget.
       variation_weight: of its total variation.
     """
 
@@ -42,6 +45,7 @@ class Problem(NamedTuple):
     rows: torch.Tensor
     columns: torch.Tensor
     mask_weight: float
+    budget_weight: float
     variation_weight: float
 
     @classmethod
@@ -51,16 +55,16 @@ class Problem(NamedTuple):
         targets: np.ndarray,
         blur: np.ndarray,
         grid: tuple[int, ...],
-        mask_weight: float,
-        variation_weight: float,
+        weights: tuple[float, float, float],
         device: torch.device,
     ) -> Problem:
-        """On a device, for masks of `grid` (g, h); the rest as `optimise` takes it."""
+        """On a device, for masks of `grid` (g, h); the rest as `optimise` takes it, the weights in
+        the order they have here."""
         mean = np.broadcast_to(images.mean((2, 3), keepdims=True), images.shape)
         fillings = np.stack([np.zeros_like(images), mean, blur])
         rows, columns = map(interpolation_matrix, grid, images.shape[2:])
         on = partial(torch.tensor, device=device)
-        classes, weights = on(targets).long(), (mask_weight, variation_weight)
+        classes = on(targets).long()
         return cls(on(images), classes, on(fillings), on(rows), on(columns.T), *weights)
 
 
@@ -73,8 +77,7 @@ def optimise(
     fills: np.ndarray,
     blur: np.ndarray,
     steps: int,
-    mask_weight: float,
-    variation_weight: float,
+    weights: tuple[float, float, float],
     learning_rate: float,
     compiled: bool,
 ) -> tuple[np.ndarray, float]:
@@ -90,7 +93,7 @@ def optimise(
       fills: of each step and image [steps,n]: 0 black, 1 mean colour, 2 blur.
       blur: the images blurred [n,3,H,W].
       steps: how many.
-      mask_weight, variation_weight: see `Problem`.
+      weights: of the mask's size, the budget and total variation.
       learning_rate: Adam's.
       compiled: whether loss and gradient go through `torch.compile`.
 
@@ -99,8 +102,7 @@ def optimise(
       up, is not counted.
     """
     device = next(classifier.parameters()).device
-    weights = mask_weight, variation_weight
-    problem = Problem.of(images, targets, blur, start.shape[1:], *weights, device)
+    problem = Problem.of(images, targets, blur, start.shape[1:], weights, device)
     budgets, chosen = (torch.tensor(x, device=device) for x in (ks, fills))
     loss = torch.compile(total_loss, dynamic=False) if compiled else total_loss
 
@@ -136,15 +138,19 @@ def total_loss(
     """
     images, masks = problem.images, torch.sigmoid(raw)
     other = problem.fillings[fill, torch.arange(len(images), device=fill.device)]
-    seen, values = ((problem.rows @ cells @ problem.columns)[:, None] for cells in (masks, raw))
+    # A budget says which cells to prefer, not how many: its gradient does not move all together.
+    mean = raw.mean((1, 2), keepdim=True)
+    order = raw + (mean.detach() - mean)
+    seen, values = ((problem.rows @ cells @ problem.columns)[:, None] for cells in (masks, order))
     kept = budgeted(values, k)
     covered = [images * shown + other * (1 - shown) for shown in (seen, kept, 1 - kept)]
     logits = classifier(torch.cat(covered))
     misfit = functional.cross_entropy(logits, problem.targets.repeat(3), reduction="none")
     of_mask, of_kept, of_hidden = misfit.chunk(3)
-    prediction = of_mask + of_kept - of_hidden.clamp(max=_LOST)
+    budget = of_kept - of_hidden.clamp(max=_LOST)
     size, variation = functional.softplus(masks).mean((1, 2)), total_variation(masks)
-    return (prediction + problem.mask_weight * size + problem.variation_weight * variation).sum()
+    total = of_mask + problem.mask_weight * size + problem.budget_weight * budget
+    return (total + problem.variation_weight * variation).sum()
 
 
 def budgeted(raw: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -169,6 +175,11 @@ def _quantile(values: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 
 
 def total_variation(masks: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbours along the height, plus along the width, [n]."""
-    down, across = (masks.diff(dim=axis).abs().mean((1, 2)) for axis in (1, 2))
+    """Mean absolute difference of neighbours along the height, plus along the width, [n]; Huber's
+    below a hundredth."""
+    huber = partial(functional.huber_loss, reduction="none", delta=_EQUAL)
+    down, across = (
+        huber(d, torch.zeros_like(d)).mean((1, 2)) / _EQUAL
+        for d in (masks.diff(dim=1), masks.diff(dim=2))
+    )
     return down + across

@@ -27,8 +27,8 @@ def soft_masks(
     (`parts_of`).
 
     sigmoid((r − q)/d) of the raw values r, q their (1−k)-quantile over the pixels between them and
-    d half the standard deviation there, or 0.3 if that is more. Both are constants for the
-    gradient, which says which cells to prefer, not how many.
+    d half the standard deviation there, or 0.3 if that is more. For the gradient q and d are
+    constants, and so is the mean of r: it says which cells to prefer, not how many.
 
     Args:
       raw: values of the cells.
@@ -43,6 +43,9 @@ def soft_pixel_masks(
 ) -> Float[Array, "n H W"]:
     """The same over pixels."""
     threshold, sharpness = _step(raw, kept, size)
+    # Kept and hidden would both gain from raising all values; a network's then never stop rising.
+    mean = raw.mean((1, 2), keepdims=True)
+    raw = raw + (jax.lax.stop_gradient(mean) - mean)
     return jax.nn.sigmoid((upsample(raw, size) - threshold) * sharpness)
 
 
