@@ -61,7 +61,7 @@ class Numbers(NamedTuple):
     """What may change without compiling anew; a pytree of arrays.
 
     Attributes:
-      goal: the objective.
+      goal: the objective; other fills compile anew.
       learning_rates: of each step's update [steps]; as long as there are steps (masks).
       stop_at: an image stops once its POS is below, or its NEG above.
       weight_decay: of AdamW.

@@ -64,7 +64,8 @@ def test_the_number_of_devices_makes_no_difference(explainee, explainer, images,
     (one,), state = stepped(explainee, explainer, images[:4], targets, goal, slot_mesh(1))
     (four,), divided = stepped(explainee, explainer, images[:4], targets, goal, slot_mesh(4))
     for term, value in one.items():
-        np.testing.assert_allclose(four[term], value, rtol=1e-6, err_msg=term)
+        # A budget is what is left of two cross-entropies, each about 1.6.
+        np.testing.assert_allclose(four[term], value, rtol=1e-6, atol=2e-6, err_msg=term)
     # Not the parameters: Adam's first step goes by the signs of gradients that may be rounding.
     moments, same = state.optimizer_state[0].mu, divided.optimizer_state[0].mu
     for path, moment in moments.items():
