@@ -47,6 +47,7 @@ setup(
     install_requires=CORE,
     extras_require={
         "hub": ["huggingface_hub>=0.30"],
+        "heic": ["pillow-heif>=0.18"],
         "test": TEST,
         "parity": [*TEST, "torch>=2.13.0", "torchvision>=0.28.0", "timm>=1.0.15"],
         "dev": [*TEST, "ruff>=0.12", "mypy>=1.15", "pre-commit>=4.0"],

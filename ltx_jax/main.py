@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
+from ltx_jax.data.sources import refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.runtime import join_processes, leave_processes, prepare
 from ltx_jax.settings.configuration import help_text, read
@@ -47,18 +50,32 @@ def main(argv: Sequence[str]) -> int:
         return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    _write_any_name()
     prepare()
     try:
         settings = read(config)
         if _DISTRIBUTED.value:
             join_processes(_DISTRIBUTED.value)
         workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
-        print(TASKS[settings.task](settings, workdir))
+        refuse_address("--workdir", workdir)
+        print(TASKS[settings.task](settings, workdir), flush=True)
     except InputError as error:
         return _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("interrupted: what is done is kept, and the same command goes on")
+        return 130
+    except BrokenPipeError:  # whoever reads the table has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         leave_processes()
     return 0
+
+
+def _write_any_name() -> None:
+    """Let a terminal without Unicode show names all the same."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
+# Suffixes of images that Pillow reads with pillow-heif.
+HEIC = frozenset({".heic", ".heif"})
 # An image [height,width,C]: uint8, or float32 in [0,1].
 Pixels = UInt8[np.ndarray, "_ _ C"] | Float32[np.ndarray, "_ _ C"]
 
@@ -80,7 +83,8 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """An image file of any mode as RGB, upright as its EXIF data says.
 
     Of an animation the first frame; transparency is laid over black, as a mask would; 16-bit grey
-    is scaled, not cut off.
+    is scaled, not cut off, as are floats from 0 to 1. EXIF data that cannot be read costs an image
+    its orientation alone. HEIC needs pillow-heif (the extra `heic`).
 
     Raises:
       OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: whatever Pillow has to say
@@ -88,6 +92,8 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """
     from PIL import Image
 
+    if path.suffix.lower() in HEIC:
+        _register_heic()
     with Image.open(path) as file:
         return as_rgb(file)
 
@@ -96,12 +102,38 @@ def as_rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
     """An image of Pillow's, as `read_rgb` reads one."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8))
+    # What cameras and scrapers write there breaks Pillow in more ways than it names.
+    with suppress(Exception):
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_as_bytes(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     return np.asarray(image.convert("RGB"))
+
+
+def _as_bytes(grey: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Grey values as bytes: whole numbers of 16 bits, or of 32 where one is beyond 16; floats from
+    0 to 1, to 255 or to 65535, whichever range holds them.
+
+    Raises:
+      ValueError: for values outside of these.
+    """
+    whole, values = grey.dtype.kind in "iu", grey.astype(np.float64)
+    ranges = (65535, 2**31 - 1) if whole else (1, 255, 65535)
+    least, most = (values.min(), values.max()) if values.size else (0, 0)
+    white = next((white for white in ranges if most <= white), None)
+    if white is None or not least >= 0:
+        told = ", ".join(f"0 to {white}" for white in ranges)
+        raise ValueError(f"its values are from {least:g} to {most:g}: expected {told}")
+    return np.round(values * (255 / white)).astype(np.uint8)
+
+
+def _register_heic() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise OSError("HEIC needs `pip install 'ltx_jax[heic]'`") from error
+    register_heif_opener()

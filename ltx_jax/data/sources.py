@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.data.preprocessing import Preprocessing, read_rgb
+from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
 from ltx_jax.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
+SUFFIXES = HEIC | {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif", ".gif"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+}
 
 # start:stop or start:stop:step, each of which may be left out.
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
@@ -131,10 +136,11 @@ def open_images(
     """Images and what is known of them.
 
     Args:
-      images: a folder (searched to its depths), a text file with a path a line (relative to it),
-        or an .npz with `images` (uint8 [n,h,w,C], or float in [0,1]) and perhaps `labels`
-        (integers [n]), `masks` (bool or 0 and 1, [n,h,w], the pixels of the labelled object) and
-        `void` (as `masks`, the pixels that count neither way).
+      images: a folder (searched to its depths, links followed, hidden files left out), a
+        photograph, a text file with a path a line (relative to it), or an .npz with `images`
+        (uint8 [n,h,w,C], or float in [0,1]) and perhaps `labels` (integers [n]), `masks` (bool or 0
+        and 1, [n,h,w], the pixels of the labelled object) and `void` (as `masks`, the pixels that
+        count neither way).
       labels: a .json {name: index}, or a text file with "NAME INDEX" lines or with one index a
         line in the order of the images.
       indices: a slice of the images, by their sorted order; see `chosen`.
@@ -143,6 +149,7 @@ def open_images(
     Raises:
       InputError: where there is nothing to read, or labels or masks do not match.
     """
+    refuse_address("config.images", images)
     path = Path(images)
     found = _open(path)
     if labels is not None:
@@ -172,6 +179,14 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
     table = _read_json(path) if path.suffix == ".json" else _read_label_lines(path, names)
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}: expected {{name: index}}")
+    bases = Counter(Path(name).name for name in names)
+    for name in names:
+        base = Path(name).name
+        if name not in table and base in table and bases[base] > 1:
+            raise InputError(
+                f"{path} gives {base!r} a label, a name that {bases[base]} images have ({name} is "
+                "one): give their paths as they lie in config.images"
+            )
     missing = [name for name in names if name not in table and Path(name).name not in table]
     if missing:
         some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -210,24 +225,66 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         ) from error
 
 
+def refuse_address(setting: str, given: str | Path) -> None:
+    """Refuse what is no path of a file system: nothing, and addresses.
+
+    Raises:
+      InputError: naming the setting.
+    """
+    if not str(given):
+        raise InputError(f"{setting} is empty: give a path")
+    if re.match(r"\w+:/", str(given)):
+        raise InputError(
+            f"{setting} is {str(given)!r}: expected a path of this machine; mount the bucket, or "
+            "copy what it holds"
+        )
+
+
 def _open(path: Path) -> FileSource | ArraySource:
     if not path.exists():
         raise InputError(
-            f"no images at {path}: give an existing folder, a text file of paths, or an .npz file"
+            f"no images at {path}: give an existing folder, a photograph, a text file of paths, or "
+            "an .npz file"
         )
     if path.suffix == ".npz":
         return _open_arrays(path)
-    return _open_folder(path) if path.is_dir() else _open_list(path)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix.lower() in SUFFIXES:
+        return FileSource((_readable(path.name),), ((),), (path,))
+    return _open_list(path)
 
 
 def _open_folder(folder: Path) -> FileSource:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(_files_in(folder))
+    paths = tuple(path for path in files if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(
             f"no images in {folder}: expected files that end in {', '.join(sorted(SUFFIXES))}"
         )
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    return FileSource(names, ((),) * len(paths), tuple(paths))
+    others = Counter(p.suffix or p.name for p in files if p.suffix.lower() not in SUFFIXES)
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        logging.info("left out of %s, no images by their names: %s", folder, kinds)
+    names = tuple(_readable(path.relative_to(folder).as_posix()) for path in paths)
+    return FileSource(names, ((),) * len(paths), paths)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Files to the depths of a folder, through links, each folder once; without hidden ones."""
+    seen = set()
+    for inside, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(inside)
+        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        for name in () if real in seen else files:
+            if not name.startswith(".") and (path := Path(inside, name)).is_file():
+                yield path
+        seen.add(real)
+
+
+def _readable(name: str) -> str:
+    """A name as text, whatever bytes a file system holds."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _open_list(path: Path) -> FileSource:
@@ -241,9 +298,11 @@ def _open_list(path: Path) -> FileSource:
             f"{path} lists {len(missing)} files that do not exist, {missing[0]!r} first: give the "
             "paths of images, one a line"
         )
-    twice = [line for line, count in Counter(lines).items() if count > 1]
-    if twice:
-        raise InputError(f"{path} lists {min(twice)!r} more than once: list each image once")
+    spelt: dict[str, str] = {}
+    for line, p in zip(lines, paths, strict=True):
+        if (first := spelt.setdefault(os.path.realpath(p), line)) is not line:
+            told = "" if first == line else f", as {first!r} as well"
+            raise InputError(f"{path} lists {line!r} more than once{told}: list each image once")
     return FileSource(tuple(lines), ((),) * len(lines), paths)
 
 
@@ -334,7 +393,14 @@ def _read_label_lines(path: Path, names: Sequence[str]) -> dict[str, int]:
                     "each, or lines of NAME INDEX"
                 )
             return {name: int(line[0]) for name, line in zip(names, lines, strict=True)}
-        return {" ".join(line[:-1]): int(line[-1]) for line in lines}
+        table: dict[str, int] = {}
+        for line in lines:
+            name, label = " ".join(line[:-1]), int(line[-1])
+            if table.setdefault(name, label) != label:
+                raise InputError(
+                    f"{path} gives {name!r} the labels {table[name]} and {label}: give one"
+                )
+        return table
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -350,6 +416,8 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({error.msg}, line {error.lineno}): mend it") from (
             error
         )
+    except RecursionError as error:
+        raise InputError(f"{path} is JSON nested without end: mend it") from error
 
 
 def _read_text(path: Path) -> str:

@@ -15,7 +15,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.settings.sections import Settings, checked
 from ltx_jax.weights.files import hub_file, read_safetensors
-from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of
+from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of, unwrapped
 
 
 def load_explainee(
@@ -100,7 +100,7 @@ def published(
                 f"{network.name} has no weights on the hub: {what} their path with {flag}"
             )
         weights = hub_file(network.hub, flag)
-    state: StateDict = read_safetensors(weights)[0]
+    state = unwrapped(read_safetensors(weights)[0])
     for dialect in network.dialects:
         state = dialect(state) or state
     return state, f"{weights} for {network.name}"

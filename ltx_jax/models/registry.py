@@ -88,7 +88,8 @@ def architecture(
         as it is.
 
     Raises:
-      InputError: for an unknown name (the nearest are shown) or attribute.
+      InputError: for an unknown name (the nearest are shown) or attribute, or sizes that do not
+        fit.
     """
     base, _, _ = name.partition(".")
     if base not in ARCHITECTURES:
@@ -101,7 +102,17 @@ def architecture(
         raise InputError(
             f"{base} has no size {key!r}: it has {', '.join(sorted(known))}; correct the setting"
         )
+    for key, size in sizes.items():
+        least = 0 if key == "num_classes" else 1
+        if type(size) is int and size < least:
+            raise InputError(f"the size {key} of {base} is {size}: it must be at least {least}")
     module = found.module.clone(**sizes)
+    for part, whole in (("patch_size", "image_size"), ("num_heads", "width")):
+        if hasattr(module, part) and getattr(module, whole) % getattr(module, part):
+            raise InputError(
+                f"the {whole} of {base} is {getattr(module, whole)}: it must be a multiple of its "
+                f"{part}, {getattr(module, part)}"
+            )
     how = found.preprocessing
     if "image_size" in sizes:
         how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)

@@ -167,9 +167,16 @@ def plan(
     for i, (name, labels) in enumerate(zip(source.names, source.labels, strict=True)):
         for label in labels:
             if not 0 <= label < explainee.classes:
+                known = [label for several in source.labels for label in several]
+                from_one = min(known) >= 1 and max(known) == explainee.classes
+                remedy = (
+                    "they seem to count from 1, and the explainee's from 0; take 1 off each"
+                    if from_one
+                    else "give the labels that belong to the explainee"
+                )
                 raise InputError(
                     f"the label of {name} is {label}, but {explainee.name} has "
-                    f"{explainee.classes} classes: give the labels that belong to the explainee"
+                    f"{explainee.classes} classes: {remedy}"
                 )
         by_label = target == "label" or i in every_label
         if by_label and not labels:

@@ -10,16 +10,55 @@ import numpy as np
 
 from ltx_jax.errors import InputError
 
+# How the list of a sharded file's parts ends.
+_INDEX = ".safetensors.index.json"
+
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors (float32) and metadata of a `.safetensors` file.
+    """Tensors and metadata of a `.safetensors` file, or of one in shards.
+
+    Args:
+      path: of the file; or of shards by their `.safetensors.index.json`, or the folder of either.
+
+    Returns:
+      Floats of any precision as float32, whole numbers as they are; the metadata of the first
+      shard.
 
     Raises:
-      InputError: where the file is missing, of another kind, or damaged.
+      InputError: where a file is missing, of another kind, or damaged.
     """
+    tensors: dict[str, np.ndarray] = {}
+    metadata: list[dict[str, str]] = []
+    for file in _files_of(Path(path)):
+        found, told = _read_one(file)
+        tensors |= found
+        metadata.append(told)
+    return tensors, metadata[0]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file itself, or its shards in order."""
+    if path.is_dir():
+        indices, files = sorted(path.glob(f"*{_INDEX}")), sorted(path.glob("*.safetensors"))
+        if len(indices) > 1 or (not indices and len(files) != 1):
+            told = ", ".join(one.name for one in indices or files) or "none"
+            raise InputError(
+                f"the folder {path} holds {told}: expected one .safetensors file, or shards with "
+                f"one {_INDEX}; give the path of a file"
+            )
+        return _files_of(indices[0]) if indices else files
+    if not path.name.endswith(_INDEX):
+        return [path]
+    try:
+        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        return [path.parent / Path(name).name for name in names]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no index of shards: fetch it again") from error
+
+
+def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise InputError(f"no weights at {path}: give the path of a .safetensors file")
     if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
@@ -31,7 +70,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         with safe_open(path, framework="flax") as file:
             tensors = {
-                name: np.asarray(file.get_tensor(name), np.float32)
+                name: _at_full_precision(np.asarray(file.get_tensor(name)))
                 for name in file.keys()  # noqa: SIM118
             }
             return tensors, dict(file.metadata() or {})
@@ -39,6 +78,11 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
         raise InputError(f"{path} is not a whole safetensors file ({error}): fetch it again") from (
             error
         )
+
+
+def _at_full_precision(array: np.ndarray) -> np.ndarray:
+    """Of the types numpy does not know itself (bfloat16), float32 as well."""
+    return array if array.dtype.kind in "iub" else array.astype(np.float32)
 
 
 def to_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -130,7 +130,8 @@ def from_state_dict(
       Variables of float32 numpy arrays.
 
     Raises:
-      InputError: naming every tensor that is missing, unexpected or misshapen.
+      InputError: naming every tensor that is missing, unexpected or misshapen, that is quantised,
+        or that holds NaN or an infinity.
     """
     shapes = {path: leaf.shape for path, leaf in flatten(template).items()}
     if {entry.path for entry in table} != set(shapes):
@@ -148,9 +149,37 @@ def from_state_dict(
             else:
                 found[entry.path].append(array)
     _refuse(source, missing, _unexpected(state, table, unused), misshapen)
+    _refuse_no_numbers(source, {n: state[n] for entry in table for n in entry.names})
     return unflatten(
         {e.path: np.stack(found[e.path]) if e.stacked else found[e.path][0] for e in table}
     )
+
+
+def _refuse_no_numbers(source: str, used: StateDict) -> None:
+    whole = [name for name, array in used.items() if array.dtype.kind in "iub"]
+    if whole:
+        raise InputError(
+            f"{source} is quantised, with {used[whole[0]].dtype} in {', '.join(collapse(whole))}: "
+            "give its weights in floats"
+        )
+    broken = [name for name, array in used.items() if not np.isfinite(array).all()]
+    if broken:
+        raise InputError(
+            f"{source} holds values that are no finite numbers, in {', '.join(collapse(broken))}: "
+            "fetch them again, or take those of an earlier step of their training"
+        )
+
+
+# What trainers put in front of a network's own names.
+_WRAPPERS = ("module.", "_orig_mod.", "state_dict.", "model_ema.", "ema.", "model.", "backbone.")
+
+
+def unwrapped(state: StateDict) -> StateDict:
+    """The state dict without the prefixes that wrappers gave to all of its names."""
+    for wrapper in _WRAPPERS if state else ():
+        if all(name.startswith(wrapper) for name in state):
+            return unwrapped({n.removeprefix(wrapper): tensor for n, tensor in state.items()})
+    return state
 
 
 def _unexpected(state: StateDict, table: Sequence[Entry], unused: Sequence[str]) -> list[str]:

@@ -1,0 +1,277 @@
+"""What researchers have, used rightly; and what nobody can use, refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from ltx_jax.data.preprocessing import read_rgb
+from ltx_jax.data.sources import open_images, read_labels, refuse_address
+from ltx_jax.errors import InputError
+from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.tasks.inputs import plan
+from ltx_jax.weights.files import read_safetensors
+from ltx_jax.weights.state_dict import unwrapped
+
+from conftest import TINY_VIT  # isort: skip
+
+GREY = np.array([[0, 51], [102, 255]])
+
+
+# --- Photographs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        (GREY / 255).astype(np.float32),
+        GREY.astype(np.float32),
+        (GREY * 257).astype(np.float32),
+        (GREY * 257).astype(np.uint16),
+        (GREY * 257).astype(np.int32),
+        np.round(GREY * (2**31 - 1) / 255).astype(np.int32),
+    ],
+)
+def test_grey_of_any_depth(tmp_path, stored):
+    Image.fromarray(stored).save(tmp_path / "grey.tif")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.tif"), GREY[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize("value", [-0.5, 1e6, np.nan, np.inf])
+def test_floats_that_are_no_grey_are_skipped(tmp_path, value):
+    stored = np.array([[0.5, value]], np.float32)
+    Image.fromarray(stored).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="expected 0 to 1, 0 to 255, 0 to 65535"):
+        read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), KeyError(1), SyntaxError, OverflowError])
+def test_broken_exif_costs_the_orientation_alone(tmp_path, monkeypatch, error):
+    picture = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+
+    def broken(image):
+        raise error
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), picture)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what Pillow says of such blocks
+@pytest.mark.parametrize("kind", range(14))
+@pytest.mark.parametrize("tag", [0x0112, 0x011A, 0x8769, 0x8825, 0xA005, 0x927C])
+def test_an_oddly_typed_entry_beside_the_orientation(tmp_path, tag, kind):
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
+    odd = struct.pack("<HHI4s", tag, kind, 1, b"ab\xff\0")
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + odd + b"\0\0\0\0"
+    Image.new("RGB", (6, 4), (200, 10, 10)).save(tmp_path / "a.jpg", exif=block)
+    assert read_rgb(tmp_path / "a.jpg").shape in {(4, 6, 3), (6, 4, 3)}
+
+
+def test_heic_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"x")
+    with pytest.raises(OSError, match=r"pip install 'ltx_jax\[heic\]'"):
+        read_rgb(tmp_path / "a.heic")
+
+
+# --- Folders and lists ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    return path
+
+
+def test_one_photograph(picture):
+    source = open_images(picture)
+    assert source.names == ("a.png",) and len(source) == 1
+
+
+def test_hidden_files_are_left_out_and_links_followed(tmp_path, caplog):
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (folder / "a.jfif", folder / ".b.png", folder / ".ipynb_checkpoints/a.png"):
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+    Image.new("RGB", (4, 4)).save(elsewhere / "c.png")
+    (folder / "notes.md").write_text("no picture")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(folder)  # without end
+    with caplog.at_level("INFO"):
+        assert open_images(folder).names == ("a.jfif", "linked/c.png")
+    assert "1 .md" in caplog.text
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(os.fsencode(folder) + b"/caf\xe9.png")
+    (name,) = open_images(folder).names
+    assert name == "caf\\xe9.png" and name.encode()
+
+
+@pytest.mark.parametrize("other", ["./a.png", "../{}/a.png", "{full}", "link.png"])
+def test_one_photograph_under_two_spellings(picture, other):
+    folder = picture.parent
+    (folder / "link.png").symlink_to(picture)
+    other = other.format(folder.name, full=picture)
+    (folder / "list.txt").write_text(f"a.png\n{other}\n")
+    with pytest.raises(InputError, match=r"more than once, as 'a.png' as well"):
+        open_images(folder / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("", "is empty"), ("gs://bucket/x", "this machine"), ("s3:/x", "this machine")],
+)
+def test_addresses_are_no_paths(given, message):
+    with pytest.raises(InputError, match=message):
+        refuse_address("--workdir", given)
+    with pytest.raises(InputError, match=message):
+        open_images(given)
+
+
+# --- Labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "message"),
+    [
+        ("a.png 1\na.png 2\n", ("a.png",), "'a.png' the labels 1 and 2"),
+        ("a.png 1\n", ("x/a.png", "y/a.png"), "a name that 2 images have"),
+        ("a.png one\n", ("a.png",), "label is no number"),
+        ("a.png -1\n", ("a.png",), "0 or more"),
+    ],
+)
+def test_labels_that_are_not_clear(tmp_path, content, names, message):
+    (tmp_path / "labels.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_labels(tmp_path / "labels.txt", names)
+
+
+def test_json_without_end(tmp_path):
+    (tmp_path / "labels.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="mend it"):
+        read_labels(tmp_path / "labels.json", ("a",))
+
+
+def test_labels_that_count_from_one(tmp_path, explainee):
+    np.savez(tmp_path / "i.npz", images=np.zeros((3, 16, 16, 3), np.uint8), labels=[1, 5, 2])
+    with pytest.raises(InputError, match="seem to count from 1"):
+        plan(open_images(tmp_path / "i.npz"), explainee)
+
+
+# --- Weights --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tensors(vit_weights: Path) -> dict[str, np.ndarray]:
+    return read_safetensors(vit_weights)[0]
+
+
+def loads(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """As the network of these tensors."""
+    params = load_explainee("vit", path, **TINY_VIT).params["params"]
+    np.testing.assert_array_equal(params["head"]["kernel"], tensors["head.weight"].T)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module.model.", "state_dict.model.backbone."]
+)
+def test_names_that_a_wrapper_made(tmp_path, tensors, prefix):
+    save_file(
+        {prefix + name: tensor for name, tensor in tensors.items()}, tmp_path / "w.safetensors"
+    )
+    loads(tmp_path / "w.safetensors", tensors)
+
+
+def test_a_name_inside_is_no_wrapper():
+    state = {"model.a": np.zeros(1), "head.b": np.zeros(1)}
+    assert unwrapped(state) == state and unwrapped({}) == {}
+
+
+def test_weights_in_shards(tmp_path, tensors):
+    names = sorted(tensors)
+    parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: tensors[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    loads(tmp_path / "model.safetensors.index.json", tensors)
+    loads(tmp_path, tensors)
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no weights at .*model-2"):
+        read_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"weight_map": 3}', "[" * 100_000])
+def test_an_index_that_is_none(tmp_path, content):
+    (tmp_path / "m.safetensors.index.json").write_text(content)
+    with pytest.raises(InputError, match="no index of shards"):
+        read_safetensors(tmp_path)
+
+
+def test_a_folder_without_weights_or_with_several(tmp_path):
+    with pytest.raises(InputError, match="holds none"):
+        read_safetensors(tmp_path)
+    for name in "ab":
+        save_file({"x": np.zeros(1, np.float32)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(InputError, match=r"holds a.safetensors, b.safetensors"):
+        read_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers(tmp_path, tensors, value):
+    broken = {name: tensor.copy() for name, tensor in tensors.items()}
+    broken["blocks.1.attn.qkv.weight"][0, 0] = value
+    save_file(broken, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"no finite numbers, in blocks.1.attn.qkv.weight"):
+        load_explainee("vit", tmp_path / "w.safetensors", **TINY_VIT)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32])
+def test_quantised_weights(tmp_path, tensors, kind):
+    quantised = tensors | {"head.weight": tensors["head.weight"].astype(kind)}
+    save_file(quantised, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=f"quantised, with {np.dtype(kind)} in head.weight"):
+        load_explainee("vit", tmp_path / "w.safetensors", **TINY_VIT)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"image_size": 30}, "image_size of vit is 30: it must be a multiple of its patch_size, 4"),
+        ({"width": 15}, "width of vit is 15: it must be a multiple of its num_heads, 2"),
+        ({"depth": 0}, "depth of vit is 0: it must be at least 1"),
+        ({"patch_size": -4}, "patch_size of vit is -4"),
+        ({"num_classes": -1}, "num_classes of vit is -1: it must be at least 0"),
+    ],
+)
+def test_sizes_that_fit_nothing(vit_weights, sizes, message):
+    with pytest.raises(InputError, match=message):
+        load_explainee("vit", vit_weights, **(TINY_VIT | sizes))
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flag", ["--workdir=gs://bucket/run", "--config.images=gs://bucket/images"]
+)
+def test_the_command_refuses_addresses(flag):
+    command = [sys.executable, "-m", "ltx_jax.main", "--config=configs/demo.py", flag]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "expected a path of this machine" in done.stderr
