@@ -413,8 +413,20 @@ def _work(explainee: Explainee, source: ArraySource, rows: list[Row], scores: An
 
 
 def _with_arrays(explainee: Explainee) -> Explainee:
-    """Numbers in a pytree of one's own are arrays as well."""
-    return replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
+    """Numbers in a pytree of one's own are arrays as well.
+
+    Raises:
+      InputError: where an explainee of one's own is not what it says.
+    """
+    try:
+        arrays = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
+    except TypeError as error:
+        raise InputError(
+            f"the parameters of {explainee.name} hold what is no array ({error}): leave it out, or "
+            "let `apply` know it"
+        ) from error
+    arrays.check()
+    return arrays
 
 
 def _never(row: int, reason: str) -> None:
@@ -430,7 +442,9 @@ def _source(images: Any, explainee: Explainee, labels: Any, truth: Any = None) -
             ", channels last; resize them first"
         )
     if array.dtype != np.uint8:
-        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+        if not jnp.issubdtype(array.dtype, jnp.floating) or not (
+            array.min() >= 0 and array.max() <= 1
+        ):
             raise InputError(
                 f"images are {array.dtype} from {array.min()} to {array.max()}: expected uint8, or "
                 "floats from 0 to 1 before any normalisation"
@@ -459,6 +473,7 @@ def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int |
         return [[None]] * images
     if isinstance(targets, int | str):
         targets = [targets]
+    _refuse_one_hot(targets, explainee)
     several = [
         [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
         for target in targets
@@ -467,6 +482,21 @@ def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int |
         raise InputError(f"targets for {len(several)} of {images} images: give some for each")
     _check_classes("target", [target for group in several for target in group], explainee)
     return several
+
+
+def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
+    """A matrix of zeros with a one a row would be read as lists of the classes 0 and 1."""
+    matrix: np.ndarray = np.asarray(targets if hasattr(targets, "shape") else 0)
+    if (
+        matrix.ndim == 2
+        and matrix.shape[1] == explainee.classes
+        and np.isin(matrix, (0, 1)).all()
+        and (matrix.sum(1) == 1).all()
+    ):
+        raise InputError(
+            f"targets are a one-hot matrix {matrix.shape}: give targets.argmax(-1), or lists where "
+            "several classes of an image are meant"
+        )
 
 
 def _class(named: Any, explainee: Explainee) -> Any:
@@ -489,7 +519,7 @@ def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
 
 def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
     for one in classes:
-        if not isinstance(one, int) or not 0 <= one < explainee.classes:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < explainee.classes:
             raise InputError(
                 f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.classes - 1}"
             )

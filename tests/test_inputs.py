@@ -9,15 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+import ltx_jax
 from ltx_jax.data.preprocessing import read_rgb
 from ltx_jax.data.sources import open_images, read_labels, refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.inputs import plan
 from ltx_jax.weights.files import read_safetensors
 from ltx_jax.weights.state_dict import unwrapped
@@ -262,6 +265,72 @@ def test_quantised_weights(tmp_path, tensors, kind):
 def test_sizes_that_fit_nothing(vit_weights, sizes, message):
     with pytest.raises(InputError, match=message):
         load_explainee("vit", vit_weights, **(TINY_VIT | sizes))
+
+
+# --- Models of one's own, and what is asked of them -----------------------------------------------
+
+
+def own(
+    apply=lambda p, x: x.mean((1, 2)), params=None, size=(4, 4), classes=3, **more
+) -> Explainee:
+    return Explainee(apply, params, size, classes, **more)
+
+
+@pytest.mark.parametrize(
+    ("explainee", "message"),
+    [
+        (
+            own(classes=4),
+            r"gives float32 \(2, 3\) for two images: expected logits, floats \(2, 4\)",
+        ),
+        (own(lambda p, x: (x.mean((1, 2)), 0)), "gives a tuple for two images"),
+        (own(lambda p, x: x.mean((1, 2))[..., None]), r"float32 \(2, 3, 1\)"),
+        (own(lambda p, x: x.argmax(-1)), "gives int32"),
+        (own(lambda p, x: x @ p, jnp.zeros((5, 3))), "cannot be applied to images"),
+        (own(params={"name": "a string"}), "hold what is no array"),
+        (own(size=(0, 4)), r"image_size of custom is \(0, 4\): expected"),
+        (own(class_names=("a", "b")), "2 class names for 3 classes"),
+    ],
+)
+def test_models_that_are_not_what_they_say(explainee, message):
+    with pytest.raises(InputError, match=message) as caught:
+        ltx_jax.explain(explainee, np.zeros((1, 4, 4, 3), np.float32))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.eye(3, dtype=int)[:2], "one-hot matrix"),
+        (3, "targets for 1 of 2 images"),
+        ([0, 3], "classes 0 to 2"),
+        ([0, 1.5], "target 1.5"),
+        ([True, 0], "target True"),
+        ([None, 0], "target None"),
+        (["cat", 0], "no class is called 'cat'"),
+    ],
+)
+def test_targets_that_are_none(targets, message):
+    with pytest.raises(InputError, match=message):
+        ltx_jax.explain(own(), np.zeros((2, 4, 4, 3), np.float32), targets)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((0, 4, 4, 3), np.float32),
+        np.zeros((1, 3, 4, 4), np.float32),
+        np.full((1, 4, 4, 3), np.nan, np.float32),
+        np.full((1, 4, 4, 3), 255, np.int64),
+        np.zeros((4, 4), np.uint8),
+        [],
+        "nowhere.png",
+    ],
+)
+def test_images_that_are_none(images):
+    with pytest.raises(InputError) as caught:
+        ltx_jax.explain(own(), images)
+    assert "\n" not in str(caught.value)
 
 
 # --- The command ----------------------------------------------------------------------------------

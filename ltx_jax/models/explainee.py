@@ -68,6 +68,37 @@ class Explainee:
         whose softmax is the sigmoid of z."""
         return self._logits(self.apply(self.params, jnp.asarray(images)))
 
+    def check(self) -> None:
+        """See that `apply` gives what the sizes say, without computing anything.
+
+        Raises:
+          InputError: where it does not, or the names are not as many as the classes.
+        """
+        size = self.image_size
+        if not (isinstance(size, tuple) and len(size) == 2 and min(size) > 0):
+            raise InputError(f"image_size of {self.name} is {size!r}: expected (height, width)")
+        if self.class_names and len(self.class_names) != self.classes:
+            raise InputError(
+                f"{self.name} has {len(self.class_names)} class names for {self.classes} classes: "
+                "give one a class"
+            )
+        images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
+        try:
+            logits = jax.eval_shape(self.apply, self.params, images)
+        except (TypeError, ValueError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{self.name} cannot be applied to images {images.shape} ({told}): correct "
+                "image_size and channels, or `apply`"
+            ) from error
+        shape = getattr(logits, "shape", None)
+        if shape != (2, self.num_classes) or not jnp.issubdtype(logits.dtype, jnp.floating):
+            found = f"a {type(logits).__name__}" if shape is None else f"{logits.dtype} {shape}"
+            raise InputError(
+                f"{self.name} gives {found} for two images: expected logits, floats "
+                f"(2, {self.num_classes}); correct num_classes, or take them out in `apply`"
+            )
+
     def intermediates(
         self,
         images: Float[Array | np.ndarray, "n H W C"],
