@@ -233,7 +233,7 @@ def refuse_address(setting: str, given: str | Path) -> None:
     """
     if not str(given):
         raise InputError(f"{setting} is empty: give a path")
-    if re.match(r"\w+:/", str(given)):
+    if re.match(r"\w\w+:/", str(given)):
         raise InputError(
             f"{setting} is {str(given)!r}: expected a path of this machine; mount the bucket, or "
             "copy what it holds"
