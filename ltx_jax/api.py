@@ -425,7 +425,8 @@ def _with_arrays(explainee: Explainee) -> Explainee:
             f"the parameters of {explainee.name} hold what is no array ({error}): leave it out, or "
             "let `apply` know it"
         ) from error
-    arrays.check()
+    if arrays.architecture is None:  # else it was made of its sizes
+        arrays.check()
     return arrays
 
 

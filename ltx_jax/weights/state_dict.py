@@ -21,6 +21,8 @@ StateDict = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
 # PyTorch counts training batches in its batch norms; a frozen network has no use for it.
 _IGNORED_SUFFIX = "num_batches_tracked"
+# What trainers put in front of a network's own names.
+_WRAPPERS = ("module.", "_orig_mod.", "state_dict.", "model_ema.", "ema.", "model.", "backbone.")
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,6 @@ def _refuse_no_numbers(source: str, used: StateDict) -> None:
             f"{source} holds values that are no finite numbers, in {', '.join(collapse(broken))}: "
             "fetch them again, or take those of an earlier step of their training"
         )
-
-
-# What trainers put in front of a network's own names.
-_WRAPPERS = ("module.", "_orig_mod.", "state_dict.", "model_ema.", "ema.", "model.", "backbone.")
 
 
 def unwrapped(state: StateDict) -> StateDict:
