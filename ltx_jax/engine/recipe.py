@@ -61,7 +61,7 @@ class Numbers(NamedTuple):
     """What may change without compiling anew; a pytree of arrays.
 
     Attributes:
-      goal: the objective; other fills compile anew.
+      goal: the objective; other fills and shifts compile anew.
       learning_rates: of each step's update [steps]; as long as there are steps (masks).
       stop_at: an image stops once its POS is below, or its NEG above.
       weight_decay: of AdamW.
@@ -147,6 +147,7 @@ def make_goal(objective: Objective) -> Goal:
         {name: jnp.float32(weight) for name, weight in weights.items()},
         jnp.array([objective.least_budget, objective.most_budget], jnp.float32),
         objective.fills,
+        objective.shift,
     )
 
 

@@ -25,7 +25,7 @@ Weights = Mapping[str, float | Array]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["weights", "budgets"],
-    meta_fields=["fills"],
+    meta_fields=["fills", "shift"],
 )
 @dataclass(frozen=True, eq=False)
 class Goal:
@@ -36,16 +36,18 @@ class Goal:
       weights: of its terms, by name, [] each.
       budgets: [2], least and greatest share of the pixels that a budget keeps, in (0,1).
       fills: of these one is drawn in each step to cover what a mask hides.
+      shift: cells by which an image is moved in each step at most, its masks with it.
     """
 
     # A pytree's leaves may be their shapes.
     weights: Mapping[str, Any]
     budgets: Any
     fills: tuple[str, ...]
+    shift: float = 0.0
 
     def chance(self, keys: Key[Array, " n"]) -> Chance:
         """What is drawn with a key of each image."""
-        return Chance(keys, self.budgets, self.fills)
+        return Chance(keys, self.budgets, self.fills, self.shift)
 
 
 def views_of(names: Iterable[str]) -> tuple[str, ...]:

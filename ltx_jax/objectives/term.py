@@ -13,12 +13,13 @@ from jaxtyping import Float, Int, Key
 
 from ltx_jax.errors import InputError
 from ltx_jax.masks.covering import covered, filling
+from ltx_jax.masks.moving import moved
 from ltx_jax.masks.soft import soft_pixel_masks
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 
 # What each use of an image's key adds to it.
-_FILL, _BUDGET = 0, 1
+_FILL, _BUDGET, _SHIFT = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +30,13 @@ class Chance:
       keys: of each image for this step; all that is drawn for it depends on nothing else.
       budgets: least and greatest share of the pixels that a budget keeps, in (0,1).
       fills: of these one is drawn for each image; see `masks.covering.filling`.
+      shift: cells by which each image is moved at most, its masks with it.
     """
 
     keys: Key[Array, " n"]
     budgets: Float[Array, 2]
     fills: tuple[str, ...] = ("black",)
+    shift: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +71,8 @@ class Drawn:
     @cached_property
     def logits(self) -> dict[str, Float[Array, "n classes"]]:
         """Logits of each of the views."""
-        masks = jnp.stack([VIEWS[view](self) for view in self.views])
-        seen = covered(self.images[None], masks, self._fill)
+        masks = jnp.stack([self._moved(VIEWS[view](self)) for view in self.views])
+        seen = covered(self._moved_images[None], masks, self._fill)
         logits = self.explainee(seen.reshape(-1, *self.images.shape[1:]))
         parts = logits.reshape(len(self.views), len(self.images), -1)
         return dict(zip(self.views, parts, strict=True))
@@ -79,7 +82,7 @@ class Drawn:
         """What covers each image's hidden part in this step."""
         if self.chance is None or self.chance.fills == ("black",):
             return "black"
-        fills = [filling(self.images, fill) for fill in self.chance.fills]
+        fills = [filling(self._moved_images, fill) for fill in self.chance.fills]
         drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(fills)))(self._keys(_FILL))
         chosen = jnp.zeros_like(self.images)
         for i, fill in enumerate(fills):
@@ -103,6 +106,20 @@ class Drawn:
         draw = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))
         kept = least + (most - least) * draw(self._keys(_BUDGET))
         return soft_pixel_masks(self.raw, kept, self.images.shape[1:3])
+
+    @cached_property
+    def _moved_images(self) -> Float[Array, "n H W C"]:
+        return self._moved(self.images)
+
+    def _moved(self, values: Float[Array, "n H W ..."]) -> Float[Array, "n H W ..."]:
+        """Images or masks, each by what is drawn for its image in this step."""
+        if self.chance is None or not self.chance.shift:
+            return values
+        sides = zip(self.images.shape[1:3], self.token_masks.shape[1:], strict=True)
+        most = tuple(round(self.chance.shift * side / cells) for side, cells in sides)
+        limit = jnp.array(most, jnp.int32)
+        draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -limit, limit + 1, jnp.int32))
+        return moved(values, draw(self._keys(_SHIFT)), most)
 
     def _keys(self, use: int) -> Key[Array, " n"]:
         assert self.chance is not None

@@ -133,6 +133,12 @@ class Objective(Section):
     )
     least_budget: float = setting(0.05, "least share of the pixels that a budget keeps")
     most_budget: float = setting(0.95, "greatest share of them")
+    shift: float = setting(
+        0.0,
+        "cells by which an image is moved in each step at most, its masks with it",
+        least=0,
+        most=1,
+    )
 
     def weights(self) -> dict[str, float]:
         """Weights of its terms by the names they have in `objectives`; of the further ones those

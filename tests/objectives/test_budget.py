@@ -118,3 +118,24 @@ def test_so_many_forwards_an_image():
 def test_what_a_budget_needs_is_asked_for():
     with pytest.raises(InputError, match="budget needs raw values"):
         losses({"budget": 1.0}, SUM, IMAGE, RAW, TARGET)
+
+
+def test_an_image_moves_with_its_masks_by_its_own_draw():
+    # The class sees the upper left pixel alone, so what moves there is what counts.
+    corner = replace(SUM, apply=lambda _, x: jnp.stack([0 * x[:, 0, 0, 0], x[:, 0, 0, 0]], 1))
+    masks = 1 / (1 + np.exp(-RAW))
+
+    def loss(shift: float, seed: int) -> float:
+        drawn = Chance(keys(seed), jnp.float32([0.5, 0.5]), shift=shift)
+        return float(
+            losses({"cross_entropy": 1.0}, corner, IMAGE, masks, TARGET, None, drawn)[0][0]
+        )
+
+    seen = IMAGE[0, :, :, 0] * masks[0]
+    expected = np.log1p(np.exp(-seen))  # of a window that begins at each pixel
+    assert loss(0.0, 0) == pytest.approx(expected[0, 0], rel=1e-5)
+    assert loss(0.4, 0) == pytest.approx(expected[0, 0], rel=1e-5)  # less than half a pixel
+    found = {round(loss(1.0, seed), 5) for seed in range(60)}
+    # Up and to the left the border repeats; down and to the right are the next pixels.
+    reached = {round(float(x), 5) for x in expected[:2, :2].ravel()}
+    assert found == reached
