@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from ltx_jax.errors import InputError
+
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -36,6 +40,48 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as probe:
             probe.write(b"\0")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A directory that no other program's work is in at the time; made where it is not there, and
+    taken away again where nothing came of it.
+
+    Raises:
+      InputError: where one is at work in it, with the name of that, or it cannot be written.
+    """
+    before = path.exists()
+    make_directory(path)
+    with writing(path):
+        lock = (path / _LOCK).open("a+b")
+    try:
+        _lock(lock, path)
+        yield
+    finally:
+        lock.close()
+        if not before and [*path.iterdir()] == [path / _LOCK]:
+            (path / _LOCK).unlink()
+            path.rmdir()
+
+
+def _lock(file: IO[bytes], directory: Path) -> None:
+    """Take the lock of a directory, and leave word of who has it."""
+    import fcntl
+
+    try:
+        with writing(directory):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} of {socket.gethostname()}".encode())
+            file.flush()
+    except InputError as error:
+        if not isinstance(error.__cause__, BlockingIOError):
+            raise
+        file.seek(0)
+        who = file.read().decode(errors="replace") or "another process"
+        raise InputError(
+            f"{who} is at work in {directory}: wait for it, or use another --workdir"
+        ) from None
 
 
 def temporary_name(path: Path) -> Path:
@@ -90,6 +136,27 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, encode_json(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
 
 
+def read_json(path: Path, remedy: str = "mend it") -> Any:
+    """What a JSON file holds.
+
+    Args:
+      path: of the file.
+      remedy: what to do where it cannot be read.
+
+    Raises:
+      InputError: where it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        told = f"is not JSON ({error.msg}, line {error.lineno})"
+    except RecursionError:
+        told = "is JSON nested without end"
+    except (OSError, ValueError) as error:
+        told = f"cannot be read as text ({getattr(error, 'strerror', None) or 'not UTF-8'})"
+    raise InputError(f"{path} {told}: {remedy}")
+
+
 def encode_json(text: str) -> bytes:
     """JSON in UTF-8; of a file name's undecodable bytes JSON's own escapes."""
     return text.encode(errors="backslashreplace")
@@ -109,6 +176,14 @@ def sync_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def digest_of(parts: Iterable[bytes | memoryview]) -> str:
+    """Sixteen hexadecimal digits that stand for some contents, in their order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(hashlib.sha256(part).digest())
+    return found.hexdigest()[:16]
 
 
 @contextmanager

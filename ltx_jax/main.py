@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from ltx_jax.data.sources import refuse_address
 from ltx_jax.errors import InputError
-from ltx_jax.runtime import join_processes, leave_processes, prepare
+from ltx_jax.files import claimed
+from ltx_jax.runtime import join_processes, leave_processes, prepare, together
 from ltx_jax.settings.configuration import help_text, read
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks import evaluate, explain, pretrain
@@ -51,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
     _write_any_name()
+    signal.signal(signal.SIGTERM, _terminate)
     prepare()
     try:
         settings = read(config)
@@ -58,17 +63,32 @@ def main(argv: Sequence[str]) -> int:
             join_processes(_DISTRIBUTED.value)
         workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
         refuse_address("--workdir", workdir)
-        print(TASKS[settings.task](settings, workdir), flush=True)
+        with ExitStack() as held:
+            with together():
+                if jax.process_index() == 0:
+                    held.enter_context(claimed(workdir))
+            print(TASKS[settings.task](settings, workdir), flush=True)
     except InputError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
         _complain("interrupted: what is done is kept, and the same command goes on")
         return 130
+    except _Terminated:
+        _complain("terminated: what is done is kept, and the same command goes on")
+        return 143
     except BrokenPipeError:  # whoever reads the table has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         leave_processes()
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as a batch system sends it before it kills."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _write_any_name() -> None:

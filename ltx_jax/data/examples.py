@@ -93,6 +93,10 @@ class Source(Protocol):
         """The example at a network's size; raises `UnreadableImage`."""
         ...
 
+    def digest(self) -> str:
+        """Another one where the contents or labels of any example are others."""
+        ...
+
 
 @runtime_checkable
 class Redrawn(Protocol):

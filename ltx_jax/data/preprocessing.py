@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
+# Of an enlarged image; a few bytes in a file can become gigabytes.
+_MOST_PIXELS = 1 << 24
 # Suffixes of images that Pillow reads with pillow-heif.
 HEIC = frozenset({".heic", ".heif"})
 # An image [height,width,C]: uint8, or float32 in [0,1].
@@ -74,9 +76,15 @@ def _resize(
     if how.resize == "squash":
         return np.asarray(image.resize((width, height), resampling))
     scale = max(height / image.height, width / image.width) / how.crop_fraction
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
-    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    whole = round(image.width * scale), round(image.height * scale)
+    left, top = round((whole[0] - width) / 2), round((whole[1] - height) / 2)
+    if whole[0] * whole[1] <= _MOST_PIXELS:
+        resized = image.resize(whole, resampling)
+        return np.asarray(resized.crop((left, top, left + width, top + height)))
+    # Of a long and thin image only what remains is enlarged, at a last digit's cost.
+    across, down = image.width / whole[0], image.height / whole[1]
+    box = left * across, top * down, (left + width) * across, (top + height) * down
+    return np.asarray(image.resize((width, height), resampling, box=box))
 
 
 def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:

@@ -20,6 +20,7 @@ from ltx_jax.data.examples import Example
 from ltx_jax.data.figures import Figure, Grid
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.files import digest_of
 
 _FIGURES: dict[str, tuple[Figure, Figure]] = {
     "striped disc": (figures.disc, figures.stripes),
@@ -184,6 +185,10 @@ class SceneSource:
         labels = scene_classes(*which)
         drawn = scene(*which, height)
         return Example(drawn.image, labels, drawn.masks[list(labels)])
+
+    def digest(self) -> str:
+        """Of what they are drawn from."""
+        return digest_of([repr((self.seed, tuple(self.indices), self.objects)).encode()])
 
 
 # --- Objects --------------------------------------------------------------------------------------

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, UInt8
 from ltx_jax.data.examples import Example, UnreadableImage
 from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
 from ltx_jax.errors import InputError
+from ltx_jax.files import digest_of, read_json
 
 SUFFIXES = HEIC | {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif", ".gif"),
@@ -54,6 +55,11 @@ class FileSource:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnreadableImage(reason.replace(str(self.paths[index]), "the file")) from error
         return Example(image, self.labels[index]).preprocessed(how)
+
+    def digest(self) -> str:
+        """Of the bytes of all files, and the labels; a file that cannot be read has none."""
+        with ThreadPoolExecutor() as several:
+            return digest_of([repr(self.labels).encode(), *several.map(_hashed, self.paths)])
 
     def only(self, rows: range) -> FileSource:
         """Some of the examples, in their order."""
@@ -96,6 +102,12 @@ class ArraySource:
         masks = None if self.masks is None else self.masks[index]
         void = None if self.void is None else self.void[index]
         return Example(self.images[index], self.labels[index], masks, void).preprocessed(how)
+
+    def digest(self) -> str:
+        """Of all arrays."""
+        arrays = [x for x in (self.images, self.masks, self.void) if x is not None]
+        told = repr([self.labels, *((x.shape, x.dtype.str) for x in arrays)])
+        return digest_of([told.encode(), *(np.ascontiguousarray(x).data for x in arrays)])
 
     def only(self, rows: range) -> ArraySource:
         """Some of the examples, in their order."""
@@ -176,7 +188,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
     """
     if not path.is_file():
         raise InputError(f"no labels at {path}: give a .json or a text file")
-    table = _read_json(path) if path.suffix == ".json" else _read_label_lines(path, names)
+    table = read_json(path) if path.suffix == ".json" else _read_label_lines(path, names)
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}: expected {{name: index}}")
     bases = Counter(Path(name).name for name in names)
@@ -214,7 +226,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
         raise InputError(f"no class names at {path}: give a .json or a text file with one a line")
     if path.suffix != ".json":
         return tuple(line.strip() for line in _read_text(path).splitlines() if line.strip())
-    names = _read_json(path)
+    names = read_json(path)
     try:
         if isinstance(names, dict):
             names = [names[str(i)] for i in range(len(names))]
@@ -238,6 +250,14 @@ def refuse_address(setting: str, given: str | Path) -> None:
             f"{setting} is {str(given)!r}: expected a path of this machine; mount the bucket, or "
             "copy what it holds"
         )
+
+
+def _hashed(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def _open(path: Path) -> FileSource | ArraySource:
@@ -407,17 +427,6 @@ def _read_label_lines(path: Path, names: Sequence[str]) -> dict[str, int]:
         raise InputError(
             f"{path} has a line whose label is no number: expected NAME INDEX, or INDEX alone"
         ) from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON ({error.msg}, line {error.lineno}): mend it") from (
-            error
-        )
-    except RecursionError as error:
-        raise InputError(f"{path} is JSON nested without end: mend it") from error
 
 
 def _read_text(path: Path) -> str:

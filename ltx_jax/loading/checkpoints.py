@@ -11,8 +11,8 @@ import numpy as np
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
-from ltx_jax.files import write_bytes
-from ltx_jax.weights.files import read_safetensors, to_safetensors
+from ltx_jax.files import digest_of, write_bytes
+from ltx_jax.weights.files import files_of, read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import (
     Entry,
     StateDict,
@@ -157,3 +157,8 @@ def with_fresh_updates(
             scale = rows**-0.5 if name.endswith("lora_a") else 0.0
             fresh[name] = (scale * rng.normal(size=(rows, columns))).astype(np.float32)
     return fresh
+
+
+def digest_of_weights(path: str | Path) -> str:
+    """Of the contents of a file of weights, or of its shards."""
+    return digest_of(file.read_bytes() for file in files_of(Path(path)))

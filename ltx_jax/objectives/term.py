@@ -115,8 +115,8 @@ class Drawn:
         """Images or masks, each by what is drawn for its image in this step."""
         if self.chance is None or not self.chance.shift:
             return values
-        sides = zip(self.images.shape[1:3], self.token_masks.shape[1:], strict=True)
-        most = tuple(round(self.chance.shift * side / cells) for side, cells in sides)
+        (height, width), (g, h) = self.images.shape[1:3], self.token_masks.shape[1:]
+        most = round(self.chance.shift * height / g), round(self.chance.shift * width / h)
         limit = jnp.array(most, jnp.int32)
         draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -limit, limit + 1, jnp.int32))
         return moved(values, draw(self._keys(_SHIFT)), most)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltx_jax.errors import InputError
 from ltx_jax.files import encode_json, sync_directory, sync_file, write_bytes, writing
 
 Record = dict[str, Any]
+_CHECKSUM = b', "crc32": '
 
 
 class Lines:
@@ -19,7 +22,7 @@ class Lines:
     Each of several processes appends to a shard of its own, `results-3.jsonl` beside
     `results.jsonl`, and reads everybody's. A last line that a kill has torn is never read, and cut
     off before the next one is written; opening changes nothing, so that a run may be looked at
-    while it goes on.
+    while it goes on. A line ends with the checksum of what it says.
     """
 
     def __init__(self, path: Path, process: int | None = None) -> None:
@@ -48,12 +51,12 @@ class Lines:
         if merged != self._merged:  # after a merge all files are others
             self._seen.clear()
             self._merged = merged
-        self._done.update(json.loads(line)["row"] for line in self._lines_beyond(self._seen))
+        self._done.update(record["row"] for record in self._beyond(self._seen))
 
     def records(self) -> list[Record]:
         """All records so far, by row; of several lines of a row the last. They are kept on the disk
         alone."""
-        found = {record["row"]: record for record in map(json.loads, self._lines_beyond({}))}
+        found = {record["row"]: record for record in self._beyond({})}
         return [found[row] for row in sorted(found)]
 
     def append(self, records: Mapping[int, Record]) -> None:
@@ -63,7 +66,7 @@ class Lines:
           InputError: where the disk does not take them.
           ValueError: for NaN or an infinity, which JSON does not have; nothing is written.
         """
-        content = encode_json("".join(map(_line, records.values())))
+        content = b"".join(map(_line, records.values()))
         with writing(self._own):
             if not self._begun:
                 self._begin()
@@ -78,7 +81,7 @@ class Lines:
         The disk holds it before a shard is deleted, so that whatever happens keeps every line.
         """
         shards = self._shards()
-        content = encode_json("".join(map(_line, self.records())))
+        content = b"".join(map(_line, self.records()))
         write_bytes(self.path, content, sync=True)
         for shard in shards:
             shard.unlink(missing_ok=True)
@@ -98,15 +101,20 @@ class Lines:
         found = self.path.parent.glob(f"{self.path.stem}-*.jsonl")
         return sorted(path for path in found if path.stem[begin:].isdecimal())
 
-    def _lines_beyond(self, seen: dict[Path, int]) -> list[str]:
-        """Whole lines of all files beyond the bytes that were seen, which are counted on."""
+    def _beyond(self, seen: dict[Path, int]) -> list[Record]:
+        """Records of all files beyond the bytes that were seen, which are counted on."""
         # Shards are read before the file that another process may just be merging them into, and
         # stand after it, since theirs are the later lines.
-        *shards, merged = (_whole_lines(path, seen) for path in (*self._shards(), self.path))
-        return [line for lines in (merged, *shards) for line in lines]
+        *shards, merged = (_records(path, seen) for path in (*self._shards(), self.path))
+        return [record for records in (merged, *shards) for record in records]
 
 
-def _whole_lines(path: Path, seen: dict[Path, int]) -> list[str]:
+def _records(path: Path, seen: dict[Path, int]) -> list[Record]:
+    """Of the whole lines beyond the bytes that were seen.
+
+    Raises:
+      InputError: for a line that is none of a row.
+    """
     start, content = seen.get(path, 0), b""
     with suppress(FileNotFoundError), path.open("rb") as file:  # not begun, or merged meanwhile
         file.seek(start)
@@ -114,8 +122,28 @@ def _whole_lines(path: Path, seen: dict[Path, int]) -> list[str]:
     whole = content.rfind(b"\n") + 1
     seen[path] = start + whole
     # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
-    return content[:whole].decode().split("\n")[:-1]
+    records: list[Record] = []
+    for line in content[:whole].split(b"\n")[:-1]:
+        try:
+            records.append(_read(line))
+        except ValueError:
+            where = f"line {len(records) + 1}" + (f" after byte {start}" if start else "")
+            raise InputError(
+                f"{path} is damaged ({where} is no row's): take that line out, and the same "
+                "command does its row again"
+            ) from None
+    return records
 
 
-def _line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+def _read(line: bytes) -> Record:
+    """Raises ValueError for what no run has written."""
+    body, told, checksum = line.rpartition(_CHECKSUM)
+    if not told or checksum != b"%d}" % zlib.crc32(body):
+        raise ValueError("damaged")
+    return dict(json.loads(body + b"}"))
+
+
+def _line(record: Record) -> bytes:
+    """With a checksum, so that a disk's or an editor's slip is no result."""
+    body = encode_json(json.dumps(record, ensure_ascii=False, allow_nan=False)[:-1])
+    return body + _CHECKSUM + b"%d}\n" % zlib.crc32(body)

@@ -37,7 +37,7 @@ class MaskFile:
         self._shared = shared
         try:
             stored = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(
                 f"{path} holds no masks ({reason}): use a work directory that does"

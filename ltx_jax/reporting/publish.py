@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ltx_jax.files import write_json
+from ltx_jax.files import read_json, write_json
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.reporting.lines import Record
 from ltx_jax.reporting.overlays import panel, save_png
@@ -21,6 +20,7 @@ from ltx_jax.reporting.summary import label_summary, summarise
 from ltx_jax.settings.sections import Report
 
 SUMMARY = "summary.json"
+_REMEDY = "take it away, and the same command writes it anew, without the speed of the run"
 _LONGEST = 200  # bytes of a file name; most systems take 255
 
 
@@ -82,7 +82,7 @@ def _own_methods(
 
 def _with_earlier(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The facts, of which a run that had nothing left to do does not know all."""
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = read_json(path, _REMEDY) if path.exists() else {}
     return {name: before.get(name) if value is None else value for name, value in facts.items()}
 
 

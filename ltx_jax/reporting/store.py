@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import changing, make_directory, write_json, writing
+from ltx_jax.files import changing, make_directory, read_json, write_json, writing
 from ltx_jax.reporting.lines import Lines, Record
 from ltx_jax.reporting.mask_files import Mask, MaskFile
 
@@ -59,14 +59,33 @@ class ResultStore:
           InputError: for a directory of a run with other settings or of an older version, or one
             that cannot be written.
         """
+        cls.check(directory, settings, rows)
         make_directory(directory)
-        _refuse_old_form(directory)
-        path = directory / SETTINGS
-        if path.exists():
-            _compare(json.loads(path.read_text()), dict(settings), directory)
-        else:
-            write_json(path, dict(settings))
+        if not (directory / SETTINGS).exists():
+            write_json(directory / SETTINGS, dict(settings))
         return cls(directory, rows, process)
+
+    @classmethod
+    def check(cls, directory: Path, settings: Mapping[str, Any], rows: int) -> None:
+        """Whether `open` would go on with a directory, or begin it, without any change to it.
+
+        Raises:
+          InputError: where it would not.
+        """
+        _refuse_old_form(directory)
+        done = Lines(directory / RESULTS).done
+        if (directory / SETTINGS).exists():
+            _compare(_read_settings(directory), dict(settings), directory)
+        elif done:
+            raise InputError(
+                f"{directory} holds {RESULTS} without the {SETTINGS} that it was made with: put "
+                "that back, or use another --workdir"
+            )
+        if done and max(done) >= rows:
+            raise InputError(
+                f"{directory / RESULTS} has a row {max(done)}, and the run {rows} rows: use "
+                "another --workdir"
+            )
 
     @classmethod
     def find(cls, directory: Path, process: int | None = None) -> ResultStore:
@@ -79,6 +98,7 @@ class ResultStore:
         held = _mask_names(directory)
         if not (directory / SETTINGS).exists() or not held:
             raise InputError(f"{directory} holds no run: give the work directory of one")
+        _read_settings(directory)
         return cls(directory, MaskFile(_mask_path(directory, held[0])).shape[0], process)
 
     def hold(self, name: str, shape: tuple[int, ...], raw: tuple[int, ...] | None = None) -> None:
@@ -102,6 +122,7 @@ class ResultStore:
             for of_raw, held in ((False, shape), (True, raw)):
                 if held is not None:
                     path = _mask_path(self.directory, name, of_raw)
+                    self._miss(name, path)
                     MaskFile.hold(path, (self.rows, *held), self._shared)
 
     def add(
@@ -191,6 +212,17 @@ class ResultStore:
         for name in sorted({re.sub(r"-\d+$", "", path.stem) for path in files}):
             self.scored(name).merge()
 
+    def _miss(self, name: str, path: Path) -> None:
+        """Refuse to make masks anew of which there are results."""
+        if path.exists():
+            return
+        for lines in (self.scored(name), self.lines):
+            if any(lines is not self.lines or name in record for record in lines.records()):
+                raise InputError(
+                    f"{path} is gone, of which {lines.path} has results: put it back, or take "
+                    "that file away as well, and the same command makes both anew"
+                )
+
     @property
     def _shared(self) -> bool:
         return self._process is not None
@@ -212,6 +244,15 @@ def _mask_path(directory: Path, name: str, raw: bool = False) -> Path:
 def _mask_names(directory: Path) -> tuple[str, ...]:
     stems = (path.stem for path in (directory / MASKS).glob("*.npy"))
     return tuple(sorted(stem for stem in stems if not stem.endswith(_RAW)))
+
+
+def _read_settings(directory: Path) -> Record:
+    """Raises `InputError` where they are damaged."""
+    remedy = "put back what the run wrote, or use another --workdir"
+    found = read_json(directory / SETTINGS, remedy)
+    if not isinstance(found, dict):
+        raise InputError(f"{directory / SETTINGS} holds no settings: {remedy}")
+    return found
 
 
 def _check(name: str) -> None:

@@ -29,7 +29,7 @@ from ltx_jax.reporting.store import MASKS, RESULTS, ResultStore, read_records
 from ltx_jax.reporting.summary import Interval, score_intervals, table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks.inputs import Work, examples, fingerprint, open_work
+from ltx_jax.tasks.inputs import Work, examples, fingerprint_of_work, open_work
 from ltx_jax.tasks.waiting import await_rows, open_store
 
 _RAW = ".raw.npy"
@@ -159,8 +159,7 @@ def run(settings: Settings, workdir: Path) -> str:
         work = open_work(settings)
         folder = Path(settings.evaluate.masks or workdir)
         methods, asked = find_maps(folder, work)
-        names = [f"{row.name}:{row.target}" for row in work.rows]
-        told = fingerprint(settings, names, without=("pretrain.",))
+        told = fingerprint_of_work(settings, work)
     store = open_store(workdir, told, len(work.rows), held={})
     for name, maps in methods.items():
         score_method(work, store, name, maps, asked, settings.finetune.chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import time
@@ -21,9 +20,10 @@ from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
 from ltx_jax.engine.recipe import Recipe, Resumed, make_recipe
 from ltx_jax.engine.scoring import in_groups
+from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.files import write_json
+from ltx_jax.files import read_json, write_json
 from ltx_jax.loading.checkpoints import load_optimizer
 from ltx_jax.masks.soft import parts_of
 from ltx_jax.progress import compile_clock, progress_bar
@@ -35,7 +35,7 @@ from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import share_of_process, together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
 from ltx_jax.tasks.evaluate import explained
-from ltx_jax.tasks.inputs import Work, examples, fingerprint, open_explainer, open_work
+from ltx_jax.tasks.inputs import Work, examples, fingerprint_of_work, open_explainer, open_work
 from ltx_jax.tasks.rivals import add_rival, check_rivals
 from ltx_jax.tasks.waiting import await_rows, open_store
 
@@ -147,8 +147,8 @@ def run(settings: Settings, workdir: Path) -> str:
     with compile_clock() as clock:
         with together():
             job = open_job(settings)
-            names = [f"{row.name}:{row.target}" for row in job.work.rows]
-            told = fingerprint(settings, names, without=("pretrain.",))
+            told = fingerprint_of_work(settings, job.work)
+            ResultStore.check(workdir, told, len(job.work.rows))
             layout = layout_for_missing(job, settings.finetune.slots, workdir)
         cells: tuple[int, ...] = job.explainer.grid()
         grid, raw = cells, None
@@ -261,7 +261,11 @@ def keep_layout(layout: Layout, workdir: Path) -> None:
 
 def _layouts(workdir: Path) -> dict[str, Any]:
     path = workdir / _LAYOUT
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    remedy = "take it away, and slots are chosen anew, which may change last digits"
+    found = read_json(path, remedy) if path.exists() else {}
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise InputError(f"{path} is damaged: {remedy}")
+    return found
 
 
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltx_jax.data.examples import (
@@ -24,6 +22,8 @@ from ltx_jax.data.sources import chosen, open_images, read_class_names
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.files import digest_of
+from ltx_jax.loading.checkpoints import digest_of_weights
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import PLTX, load_explainer, load_mask
 from ltx_jax.metrics import SCORES
@@ -194,15 +194,21 @@ def plan(
 
 
 def fingerprint(
-    settings: Settings, names: Sequence[str], without: tuple[str, ...]
+    settings: Settings,
+    names: Sequence[str],
+    source: Source,
+    class_names: Sequence[str],
+    without: tuple[str, ...],
 ) -> dict[str, Any]:
-    """What determines a run's results: settings, weight files and images.
+    """What determines a run's results: settings, and the contents of weights, images and labels.
 
     Two runs with the same fingerprint may share a work directory.
 
     Args:
       settings: of the run.
       names: of its rows or images.
+      source: of the images and their labels.
+      class_names: that results show.
       without: sections that have no part in the task, e.g. `pretrain.`.
     """
     flat = _flat(dataclasses.asdict(settings))
@@ -210,11 +216,18 @@ def fingerprint(
     kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
         if kept.get(key) is not None:
-            content = Path(kept[key]).read_bytes()
-            kept[f"{key} (sha256)"] = hashlib.sha256(content).hexdigest()[:16]
+            kept[f"{key} (sha256)"] = digest_of_weights(kept[key])
     kept["images (number)"] = len(names)
-    kept["images (sha256 of names)"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    kept["images (sha256 of names)"] = digest_of(name.encode() for name in names)
+    kept["images and labels (sha256 of contents)"] = source.digest()
+    kept["class names (sha256)"] = digest_of(name.encode() for name in class_names)
     return dict(json.loads(json.dumps(kept)))
+
+
+def fingerprint_of_work(settings: Settings, work: Work) -> dict[str, Any]:
+    """The same of explaining or scoring the rows of a work."""
+    names = [f"{row.name}:{row.target}" for row in work.rows]
+    return fingerprint(settings, names, work.source, work.explainee.class_names, ("pretrain.",))
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

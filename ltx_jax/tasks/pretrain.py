@@ -198,7 +198,9 @@ def run(settings: Settings, workdir: Path) -> str:
         seed=settings.seed,
         chunk=settings.finetune.chunk,
         workdir=workdir,
-        fingerprint=fingerprint_of(settings, source.names, without=("finetune.", "scores")),
+        fingerprint=fingerprint_of(
+            settings, source.names, source, (), without=("finetune.", "scores")
+        ),
     )
     best = best_of(made.curves)
     return f"{workdir / BEST}: epoch {best['epoch']}, validation POS {best['pos']:.2f}"

@@ -29,14 +29,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
     """
     tensors: dict[str, np.ndarray] = {}
     metadata: list[dict[str, str]] = []
-    for file in _files_of(Path(path)):
+    for file in files_of(Path(path)):
         found, told = _read_one(file)
         tensors |= found
         metadata.append(told)
     return tensors, metadata[0]
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The file itself, or its shards in order."""
     if path.is_dir():
         indices, files = sorted(path.glob(f"*{_INDEX}")), sorted(path.glob("*.safetensors"))
@@ -46,7 +46,7 @@ def _files_of(path: Path) -> list[Path]:
                 f"the folder {path} holds {told}: expected one .safetensors file, or shards with "
                 f"one {_INDEX}; give the path of a file"
             )
-        return _files_of(indices[0]) if indices else files
+        return files_of(indices[0]) if indices else files
     if not path.name.endswith(_INDEX):
         return [path]
     try:

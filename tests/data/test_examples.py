@@ -78,6 +78,9 @@ class Numbered:
     def __len__(self) -> int:
         return 10
 
+    def digest(self) -> str:
+        return ""
+
     def load(self, index: int, how: Preprocessing) -> Example:
         if index == 5:
             raise UnreadableImage("torn")

@@ -1,5 +1,6 @@
 """Images, and masks along with them, at a network's size; files of every mode."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,29 @@ def test_objects_and_their_masks_stay_together(
         assert found.any(axis).any() and not found.all(axis).all()
     # What is clearly inside or outside agrees; only pixels whose middle lies on an edge may not.
     assert found[seen > 140].all() and not found[seen < 115].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000, 3), (60_000, 1, 3), (2, 100_001, 1)])
+def test_of_a_thin_image_only_the_middle_is_enlarged(shape):
+    image = np.zeros(shape, np.uint8)
+    long = int(np.argmax(shape))
+    middle = [slice(None)] * 3
+    middle[long] = slice(shape[long] // 2 - 30, shape[long] // 2 + 30)
+    image[tuple(middle)] = 200
+    how = Preprocessing((64, 64), resize="crop")
+    tracemalloc.start()
+    found = resize_image(image, how)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (64, 64, shape[2]) and (found == 200).all()
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_cut_first_or_last_it_is_the_same_to_a_few_levels(monkeypatch, method):
+    image = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    image = np.cumsum(image // 16, axis=1).astype(np.uint8)
+    how = Preprocessing((40, 40), resize="crop", interpolation=method)
+    last = resize_image(image, how).astype(int)
+    monkeypatch.setattr("ltx_jax.data.preprocessing._MOST_PIXELS", 0)
+    assert np.abs(resize_image(image, how) - last).max() <= 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def fill(path: Path) -> None:
 def test_a_kill_at_any_byte_changes_nothing(tmp_path):
     fill(tmp_path / "whole.jsonl")
     expected = (tmp_path / "whole.jsonl").read_bytes()
-    assert [json.loads(line) for line in expected.splitlines()] == list(RECORDS.values())
+    for line, record in zip(expected.splitlines(), RECORDS.values(), strict=True):
+        body = line[: line.index(b', "crc32"')]
+        assert json.loads(line) == record | {"crc32": zlib.crc32(body)}
     path = tmp_path / "cut.jsonl"
     for cut in range(len(expected) + 1):
         path.write_bytes(expected[:cut])
@@ -36,9 +39,25 @@ def test_a_kill_at_any_byte_changes_nothing(tmp_path):
 def test_opening_changes_nothing(tmp_path):
     path = tmp_path / "x.jsonl"
     assert Lines(path).records() == [] and not path.exists()
-    path.write_bytes(b'{"row": 0}\n{"row": 1, "to')
+    Lines(path).append({0: {"row": 0}})
+    torn = path.read_bytes() + b'{"row": 1, "to'
+    path.write_bytes(torn)
     assert Lines(path).records() == [{"row": 0}]
-    assert path.read_bytes() == b'{"row": 0}\n{"row": 1, "to'
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize(
+    "change", [(b"pos", b"neg"), (b"1.25", b"1.26"), (b"{", b"["), (b"3", b"")]
+)
+def test_a_damaged_line_is_none(tmp_path, change):
+    path = tmp_path / "x.jsonl"
+    Lines(path).append({row: {"row": row, "pos": 1.25} for row in (5, 3)})
+    whole, line = path.read_bytes(), path.read_bytes().splitlines(keepends=True)[1]
+    path.write_bytes(whole.replace(line, line.replace(*change, 1)))
+    with pytest.raises(InputError, match=r"x\.jsonl is damaged \(line 2 is .*take that line out"):
+        Lines(path)
+    path.write_bytes(whole.replace(line, b""))
+    assert Lines(path).done == {5}
 
 
 def test_what_was_read_is_not_read_again(tmp_path):
@@ -49,12 +68,14 @@ def test_what_was_read_is_not_read_again(tmp_path):
     with shard.open("r+b") as file:
         file.write(b"nothing")
     theirs.append({1: {"row": 1}})
+    Lines(tmp_path / "y.jsonl").append({2: {"row": 2, "half a line": 1}})
+    line = (tmp_path / "y.jsonl").read_bytes()
     with shard.open("ab") as file:
-        file.write(b'{"row": 2, "half a li')
+        file.write(line[:15])
     ours.read()
     assert ours.done == {0, 1}
     with shard.open("ab") as file:
-        file.write(b'ne": 1}\n')
+        file.write(line[15:])
     ours.read()
     assert ours.done == {0, 1, 2}
 
@@ -151,10 +172,13 @@ def test_a_full_disk_is_one_line_and_what_it_tore_is_cut_off(tmp_path):
     path = tmp_path / "x.jsonl"
     lines = Lines(path)
     lines.append({0: {"row": 0}})
-    with no_more_than(20), pytest.raises(InputError, match=r"cannot write .*x\.jsonl"):
+    first = path.read_bytes()
+    room = no_more_than(len(first) + 9)
+    with room, pytest.raises(InputError, match=r"cannot write .*x\.jsonl"):
         lines.append({1: {"row": 1}, 2: {"row": 2}})
-    assert path.read_bytes() == b'{"row": 0}\n{"row": 1'
+    assert path.read_bytes() == first + b'{"row": 1'
     again = Lines(path)
     assert lines.done == again.done == {0}
     again.append({1: {"row": 1}})
-    assert path.read_bytes() == b'{"row": 0}\n{"row": 1}\n'
+    assert path.read_bytes().startswith(first + b'{"row": 1, "crc32": ')
+    assert Lines(path).records() == [{"row": 0}, {"row": 1}]

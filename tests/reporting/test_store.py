@@ -24,7 +24,7 @@ def begin(directory: Path, process: int | None = None) -> ResultStore:
 
 
 def row(i: int) -> tuple[dict, dict]:
-    record = {"row": i, "image": f"ä{i}.jpg", "class": i}
+    record = {"row": i, "image": f"ä{i}.jpg", "class": i} | {name: {} for name in NAMES}
     return record, {name: masks[i] for name, masks in zip(NAMES, MASKS, strict=True)}
 
 
@@ -187,7 +187,8 @@ def test_processes_write_side_by_side_and_one_merges(tmp_path):
     assert stores[1].done == {0, 1, 2}
     stores[0].finish()
     scores = tmp_path / "scores" / "rival.jsonl"
-    assert scores.read_text() == '{"row": 0, "pos": 2.0}\n{"row": 2, "pos": 1.0}\n'
+    known = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert [(line["row"], line["pos"]) for line in known] == [(0, 2.0), (2, 1.0)]
     found = contents(tmp_path)
     del found["scores/rival.jsonl"]
     fill(tmp_path / "alone")
@@ -211,3 +212,50 @@ def test_a_run_is_found_whatever_its_settings(tmp_path):
     for directory in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="holds no run: give the work directory of one"):
             ResultStore.find(directory)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("settings.json", None, "without the settings.json that it was made with"),
+        ("settings.json", b"", r"settings.json is not JSON \(.*put back what the run wrote"),
+        ("settings.json", b'{"a": 1', r"settings.json is not JSON"),
+        ("settings.json", b"\xff\xfe", r"settings.json cannot be read as text \(not UTF-8\)"),
+        ("settings.json", b"[" * 100_000, "settings.json is JSON nested without end"),
+        ("settings.json", b"[1, 2]", "settings.json holds no settings"),
+        ("results.jsonl", b"hallo\n", r"results.jsonl is damaged \(line 1 is no row's\)"),
+        ("results.jsonl", b'{"row": 0}\n', r"results.jsonl is damaged \(line 1 "),
+        ("results.jsonl", b"\0" * 30 + b"\n", r"results.jsonl is damaged \(line 1 "),
+        ("masks/pltx.npy", None, r"pltx.npy is gone, of which .*results.jsonl has results: put"),
+        ("masks/pltx.npy", b"", "pltx.npy holds no masks"),
+        ("masks/pltx.npy", b"\x93NUMPY\x01\x00", "pltx.npy holds no masks"),
+    ],
+)
+def test_a_damaged_directory_is_refused_as_it_is(tmp_path, file, content, told):
+    fill(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=told) as caught:
+        begin(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_row_beyond_the_run_is_refused(tmp_path):
+    fill(tmp_path)
+    with pytest.raises(InputError, match="has a row 2, and the run 2 rows"):
+        ResultStore.open(tmp_path, SETTINGS, 2)
+
+
+def test_masks_that_were_scored_after_the_fact_are_not_made_anew(tmp_path):
+    store = begin(tmp_path)
+    store.hold("rival", (4, 4))
+    store.scored("rival").append({0: {"row": 0, "pos": 1.0}})
+    store.hold("rival", (4, 4))
+    (tmp_path / "masks" / "rival.npy").unlink()
+    with pytest.raises(InputError, match=r"rival.npy is gone, of which .*scores/rival.jsonl has"):
+        store.hold("rival", (4, 4))
+    (tmp_path / "scores" / "rival.jsonl").unlink()
+    begin(tmp_path).hold("rival", (4, 4))
