@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ltx_jax.data.sources import refuse_address
 from ltx_jax.errors import InputError
@@ -31,6 +33,7 @@ _DISTRIBUTED = flags.DEFINE_string(
     None,
     "Share the run with other processes: auto (TPU pod, SLURM), or ADDRESS:PORT,INDEX/ALL.",
 )
+_QUOTES = "' \""
 TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "explain": explain.run,
     "pretrain": pretrain.run,
@@ -46,12 +49,17 @@ def main(argv: Sequence[str]) -> int:
             f"unexpected argument {argv[1]!r}: settings are given as --config.KEY=VALUE"
         )
     config = _CONFIG.value
+    if config is None and not flags.FLAGS["config"].present:
+        return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
     try:
-        _ = config and config.task
+        ours = hasattr(config, "task") and isinstance(config, ConfigDict)
     except OSError:  # a file that did not load complains when it is first used
         return _complain(f"{_filename()} is no configuration file: give one of configs/")
-    if config is None:
-        return _complain("no configuration: give one of configs/, e.g. --config=configs/demo.py")
+    if not ours:
+        return _complain(
+            f"get_config of {_filename()} gives {type(config).__name__}, not our settings: begin "
+            "with ltx_jax.settings.configuration.defaults()"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("jax").setLevel(logging.WARNING)
     _write_any_name()
@@ -107,10 +115,33 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(_complain(str(error)))
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        # The configuration's own complaint, with the nearest known settings, quoted once too often.
-        told = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("'")
-        sys.exit(_complain(f"unknown or unfit setting {told}"))
+    except Exception as error:
+        sys.exit(_complain(_about_file(error, argv) or _about_setting(error)))
+
+
+def _about_file(error: Exception, argv: Sequence[str]) -> str | None:
+    """What is wrong in the configuration file itself; None where nothing is."""
+    told = f"{type(error).__name__}: {error.args[0] if error.args else ''}"
+    for file in (Path(argument.partition("=")[2] or argument) for argument in argv[1:]):
+        lines = [f.lineno for f in extract_tb(error.__traceback__) if Path(f.filename) == file]
+        if isinstance(error, SyntaxError) and error.filename in (str(file), None):
+            lines.append(error.lineno)
+        if lines:
+            where = f", line {lines[-1]}" if lines[-1] else ""
+            return f"{file} is no configuration ({told}{where}): mend it, or give one of configs/"
+    if "has no attribute 'get_config'" in told:
+        return "the file given as --config has no get_config: give one of configs/"
+    return None
+
+
+def _about_setting(error: Exception) -> str:
+    """The configuration's own complaint about a setting of the command line, with the nearest known
+    ones, in quotes that come in pairs."""
+    told = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\\'", "'")
+    if parsed := re.match(r"Could not parse (.*?): ", told):
+        return f"cannot read the setting {parsed[1]}: expected --config.KEY=VALUE"
+    name, _, nearest = told.strip(_QUOTES).partition("'")
+    return f"unknown setting {name!r}" + (f": {nearest.strip(_QUOTES)}" if nearest else "")
 
 
 def _filename() -> str:

@@ -87,7 +87,10 @@ def join_processes(told: str) -> None:
     try:
         jax.distributed.initialize(**who, heartbeat_timeout_seconds=_LOST_AFTER)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"--distributed={told}: {error}") from error
+        why = str(error) if stated else "this is no TPU pod, no SLURM and no Open MPI job"
+        raise InputError(
+            f"--distributed={told}: {why}; expected auto there, elsewhere ADDRESS:PORT,INDEX/ALL"
+        ) from error
 
 
 def leave_processes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from disk import names, no_more_than
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import changing, make_directory, write_bytes, write_json
+from ltx_jax.files import changing, claimed, make_directory, write_bytes, write_json
 
 # Locks a file, says so, and changes it once it is told to.
 HOLDER = """
@@ -108,3 +108,42 @@ def test_a_file_that_is_not_shared_needs_no_lock(tmp_path, monkeypatch):
         file.seek(1)
         file.write(b"x")
     assert (tmp_path / "x").read_bytes() == b"axc"
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from ltx_jax.files import claimed
+with claimed(Path(sys.argv[1])):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
+    place = tmp_path / "out"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(place)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "mine\n"
+    told = rf"process {holder.pid} of \S+ is at work in .*out: wait for it"
+    with pytest.raises(InputError, match=told), claimed(place):
+        raise AssertionError("it is another's")
+    holder.kill()
+    holder.communicate()
+    with claimed(place):  # a lock goes with the process that held it
+        pass
+
+
+def test_a_claim_leaves_no_directory_behind_of_which_nothing_came(tmp_path):
+    with pytest.raises(KeyError), claimed(tmp_path / "none"):
+        raise KeyError
+    assert not (tmp_path / "none").exists()
+    with claimed(tmp_path / "some"):
+        (tmp_path / "some" / "file").touch()
+    assert (tmp_path / "some" / "file").exists()
+
+
+def test_a_disk_error_of_the_work_is_not_the_claims(tmp_path):
+    with pytest.raises(BrokenPipeError), claimed(tmp_path / "out"):
+        raise BrokenPipeError

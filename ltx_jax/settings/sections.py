@@ -165,7 +165,9 @@ class Objective(Section):
 class Finetune(Section):
     """How the explainer is finetuned on one image (the method's second stage)."""
 
-    steps: int = setting(50, "most masks an image gets; 0 for the explainer's as it is", least=0)
+    steps: int = setting(
+        50, "most masks an image gets; 0 for the explainer's as it is", least=0, most=100_000
+    )
     slots: int | None = setting(
         None, "images side by side on each device; as many as are of use and fit", least=1
     )
@@ -262,7 +264,7 @@ class Settings(Section):
     )
     limit: int | None = setting(None, "at most so many images", least=1)
     indices: str | None = setting(None, "a slice of them, start:stop")
-    seed: int = setting(0, "of everything that is drawn", least=0)
+    seed: int = setting(0, "of everything that is drawn", least=0, most=2**32 - 1)
     rivals: tuple[str, ...] = setting((), "other methods to compare with, by name")
     scores: tuple[str, ...] = setting((), "further scores by name; the usual ones are always there")
     explainee: Network = field(default_factory=Network)
@@ -378,7 +380,7 @@ def _check(f: Field, value: Any, name: str) -> None:
     if f.least is not None and value < f.least:
         raise InputError(f"{name} is {value}: it must be at least {f.least:g}")
     if f.most is not None and value > f.most:
-        raise InputError(f"{name} is {value}: it must be at most {f.most:g}")
+        raise InputError(f"{name} is {value}: it must be at most {f.most}")
 
 
 def _spoken(kind: type) -> str:

@@ -22,7 +22,7 @@ from ltx_jax.engine.scoring import (
 )
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
-from ltx_jax.files import write_json
+from ltx_jax.files import digest_of, write_json
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.records import Record, rounded
 from ltx_jax.reporting.store import MASKS, RESULTS, ResultStore, read_records
@@ -48,6 +48,10 @@ class Map(NamedTuple):
 
     mask: np.ndarray
     order: np.ndarray | None = None
+
+    def digest(self) -> str:
+        """Another one for other values."""
+        return digest_of(np.ascontiguousarray(x).data for x in self if x is not None)
 
 
 Maps = Callable[[int], Map]
@@ -83,7 +87,8 @@ def score_examples(
     """The scores of a batch of maps.
 
     Yields:
-      Each row with its class, the scores of its map by name, and the probability through it.
+      Each row with its class, a digest of its map, and by name the map's scores and the
+      probability through it.
     """
     images = [example.as_input() for _, example in asked]
     logits = predict(work.explainee, images, batch.images, batch.mesh)
@@ -99,7 +104,8 @@ def score_examples(
     found = score(work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk)
     for (one, _), target, scores in zip(asked, targets, found, strict=True):
         values = {name: float(value[0]) for name, value in scores.items()}
-        yield one.row, {"row": one.row, "class": target, **rounded(values)}
+        known = {"row": one.row, "class": target, "map": maps(one.row).digest()}
+        yield one.row, known | rounded(values)
 
 
 def score_rows(
@@ -183,9 +189,14 @@ def score_method(
     asked: Sequence[Asked],
     chunk: int | None,
 ) -> None:
-    """Score this process's share of the rows that have not all their scores yet."""
+    """Score this process's share of the rows that have not all their scores yet, of the map that
+    they have now."""
     lines = store.scored(name)
-    known = {line["row"] for line in lines.records() if set(work.scores) <= set(line)}
+    known = {
+        line["row"]
+        for line in lines.records()
+        if set(work.scores) <= set(line) and line.get("map") == maps(line["row"]).digest()
+    }
     missing = [one for one in own_share(asked) if one.row not in known]
     with progress_bar(len(missing), "images", name) as bar:
         for group in score_rows(work, missing, maps, chunk):

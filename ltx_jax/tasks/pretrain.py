@@ -302,6 +302,11 @@ def _one_epoch(run: Run, progress: Progress) -> Progress:
     """A pass through the training images, and the score of the explainer after it."""
     epoch = len(progress.curves)
     state, losses = _trained(run, progress.state, epoch)
+    if not np.isfinite(list(losses.values())).all():
+        raise InputError(
+            f"the loss of epoch {epoch} is no number: set pretrain.learning_rate lower; what the "
+            "epochs before it made is kept"
+        )
     size = run.settings.batch_size
     held_out = (batch["images"] for batch in batches(run.images, run.images.validation, size))
     pos = validation_score(

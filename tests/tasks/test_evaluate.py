@@ -90,6 +90,15 @@ def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     config.scores = ()
     run(config, tmp_path / "out")
     assert (tmp_path / "out" / "scores" / "signed.jsonl").read_bytes() == first
+    cells = lines(tmp_path / "out", "scores/cells.jsonl")
+    changed = np.load(maps / "cells.npy")
+    changed[1] = 1 - changed[1]
+    np.save(maps / "cells.npy", changed)
+    run(config, tmp_path / "out")
+    again = lines(tmp_path / "out", "scores/cells.jsonl")
+    assert [one for one in again if one["row"] != 1] == [one for one in cells if one["row"] != 1]
+    (before,), (now,) = ([one for one in found if one["row"] == 1] for found in (cells, again))
+    assert now["map"] != before["map"] and now["neg"] != before["neg"]
 
 
 def test_a_file_for_each_image(config, tmp_path):

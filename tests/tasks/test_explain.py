@@ -134,6 +134,24 @@ def test_the_same_slots_give_the_same_bytes(config, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_what_a_run_rests_on_may_not_change_under_it(config, tmp_path):
+    run(config, tmp_path / "out")
+    folder = Path(config.images)
+    photograph = sorted(folder.glob("*.png"))[0]
+    whole = photograph.read_bytes()
+    photograph.write_bytes(sorted(folder.glob("*.png"))[1].read_bytes())
+    with pytest.raises(InputError, match=r"images and labels \(sha256 of contents\) was"):
+        run(config, tmp_path / "out")
+    photograph.write_bytes(whole)
+    run(config, tmp_path / "out")
+    (tmp_path / "labels.txt").write_text("\n".join("0" for _ in folder.iterdir()))
+    config.labels = str(tmp_path / "labels.txt")
+    run(config, tmp_path / "labelled")
+    (tmp_path / "labels.txt").write_text("\n".join("1" for _ in folder.iterdir()))
+    with pytest.raises(InputError, match=r"images and labels \(sha256 of contents\) was"):
+        run(config, tmp_path / "labelled")
+
+
 def test_no_steps_leave_the_explainer_alone(config, tmp_path):
     config.finetune.steps = 0
     run(config, tmp_path / "out")

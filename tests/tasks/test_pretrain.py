@@ -38,6 +38,9 @@ class Pictures:
     def __len__(self):
         return len(self.names)
 
+    def digest(self):
+        return ""
+
     def load(self, index, how):
         if index in self.unreadable:
             raise UnreadableImage("it is cut off")
@@ -132,6 +135,14 @@ def test_the_best_epoch_is_kept(run, explainer, tmp_path):
     for path, leaf in load_trained(tmp_path / BEST, explainer).items():
         np.testing.assert_array_equal(leaf, pretrained.explainer.trained[path])
         assert (leaf != explainer.trained[path]).any()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
+    run(tmp_path, settings=replace(SETTINGS, epochs=1))
+    before = files(tmp_path)
+    with pytest.raises(InputError, match="loss of epoch 1 is no number: set pretrain"):
+        run(tmp_path, settings=replace(SETTINGS, learning_rate=1e38, warmup=0.0))
+    assert files(tmp_path) == before
 
 
 def test_of_equal_epochs_the_last_is_the_best():
