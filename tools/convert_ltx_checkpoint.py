@@ -72,7 +72,7 @@ def convert(content: Any, source: str | Path) -> Converted:
 def _explainer_part(named: Mapping[str, Any], prefix: str) -> dict[str, np.ndarray]:
     """The explainer's float tensors without their prefix and without batch counters."""
     return {
-        name.removeprefix(prefix): np.asarray(value, np.float32)
+        name.removeprefix(prefix): np.array(value, np.float32, order="C")
         for name, value in named.items()
         if name.startswith(prefix) and not name.endswith(("num_batches_tracked", "position_ids"))
     }

@@ -18,39 +18,52 @@ from torch_archive import read_archive
 
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_bytes
+from ltx_jax.weights.state_dict import unwrapped
 
 # Where checkpoints keep their state dict.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_ema", "ema")
+# What batch norms and averaged models count: no weights.
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 def state_dict(content: Any, source: str | Path) -> dict[str, np.ndarray]:
     """The float32 tensors of a checkpoint by their plain names.
 
-    Wrappers and a `module.` prefix are taken off, batch counters left out, and the names that
-    torchvision's first DenseNets have (`norm.1`) brought up to date.
+    Wrappers and prefixes (`module.`, `_orig_mod.` …) are taken off, counters left out, and the
+    names that torchvision's first DenseNets have (`norm.1`) brought up to date.
 
     Raises:
       InputError: where there are no tensors.
     """
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    for _ in _WRAPPERS:  # no deeper: a file can hold itself
+        content = _inside(content)
     tensors = {
-        re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", str(name).removeprefix("module.")): np.asarray(
-            value, np.float32
+        # A copy in row-major order, whatever strides the tensor had.
+        re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", str(name)): np.array(
+            value, np.float32, order="C"
         )
         for name, value in (content.items() if isinstance(content, Mapping) else ())
-        if isinstance(value, np.ndarray) and not str(name).endswith("num_batches_tracked")
+        if isinstance(value, np.ndarray) and not str(name).endswith(_COUNTERS)
     }
     if not tensors:
-        raise InputError(f"{source} holds no state dict: give a checkpoint of a network's weights")
-    return tensors
+        raise InputError(
+            f"{source} holds no state dict: expected tensors by name, or under "
+            f"{', '.join(_WRAPPERS)}; save the network's state_dict()"
+        )
+    return dict(unwrapped(tensors))
+
+
+def _inside(content: Any) -> Any:
+    """What a wrapper holds; anything else is itself."""
+    if not isinstance(content, Mapping):
+        return content
+    return next((c for name in _WRAPPERS if isinstance(c := content.get(name), Mapping)), content)
 
 
 def main() -> int:
     """Convert one file; 0 when done, 2 where it cannot be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="a .pth, .pt or .ckpt file")
+    parser.add_argument("source", type=Path, help="a .pth, .pt, .th or .ckpt file")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
     arguments = parser.parse_args()
     try:

@@ -1,17 +1,24 @@
 """Reading PyTorch files without PyTorch, and without running anything they contain.
 
-A .pth or .ckpt file is a zip archive: a pickle that describes objects, and one file a tensor
-storage. Unpickling can run any code, so only what tensors need is let through; every other class
-becomes a `Placeholder`, which keeps nothing and does nothing.
+A .pth or .ckpt file is a pickle that describes objects, and the raw bytes of each tensor storage.
+Since PyTorch 1.6 both lie in a zip archive; before, pickles and storages follow one another: a
+magic number, the version of the format, facts of the system that wrote it, the objects, the keys
+of the storages, and each storage as its number of values and its bytes.
+
+Unpickling can run any code, so only what tensors need is let through; every other class becomes a
+`Placeholder`, which keeps nothing and does nothing. Nothing is allocated on a file's word alone.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +27,7 @@ import numpy as np
 
 from ltx_jax.errors import InputError
 
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
@@ -32,6 +40,12 @@ _STORAGES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+# What no network's weights refer to. It would not be run in any case, but who wrote it meant harm.
+_HOSTILE_MODULES = {
+    *("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "runpy", "importlib", "pty"),
+    *("ctypes", "code", "pdb", "timeit", "webbrowser", "urllib", "http", "multiprocessing"),
+}
+_HOSTILE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint", "input"}
 
 
 class Placeholder:
@@ -54,76 +68,180 @@ class Placeholder:
 
 
 class _Storage(NamedTuple):
-    dtype: Any
+    dtype: np.dtype
+
+
+# Of a storage's key, type and number of values: its values, or where they will be.
+_Find = Callable[[str, np.dtype, int], np.ndarray]
 
 
 def read_archive(path: str | Path) -> Any:
-    """The objects of a PyTorch file: containers and numbers as they are, tensors as numpy arrays.
+    """The objects of a PyTorch file: containers and numbers as they are, tensors as numpy arrays,
+    which share memory where the tensors do.
 
     Raises:
-      InputError: where the file is missing, damaged, or of another kind.
+      InputError: where the file is missing, damaged, hostile, or of another kind.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no file at {path}: give a .pth or .ckpt file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            if len(pickles) != 1:
-                raise InputError(f"{path} is no PyTorch file: it holds no data.pkl")
-            folder = pickles[0].removesuffix("data.pkl")
-            content = archive.read(pickles[0])
-            return _Unpickler(content, lambda key: archive.read(f"{folder}data/{key}")).load()
-    except zipfile.BadZipFile as error:
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+    except InputError:
+        raise
+    except Exception as error:  # damaged, a pickle or an archive fails in more ways than are named
+        told = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} is damaged, or older than PyTorch 1.6: fetch it again, or load it with torch "
-            "and save it anew"
+            f"{path} does not read as a PyTorch file ({told}): expected a whole one; fetch it again"
         ) from error
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        raise InputError(f"{path} does not read as a PyTorch file ({error}): fetch it again") from (
-            error
+
+
+def _read_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise InputError(
+                f"{path} is no PyTorch file: it holds no data.pkl; give a .pth or .ckpt file"
+            )
+        folder = pickles[0].removesuffix("data.pkl")
+        room = path.stat().st_size
+
+        def read(name: str) -> bytes:
+            # PyTorch does not compress: a part that is larger than the whole is a trap.
+            if archive.getinfo(name).file_size > room:
+                raise ValueError(f"{name} claims more bytes than the file has")
+            return archive.read(name)
+
+        if f"{folder}byteorder" in names and read(f"{folder}byteorder") != b"little":
+            raise ValueError("its numbers are big-endian")
+        arrays: dict[str, np.ndarray] = {}
+
+        def find(key: str, dtype: np.dtype, _: int) -> np.ndarray:
+            if key not in arrays:
+                arrays[key] = np.frombuffer(read(f"{folder}data/{key}"), dtype)
+            return arrays[key]
+
+        return _unpickle(io.BytesIO(read(pickles[0])), find)
+
+
+def _read_legacy(path: Path) -> Any:
+    stream = io.BytesIO(path.read_bytes())
+    if _begin(stream) != _MAGIC:
+        raise InputError(
+            f"{path} is no PyTorch file, or is damaged: give a .pth or .ckpt file, or fetch it "
+            "again"
         )
+    version, system = _unpickle(stream, _no_storage), _unpickle(stream, _no_storage)
+    if version != _VERSION or not system["little_endian"]:
+        raise ValueError(f"its format is {version} of {system}, not {_VERSION}, little-endian")
+    arrays: dict[str, np.ndarray] = {}
+    room = len(stream.getbuffer())
+
+    def find(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        if key not in arrays:
+            claimed = sum(array.nbytes for array in arrays.values()) + count * dtype.itemsize
+            if not 0 <= claimed <= room:
+                raise ValueError(f"storage {key} claims {count} values, more than the file has")
+            arrays[key] = np.zeros(count, dtype)
+        return arrays[key]
+
+    content = _unpickle(stream, find)
+    for key in _unpickle(stream, _no_storage):
+        _fill(arrays[key], stream)
+        del arrays[key]
+    if arrays:
+        raise ValueError(f"{len(arrays)} of its storages are missing")
+    return content
+
+
+def _begin(stream: io.BytesIO) -> Any:
+    """The first pickle; None where there is none."""
+    try:
+        return _unpickle(stream, _no_storage)
+    except Exception:  # any other file begins with whatever it does
+        return None
+
+
+def _fill(array: np.ndarray, stream: io.BytesIO) -> None:
+    """Read a storage's values to where the tensors that were made of it expect them."""
+    count = int.from_bytes(stream.read(8), "little")
+    content = stream.read(array.nbytes)
+    if count != len(array) or len(content) != array.nbytes:
+        raise ValueError(f"a storage of {len(array)} values is cut off")
+    array[:] = np.frombuffer(content, array.dtype)
+
+
+def _no_storage(key: str, _: np.dtype, __: int) -> np.ndarray:
+    raise ValueError(f"storage {key} is out of place")
+
+
+def _unpickle(stream: io.BytesIO, find: _Find) -> Any:
+    """The objects of the pickle where the stream stands, which is left behind it."""
+    start, room = stream.tell(), len(stream.getbuffer())
+    # Walked through beforehand: a length beyond the end is noticed before it is allocated, as is
+    # a memo's index, up to which the unpickler makes room.
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= room:
+            raise ValueError(f"memo {argument} in a file of {room} bytes")
+    stream.seek(start)
+    return _Unpickler(stream, find).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, read: Callable[[str], bytes]) -> None:
-        super().__init__(io.BytesIO(content))
-        self._read = read
-        self._arrays: dict[str, np.ndarray] = {}
+    def __init__(self, stream: io.BytesIO, find: _Find) -> None:
+        super().__init__(stream)
+        self._find = find
 
     def find_class(self, module: str, name: str) -> Any:
+        # Functions are wrapped anew each time: a pickle may set attributes of what it is given.
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
-            return _tensor
-        if module == "torch._utils" and name == "_rebuild_parameter":
-            return lambda data, *_: data
+            return partial(_tensor)
+        if module == "torch._utils" and name.startswith("_rebuild_parameter"):
+            return partial(_data)
+        if module == "torch._utils" and name.startswith("_rebuild"):
+            raise ValueError(f"it holds tensors of {name}, not plain ones: save floats, dense")
         if module == "torch" and name in _STORAGES:
-            return _Storage(_STORAGES[name])
+            return _Storage(np.dtype(_STORAGES[name]))
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
+        if module.partition(".")[0] in _HOSTILE_MODULES or (
+            module in ("builtins", "__builtin__") and name in _HOSTILE_BUILTINS
+        ):
+            raise ValueError(f"it asks to run {module}.{name}, which was not done: do not trust it")
         return Placeholder
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        _, storage, key, *_ = pid
-        if key not in self._arrays:
-            self._arrays[key] = np.frombuffer(self._read(key), storage.dtype)
-        return self._arrays[key]
+    def persistent_load(self, pid: Any) -> Any:
+        kind, storage, key, *rest = pid
+        if kind == "module":  # a pickled network's class and its source
+            return storage
+        if not isinstance(storage, _Storage):
+            raise ValueError("its storages are of a type that is no weights'")
+        _, count, *view = rest
+        array = self._find(key, storage.dtype, count)
+        return _viewed(array, *view[0][1:]) if view and view[0] else array
+
+
+def _viewed(array: np.ndarray, offset: int, count: int) -> np.ndarray:
+    """The part of a storage that old files call a storage as well."""
+    if not 0 <= offset <= offset + count <= len(array):
+        raise ValueError("a view reaches beyond its storage")
+    return array[offset : offset + count]
+
+
+def _data(data: Any, *_: Any) -> Any:
+    return data
 
 
 def _tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> np.ndarray:
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 in size:
         return np.zeros(size, storage.dtype)
-    if offset < 0 or last >= len(storage) or min((*stride, 0)) < 0:
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride, 0) < 0 or last >= len(storage):
         raise ValueError("a tensor reaches beyond its storage")
+    if math.prod(size) > len(storage):
+        raise ValueError("a tensor repeats the values of its storage: save a clone of it")
     steps = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps)

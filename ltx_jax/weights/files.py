@@ -61,7 +61,7 @@ def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     if not path.is_file():
         raise InputError(f"no weights at {path}: give the path of a .safetensors file")
-    if path.suffix in {".pth", ".pt", ".ckpt", ".bin"}:
+    if path.suffix in {".pth", ".pt", ".th", ".ckpt", ".bin", ".tar"}:
         raise InputError(
             f"{path} is a PyTorch file: convert it once with "
             f"`python tools/convert_weights.py {path} {path.with_suffix('.safetensors').name}` "

@@ -184,18 +184,18 @@ def _residual_block(ours: str, theirs: str, convolutions: int) -> list[Entry]:
 
 
 def vit_from_transformers(state: StateDict) -> StateDict | None:
-    """Hugging Face transformers' `ViTForImageClassification` (or `ViTModel`) in timm's names."""
+    """Hugging Face transformers' `ViTForImageClassification` (or `ViTModel`, or DeiT's) in timm's
+    names."""
     if not any("encoder.layer." in name for name in state):
         return None
+    state = {re.sub(r"^(vit|deit)\.", "", name): array for name, array in state.items()}
     renamed: dict[str, np.ndarray] = {}
     for name, array in state.items():
-        name = re.sub(r"^vit\.", "", name)
         if name.startswith("pooler.") or re.search(r"attention\.(key|value)\.", name):
             continue
         if match := re.match(r"(.*)attention\.attention\.query\.(weight|bias)$", name):
-            prefix = "vit." if f"vit.{name}" in state else ""
             parts = [
-                state[f"{prefix}{match[1]}attention.attention.{part}.{match[2]}"]
+                state[f"{match[1]}attention.attention.{part}.{match[2]}"]
                 for part in ("query", "key", "value")
             ]
             array = np.concatenate(parts)

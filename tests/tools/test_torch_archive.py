@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
+import re
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -86,15 +87,23 @@ def test_nothing_a_file_says_is_run(tmp_path):
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", pickle.dumps({"x": Hostile()}, protocol=2))
-    assert isinstance(read_archive(path)["x"], Placeholder)
+    with pytest.raises(InputError, match=r"asks to run (posix|nt)\.system, which was not done"):
+        read_archive(path)
     assert not marker.exists()
+
+
+def test_objects_of_other_classes_stand_for_nothing(tmp_path):
+    content = {"w": Stored("0", (2, 3)), "args": Named("argparse", "Namespace")}
+    found = read_archive(archive(tmp_path / "a.pth", content, {"0": VALUES}))
+    assert found["args"] is Placeholder and found["w"].shape == (2, 3)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not a zip", "damaged, or older"),
-        (b"", "damaged, or older"),
+        (b"not a zip", "no PyTorch file, or is damaged"),
+        (b"", "no PyTorch file, or is damaged"),
+        (pickle.dumps({"a": 1}), "no PyTorch file, or is damaged"),
     ],
 )
 def test_files_of_another_kind(tmp_path, content, message):
@@ -182,22 +191,196 @@ def test_checkpoints_that_do_not_hold_together():
         convert_ltx_checkpoint.convert({"state_dict": {"fc.weight": VALUES}}, "x.ckpt")
 
 
-@pytest.mark.parity
-def test_a_file_that_torch_wrote(tmp_path):
+# --- Files that torch wrote -----------------------------------------------------------------------
+
+FORMS = {"zip": True, "before 1.6": False}
+
+
+def written(path: Path, content: object, form: str) -> Path:
+    """A file as PyTorch writes it, today or before 1.6."""
     torch = pytest.importorskip("torch")
-    tensors = {
-        "a": torch.arange(12.0).reshape(3, 4).t(),
-        "b": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
-        "c": torch.nn.Parameter(torch.ones(2, dtype=torch.float16)),
-        "d": torch.tensor(3),
+    torch.save(content, path, _use_new_zipfile_serialization=FORMS[form])
+    return path
+
+
+def one_line(path: Path) -> str | None:
+    """What is said of a file that is refused; None of one that is read."""
+    try:
+        convert_weights.state_dict(read_archive(path), path)
+    except InputError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return str(error)
+    return None
+
+
+def tensors() -> dict:
+    """Every type, and views of all kinds."""
+    torch = pytest.importorskip("torch")
+    shared = torch.arange(24.0)
+    wide = {
+        "conv.weight": torch.arange(24.0)
+        .reshape(2, 3, 2, 2)
+        .contiguous(memory_format=torch.channels_last),
+        "turned": shared.reshape(4, 6).t(),
+        "every other": shared[1::2],
+        "part": shared[6:18].reshape(3, 4),
+        "whole": shared,
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 4),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
     }
-    torch.save(tensors, tmp_path / "t.pth")
-    found = read_archive(tmp_path / "t.pth")
-    for name, tensor in tensors.items():
+    types = ("float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    return wide | {name: torch.tensor([0, 1, 1]).to(getattr(torch, name)) for name in types}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", FORMS)
+def test_tensors_of_every_kind(tmp_path, form):
+    given = tensors()
+    path = written(tmp_path / "t.pth", given, form)
+    raw, found = read_archive(path), convert_weights.state_dict(read_archive(path), path)
+    assert raw.keys() == found.keys() == given.keys()
+    for name, tensor in given.items():
         expected = tensor.detach().float().numpy()
-        np.testing.assert_array_equal(np.asarray(found[name], np.float32), expected)
-    buffer = io.BytesIO()
-    torch.save(tensors, buffer, _use_new_zipfile_serialization=False)
-    (tmp_path / "old.pth").write_bytes(buffer.getvalue())
-    with pytest.raises(InputError, match="older than PyTorch"):
-        read_archive(tmp_path / "old.pth")
+        assert raw[name].dtype.name == str(tensor.dtype).removeprefix("torch.")
+        np.testing.assert_array_equal(raw[name].astype(np.float32), expected, strict=True)
+        np.testing.assert_array_equal(found[name], expected, strict=True)
+        assert found[name].flags.c_contiguous
+
+
+PLAIN = {"head.weight": 2.0, "blocks.0.bias": 3.0}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("wrappers", "prefix"),
+    [
+        ((), ""),
+        (("state_dict",), "module."),
+        (("model",), "_orig_mod."),
+        (("ema",), "backbone."),
+        (("model_ema",), "module.model."),
+        (("ema", "state_dict"), "model."),
+        (("net",), "module._orig_mod."),
+    ],
+)
+def test_checkpoints_as_trainers_write_them(tmp_path, form, wrappers, prefix):
+    torch = pytest.importorskip("torch")
+    weights = {prefix + name: torch.full((2,), value) for name, value in PLAIN.items()}
+    content: dict = OrderedDict(weights) | {"module.bn.num_batches_tracked": torch.tensor(5)}
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    for wrapper in reversed(wrappers):
+        content = {
+            **{wrapper: content, "epoch": 7, "best": 0.5, "arch": "vit", "of": torch.Size((3,))},
+            **{"optimizer": optimizer.state_dict(), "args": Path("a"), "device": parameter.device},
+        }
+    path = written(tmp_path / "c.pth", content, form)
+    found = convert_weights.state_dict(read_archive(path), path)
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: [value] * 2 for name, value in PLAIN.items()
+    }
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda torch: {"w": torch.ones(1).expand(1 << 40)}, "repeats the values"),
+        (lambda torch: {"w": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor, not plain"),
+        (lambda torch: {"w": torch.ones(2, dtype=torch.complex64)}, "a type that is no weights'"),
+        (lambda torch: {"epoch": 3, "model": {}}, "holds no state dict"),
+        (lambda torch: [torch.ones(2)], "holds no state dict"),
+        (lambda torch: torch.ones(2), "holds no state dict"),
+    ],
+)
+def test_what_is_no_state_dict(tmp_path, form, make, message):
+    path = written(tmp_path / "a.pth", make(pytest.importorskip("torch")), form)
+    assert message in (one_line(path) or "")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", FORMS)
+def test_files_cut_off_anywhere(tmp_path, form):
+    content = written(tmp_path / "whole.pth", tensors(), form).read_bytes()
+    path = tmp_path / "cut.pth"
+    for end in range(0, len(content), max(1, len(content) // 150)):
+        path.write_bytes(content[:end])
+        assert one_line(path)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("form", FORMS)
+def test_damaged_bytes(tmp_path, form):
+    content = written(tmp_path / "whole.pth", tensors(), form).read_bytes()
+    path, rng = tmp_path / "damaged.pth", np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for at in rng.integers(len(content), size=4):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        one_line(path)
+
+
+# --- Files that nobody wrote in good faith --------------------------------------------------------
+
+MAGIC = b"".join(
+    pickle.dumps(part, protocol=2)
+    for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+)
+GIANT = 1 << 45
+
+
+def storage(count: int) -> bytes:
+    """A persistent id."""
+    return pickled(("storage", Named("torch", "FloatStorage"), "0", "cpu", count, None), {}) + b"Q"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (storage(GIANT), "storage 0 claims .* more than the file has"),
+        (b"\x8e" + GIANT.to_bytes(8, "little") + b"a", "expected .* bytes"),
+        (b"\x96" + GIANT.to_bytes(8, "little") + b"a", "expected .* bytes"),
+        (b"Nr" + b"\xff" * 4, "memo 4294967295 in a file"),
+        (b"Np4294967295\n", "memo 4294967295 in a file"),
+        (b"cbuiltins\neval\n(U\x031+1tR", "asks to run builtins.eval"),
+        (b"csubprocess\nPopen\n(U\x04lstR", "asks to run subprocess.Popen"),
+        (b"cnumpy\nzeros\n(J\xff\xff\xff\x7ftR", "holds no state dict"),
+        (b"(" * 100_000, "."),
+    ],
+)
+def test_giants_and_traps(tmp_path, content, message):
+    path = tmp_path / "a.pth"
+    path.write_bytes(MAGIC + b"\x80\x04" + content + b"." + pickle.dumps([], protocol=2))
+    tracemalloc.start()
+    told = one_line(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told and re.search(message, told)
+    assert most < 16 << 20
+
+
+def test_a_part_that_is_larger_than_the_archive(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + storage(8) + b".")
+        file.writestr("archive/data/0", bytes(1 << 22))
+    assert "claims more bytes" in (one_line(path) or "")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + storage(8) + b".")
+        file.writestr("archive/byteorder", b"big")
+    assert "big-endian" in (one_line(path) or "")
+
+
+def test_a_file_that_holds_itself(tmp_path):
+    path = archive(tmp_path / "a.pth", {}, {})
+    content: dict = {}
+    content["model"] = content
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
+    assert "holds no state dict" in (one_line(path) or "")

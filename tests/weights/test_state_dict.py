@@ -59,19 +59,20 @@ def test_names_that_differ_in_a_number_are_one():
     assert collapse(names) == ["blocks.{0-2,5}.norm1.bias", "head.bias", "blocks.7.x"]
 
 
-def test_transformers_names(vit_weights):
+@pytest.mark.parametrize("prefix", ["vit.", "deit.", ""])
+def test_transformers_names(vit_weights, prefix):
     theirs = {}
     for name, tensor in load_file(vit_weights).items():
         if ".attn.qkv." in name:
             for part, third in zip(("query", "key", "value"), np.split(tensor, 3), strict=True):
                 block, leaf = name.split(".")[1], name.split(".")[-1]
-                theirs[f"vit.encoder.layer.{block}.attention.attention.{part}.{leaf}"] = third
+                theirs[f"{prefix}encoder.layer.{block}.attention.attention.{part}.{leaf}"] = third
             continue
         for ours, other in (
-            ("cls_token", "vit.embeddings.cls_token"),
-            ("pos_embed", "vit.embeddings.position_embeddings"),
-            ("patch_embed.proj", "vit.embeddings.patch_embeddings.projection"),
-            ("blocks.", "vit.encoder.layer."),
+            ("cls_token", f"{prefix}embeddings.cls_token"),
+            ("pos_embed", f"{prefix}embeddings.position_embeddings"),
+            ("patch_embed.proj", f"{prefix}embeddings.patch_embeddings.projection"),
+            ("blocks.", f"{prefix}encoder.layer."),
             ("attn.proj", "attention.output.dense"),
             ("norm1", "layernorm_before"),
             ("norm2", "layernorm_after"),
@@ -80,9 +81,9 @@ def test_transformers_names(vit_weights):
             ("head.", "classifier."),
         ):
             name = name.replace(ours, other)
-        theirs[name.replace("norm.", "vit.layernorm.") if name.startswith("norm.") else name] = (
-            tensor
-        )
+        theirs[
+            name.replace("norm.", f"{prefix}layernorm.") if name.startswith("norm.") else name
+        ] = tensor
     translated = vit_from_transformers(theirs)
     expected = load_file(vit_weights)
     assert translated is not None and translated.keys() == expected.keys()
