@@ -95,8 +95,8 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     its orientation alone. HEIC needs pillow-heif (the extra `heic`).
 
     Raises:
-      OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError: whatever Pillow has to say
-        of a file that it cannot read.
+      Exception: of any type, whatever breaks in Pillow at a file that it cannot read; OSError and
+        ValueError for the most part.
     """
     from PIL import Image
 

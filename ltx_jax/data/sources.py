@@ -47,13 +47,11 @@ class FileSource:
 
     def load(self, index: int, how: Preprocessing) -> Example:
         """The example at a network's size; raises `UnreadableImage`."""
-        from PIL.Image import DecompressionBombError
-
         try:
             image = read_rgb(self.paths[index])
-        except (OSError, ValueError, SyntaxError, DecompressionBombError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UnreadableImage(reason.replace(str(self.paths[index]), "the file")) from error
+        except Exception as error:  # a damaged file breaks Pillow in more ways than it names
+            reason = str(error).replace(str(self.paths[index]), "the file")
+            raise UnreadableImage(" ".join(reason.split()) or type(error).__name__) from error
         return Example(image, self.labels[index]).preprocessed(how)
 
     def digest(self) -> str:

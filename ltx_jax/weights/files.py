@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from ltx_jax.errors import InputError
 
 # How the list of a sharded file's parts ends.
 _INDEX = ".safetensors.index.json"
+# What may name a part: a line, no longer than file systems take.
+_FILE = re.compile(r"[^\0-\x1f]{1,200}\.safetensors")
+# What may name a part: a line, no longer than file systems take.
+_FILE = re.compile(r"[^\0-\x1f]{1,200}\.safetensors")
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -51,12 +56,15 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     try:
         names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        if not names or not all(map(_FILE.fullmatch, names)):
+            raise ValueError("no names of files")
         return [path.parent / Path(name).name for name in names]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no index of shards: fetch it again") from error
 
 
 def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    import ml_dtypes  # noqa: F401 numpy knows bfloat16 from then on
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -68,21 +76,33 @@ def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             "(tools/convert_ltx_checkpoint.py for an explainer)"
         )
     try:
-        with safe_open(path, framework="flax") as file:
-            tensors = {
-                name: _at_full_precision(np.asarray(file.get_tensor(name)))
-                for name in file.keys()  # noqa: SIM118
-            }
+        # Not as JAX's arrays, which have no 64 bits unless they are told to.
+        with safe_open(path, framework="numpy") as file:
+            names = tuple(file.keys())
+            for name in names:
+                _refuse_type(path, name, file.get_slice(name).get_dtype())
+            tensors = {name: _at_full_precision(file.get_tensor(name)) for name in names}
             return tensors, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): fetch it again") from (
             error
         )
 
 
+def _refuse_type(path: Path, name: str, dtype: str) -> None:
+    if not re.fullmatch(r"BOOL|BF16|F(16|32|64)|[IU](8|16|32|64)", dtype):
+        raise InputError(
+            f"{path} holds {name} as {dtype}: expected floats of 16 to 64 bits, or whole numbers; "
+            "save it as those"
+        )
+
+
 def _at_full_precision(array: np.ndarray) -> np.ndarray:
     """Of the types numpy does not know itself (bfloat16), float32 as well."""
-    return array if array.dtype.kind in "iub" else array.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinities are refused where weights are used
+        return array if array.dtype.kind in "iub" else array.astype(np.float32)
 
 
 def to_safetensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

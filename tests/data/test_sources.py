@@ -42,6 +42,19 @@ def test_folder(folder: Path) -> None:
     assert (found[0].labels, found[0].masks, found[0].void) == ((), None, None)
 
 
+@pytest.mark.parametrize("error", [TypeError("odd\nin two lines"), KeyError(), MemoryError()])
+def test_whatever_breaks_in_a_picture_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.Image.open", broken)
+    with pytest.raises(UnreadableImage) as caught:
+        open_images(folder).load(0, HOW)
+    assert str(caught.value) in ("odd in two lines", "KeyError", "MemoryError")
+
+
 def test_list_and_slice(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("in/b.png\n\nin/deep/a.JPG\n")
     assert open_images(tmp_path / "list.txt").names == ("in/b.png", "in/deep/a.JPG")
