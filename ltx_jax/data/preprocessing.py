@@ -119,7 +119,7 @@ def as_rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _as_bytes(grey: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
@@ -129,14 +129,16 @@ def _as_bytes(grey: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     Raises:
       ValueError: for values outside of these.
     """
-    whole, values = grey.dtype.kind in "iu", grey.astype(np.float64)
-    ranges = (65535, 2**31 - 1) if whole else (1, 255, 65535)
-    least, most = (values.min(), values.max()) if values.size else (0, 0)
+    ranges = (65535, 2**31 - 1) if grey.dtype.kind in "iu" else (1, 255, 65535)
+    least, most = (float(grey.min()), float(grey.max())) if grey.size else (0, 0)
     white = next((white for white in ranges if most <= white), None)
     if white is None or not least >= 0:
         told = ", ".join(f"0 to {white}" for white in ranges)
         raise ValueError(f"its values are from {least:g} to {most:g}: expected {told}")
-    return np.round(values * (255 / white)).astype(np.uint8)
+    scaled = np.empty(grey.shape, np.uint8)
+    for row, values in zip(scaled, grey, strict=True):  # all at once would take 24 bytes a pixel
+        row[:] = np.round(values.astype(np.float64) * (255 / white))
+    return scaled
 
 
 def _register_heic() -> None:
