@@ -362,6 +362,12 @@ def described(content: bytes) -> dict[str, np.ndarray]:
 
 _SETTINGS = {"explainee.name": "vit", "seed": 0, "rows": ["a:1", "b:2"]}
 _ROWS, _SHAPE, _METHODS = 4, (3, 3), ("final", "rival")
+# JSON that is whole, and says nothing that a run has written.
+_ODD_JSON = (
+    *("", "\n", "null\n", "[]\n", "{}\n", "7\n", "NaN\n", '"a"\n', "[" * 100_000 + "\n"),
+    *('{"row": -1}\n', '{"row": 99}\n', '{"row": "a"}\n', '{"row": 1e999}\n', '{"row": [1]}\n'),
+    *('{"cpu": 7}\n', '{"cpu": null}\n', '{"cpu": {"slots": "a"}}\n', '{"device": []}\n'),
+)
 
 
 @cache
@@ -403,7 +409,8 @@ def held(directory: Path) -> Held:
     """All that is read of a work directory, by whoever goes on with it or looks at it."""
     ResultStore.open(directory, _SETTINGS, _ROWS)
     store = ResultStore.find(directory)
-    _layouts(directory)
+    for layout in _layouts(directory).values():
+        must(type(layout.get("slots", 1)) is int, f"slots in {layout}")
     _with_earlier({"device": None}, directory / "summary.json")
     masks = {
         (name, raw): np.array(store.masks(name, raw).load())
@@ -422,8 +429,11 @@ def workdirs(rng: np.random.Generator, folder: Path) -> str:
     """
     files = dict(small_run())
     name = str(rng.choice(sorted(files)))
-    if rng.random() < 0.1:
+    how = rng.random()
+    if how < 0.1:
         del files[name]
+    elif how < 0.3 and not name.endswith(".npy"):
+        files[name] = _ODD_JSON[rng.integers(len(_ODD_JSON))].encode()
     else:
         files[name] = damaged(rng, files[name])
     for path, content in files.items():
@@ -436,11 +446,11 @@ def workdirs(rng: np.random.Generator, folder: Path) -> str:
     except Exception as error:
         error.add_note(f"in {name}")
         raise
-    _compare(found, name)
+    _check(found, name)
     return READ
 
 
-def _compare(found: Held, changed: str) -> None:
+def _check(found: Held, changed: str) -> None:
     """With what the run wrote."""
     for (method, raw), masks in found.masks.items():
         path = f"masks/{method}{'.raw' * raw}.npy"
