@@ -35,12 +35,12 @@ class TokenMask(torch.nn.Module):
         self.patch_pooler = torch.nn.Linear(module.width, module.width)
         self.patch_classifier = torch.nn.Linear(module.width, 1)
         self.vit.patch_embed.requires_grad_(False)
-        self.vit.cls_token.requires_grad_(False)
-        self.vit.pos_embed.requires_grad_(False)
+        for name in (*module.prefix_tokens(), "pos_embed"):
+            getattr(self.vit, name).requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images to token masks [n,1,g,g]."""
-        tokens = self.vit.forward_features(images)[:, 1:]
+        tokens = self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
         raw = self.patch_classifier(torch.tanh(self.patch_pooler(tokens)))
         side = int(raw.shape[1] ** 0.5)
         return torch.sigmoid(raw).reshape(len(images), 1, side, side)

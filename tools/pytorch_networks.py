@@ -116,7 +116,16 @@ def unfilled(own: Architecture) -> torch.nn.Module:
 
 
 def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
-    """timm's ViT of the same sizes."""
+    """timm's ViT of the same sizes.
+
+    Raises:
+      InputError: for a distilled one.
+    """
+    if module.distilled:
+        raise InputError(
+            "comparisons with PyTorch know no distilled ViT: choose another, or leave out "
+            "--against-pytorch"
+        )
     define_torchvision_operators()
     from timm.models import VisionTransformer as Timm
 
@@ -128,6 +137,13 @@ def timm_vit(module: VisionTransformer, num_classes: int) -> Any:
         num_heads=module.num_heads,
         mlp_ratio=module.mlp_ratio,
         num_classes=num_classes,
+        class_token=module.class_token,
+        reg_tokens=module.registers,
+        global_pool="avg" if module.averaged else "token",
+        fc_norm=module.norm_pooled,
+        init_values=1.0 if module.layer_scale else None,
+        qkv_bias=module.qkv_bias,
+        no_embed_class=not module.prefix_positions,
     ).eval()
 
 

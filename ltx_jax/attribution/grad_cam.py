@@ -12,8 +12,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee, Intermediates
 from ltx_jax.models.links import of_class
 
-# The intermediates that `_last_map` is made of.
-_READ = ("embedding", "blocks", "features")
+# The intermediates that `_last_map` reads.
+_READ = ("embedding", "blocks", "features", "pooled")
 
 
 @jax.jit
@@ -59,11 +59,11 @@ def grad_cam_signed(
 def _last_map(found: Intermediates) -> Float[Array, "n g h c"]:
     """The last map that the logits are made of as a whole, or the gradient at it: `features`.
 
-    No logit depends on a ViT's: they are the patches that leave its last block, of which the class
-    token alone is read. The patches that enter that block stand for them.
+    No logit depends on those of a ViT with a class token: they are the patches that leave its last
+    block, of which that token alone is read. The patches that enter that block stand for them.
     """
     features = found["features"]
-    if "blocks" not in found:
+    if "blocks" not in found or "pooled" in found:
         return features
     entering = [found["embedding"], *found["blocks"]][-2]
     n, g, h, c = features.shape

@@ -40,7 +40,10 @@ _FROZEN = (
     "batch_stats/",
     *(
         f"{_BACKBONE}{name}"
-        for name in ("cls_token", "pos_embed", "patch_embed/", "frozen_blocks/")
+        for name in (
+            *("cls_token", "dist_token", "reg_token", "pos_embed"),
+            *("patch_embed/", "frozen_blocks/"),
+        )
     ),
 )
 _SCANNED = "/blocks/"

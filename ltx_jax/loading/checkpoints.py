@@ -84,7 +84,8 @@ def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
       InputError: where it is missing, or of another network.
     """
     template = join(explainer.trained, explainer.frozen)
-    variables = read_explainer(path, explainer.table(), template)
+    state = read_explainer(path)
+    variables = from_state_dict(state, explainer.table(), template, named(path))
     return split(variables, explainer.module.trained)[0]
 
 
@@ -113,25 +114,20 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
     return SavedOptimizer(Moments(*moments), step, learning_rate)
 
 
-def read_explainer(
-    path: str | Path, table: Sequence[Entry], template: Variables, seed: int = 0
-) -> Variables:
-    """A mask network's variables from a checkpoint.
-
-    Args:
-      path: of the checkpoint.
-      table: the network's weight table.
-      template: its variables or their shapes.
-      seed: of low-rank updates where the checkpoint has none.
+def read_explainer(path: str | Path) -> StateDict:
+    """A mask network's state dict from a checkpoint, in timm's names.
 
     Raises:
-      InputError: where it is missing, or of another network.
+      InputError: where it is missing, or no whole file.
     """
     tensors, _ = read_safetensors(path)
     moments = (FIRST_MOMENT, SECOND_MOMENT)
-    state: StateDict = {n: t for n, t in tensors.items() if not n.startswith(moments)}
-    state = with_fresh_updates(state, table, template, seed)
-    return from_state_dict(state, table, template, f"explainer checkpoint {path}")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(moments)}
+
+
+def named(path: str | Path) -> str:
+    """What to call a checkpoint in a message."""
+    return f"explainer checkpoint {path}"
 
 
 def with_fresh_updates(

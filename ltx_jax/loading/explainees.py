@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,17 @@ def load_explainee(
       attention: of a ViT: `xla`, or `cudnn` for the fused kernel of CUDA GPUs, in bfloat16.
       class_names: one a class, for people.
       **sizes: module attributes that differ from the published network's (`num_classes`, …), and
-        `mean` and `std` of its normalisation.
+        `mean` and `std` of its normalisation. Which tokens a ViT has is told by its weights; so
+        are the sizes of `vit`.
 
     Raises:
       InputError: for an unknown name, weights that are not there, or that do not fit.
     """
     network = computing(architecture(name, **sizes), compute_dtype, attention)
     state, source = published(network, weights, "config.explainee.weights")
+    network, state = fitted(
+        network, state, [name for name, size in sizes.items() if size is not None]
+    )
     shapes = shapes_of(network.module, network.size, network.channels)
     params = from_state_dict(state, network.table(network.module), shapes, source)
     num_classes = network.module.num_classes
@@ -74,6 +78,18 @@ def computing(network: Architecture, compute_dtype: str, attention: str) -> Arch
     checked(Settings(**how))
     module = network.module.clone(dtype=jnp.dtype(compute_dtype))
     return dataclasses.replace(network, module=module.with_attention(network.name, attention))
+
+
+def fitted(
+    network: Architecture, state: StateDict, given: Collection[str]
+) -> tuple[Architecture, StateDict]:
+    """A network as its weights tell, but for `given` attributes, and the weights made for it.
+
+    Raises:
+      InputError: where they tell of sizes that do not fit, or not all of them.
+    """
+    network = network.of(state, given)
+    return network, network.adapted(state, network.module)
 
 
 def published(

@@ -18,8 +18,8 @@ from ltx_jax.explainers.explainer import Explainer, MaskNetwork, explainer_from,
 from ltx_jax.explainers.heads import MaskHead, head_for
 from ltx_jax.explainers.leaves import TRAINED
 from ltx_jax.explainers.mask_itself import MaskItself, cells_for
-from ltx_jax.loading.checkpoints import read_explainer, with_fresh_updates
-from ltx_jax.loading.explainees import computing, published
+from ltx_jax.loading.checkpoints import named, read_explainer, with_fresh_updates
+from ltx_jax.loading.explainees import computing, fitted, published
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.settings.sections import MaskDrawer, Settings, checked
@@ -74,14 +74,20 @@ def load_explainer(
             f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
             f"{explainee.name} of {explainee.image_size}: choose two of the same size"
         )
-    backbone, module = mask_network(backbone, drawer)
+    given = {*drawer.sizes, "image_size", "num_classes"}
     if drawer.checkpoint is None:
         state, source = _backbone_state(explainee, backbone, drawer.weights)
+        backbone, state = fitted(backbone, state, given)
+        backbone, module = mask_network(backbone, drawer)
         variables = _with_fresh_head(module, backbone, state, source, seed)
     else:
+        state = read_explainer(drawer.checkpoint)
+        backbone, state = fitted(backbone, state, given)
+        backbone, module = mask_network(backbone, drawer)
         template = shapes_of(module, backbone.size, backbone.channels)
         table = weight_table(backbone, module.head)
-        variables = read_explainer(drawer.checkpoint, table, template, seed)
+        state = with_fresh_updates(state, table, template, seed)
+        variables = from_state_dict(state, table, template, named(drawer.checkpoint))
     return explainer_from(module, backbone, variables, drawer.activation)
 
 

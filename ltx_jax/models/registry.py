@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ from ltx_jax.models.mobilenet import MobileNetV2
 from ltx_jax.models.resnet import CifarResNet, ResNet
 from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer
-from ltx_jax.weights import tables
-from ltx_jax.weights.state_dict import Entry
+from ltx_jax.weights import tables, vision_transformers
+from ltx_jax.weights.state_dict import Entry, StateDict
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _as_it_is(state: StateDict, module: Any) -> StateDict:
+    return state
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Architecture:
       hub: the Hugging Face repository of the published weights, or None.
       download: where the weights are to be had by hand when they are not on the hub.
       dialects: renamings of other libraries' tensor names, tried in turn.
+      told: what a state dict tells of the module's attributes, each of them.
+      adapted: a state dict made to fit the module where it can be.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Architecture:
     hub: str | None = None
     download: str | None = None
     dialects: tuple[tables.Dialect, ...] = ()
+    told: tuple[Callable[[StateDict], dict[str, Any]], ...] = ()
+    adapted: Callable[[StateDict, Any], StateDict] = _as_it_is
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,6 +79,22 @@ class Architecture:
     def with_module(self, **attributes: Any) -> Architecture:
         """The same architecture with some of its module's attributes changed."""
         return dataclasses.replace(self, module=self.module.clone(**attributes))
+
+    def of(self, state: StateDict, given: Collection[str]) -> Architecture:
+        """The architecture that a state dict tells of, but for `given` attributes of its module.
+
+        Raises:
+          InputError: for sizes that do not fit, or that must be given.
+        """
+        found = {name: value for tell in self.told for name, value in tell(state).items()}
+        found = {name: value for name, value in found.items() if name not in given}
+        width = found.get("width")
+        if width and "num_heads" not in found and "num_heads" not in given:
+            raise InputError(
+                f"the weights for {self.name} have a width of {width}, which is no multiple of 64 "
+                "and does not tell the number of heads: give num_heads"
+            )
+        return dataclasses.replace(_sized(self, found), told=())
 
 
 def architecture(
@@ -102,23 +126,36 @@ def architecture(
         raise InputError(
             f"{base} has no size {key!r}: it has {', '.join(sorted(known))}; correct the setting"
         )
+    found = _sized(found, sizes)
+    how = found.preprocessing
+    how = dataclasses.replace(how, mean=tuple(mean or how.mean), std=tuple(std or how.std))
+    hub = f"timm/{name}" if "." in name else found.hub
+    return dataclasses.replace(found, name=name, preprocessing=how, hub=hub)
+
+
+def _sized(found: Architecture, sizes: Mapping[str, Any]) -> Architecture:
+    """An architecture with these attributes of its module, once they are seen to fit."""
+    base, _, _ = found.name.partition(".")
     for key, size in sizes.items():
-        least = 0 if key == "num_classes" else 1
+        least = 0 if key in ("num_classes", "registers") else 1
         if type(size) is int and size < least:
             raise InputError(f"the size {key} of {base} is {size}: it must be at least {least}")
-    module = found.module.clone(**sizes)
+    module: Any = found.module.clone(**sizes)
     for part, whole in (("patch_size", "image_size"), ("num_heads", "width")):
         if hasattr(module, part) and getattr(module, whole) % getattr(module, part):
             raise InputError(
                 f"the {whole} of {base} is {getattr(module, whole)}: it must be a multiple of its "
                 f"{part}, {getattr(module, part)}"
             )
+    if getattr(module, "distilled", False) and (module.averaged or module.norm_pooled):
+        raise InputError(
+            f"{base} is distilled, but has no class token or reads a mean: its logits are of its "
+            "class and distillation tokens; leave distilled out, or the other"
+        )
     how = found.preprocessing
     if "image_size" in sizes:
         how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)
-    how = dataclasses.replace(how, mean=tuple(mean or how.mean), std=tuple(std or how.std))
-    hub = f"timm/{name}" if "." in name else found.hub
-    return dataclasses.replace(found, name=name, module=module, preprocessing=how, hub=hub)
+    return dataclasses.replace(found, module=module, preprocessing=how)
 
 
 def _hashable(size: Any) -> Any:
@@ -130,7 +167,12 @@ def _hashable(size: Any) -> Any:
 
 _VIT_SIZES: Mapping[str, dict[str, Any]] = {
     "tiny": {"width": 192, "depth": 12, "num_heads": 3},
+    "wee": {"width": 256, "depth": 14, "num_heads": 4, "mlp_ratio": 5.0},
+    "little": {"width": 320, "depth": 14, "num_heads": 5, "mlp_ratio": 5.6},
     "small": {"width": 384, "depth": 12, "num_heads": 6},
+    "medium": {"width": 512, "depth": 12, "num_heads": 8},
+    "mediumd": {"width": 512, "depth": 20, "num_heads": 8},
+    "betwixt": {"width": 640, "depth": 12, "num_heads": 10},
     "base": {"width": 768, "depth": 12, "num_heads": 12},
     "large": {"width": 1024, "depth": 24, "num_heads": 16},
 }
@@ -151,6 +193,35 @@ _VITS = (  # size, patch, image: those that timm has classifiers of
     ("large", 32, 384),
 )
 _DEITS = (("tiny", 224), ("small", 224), ("base", 224), ("base", 384))
+_DEITS3 = (
+    ("small", 224),
+    ("small", 384),
+    ("medium", 224),
+    ("base", 224),
+    ("base", 384),
+    ("large", 224),
+    ("large", 384),
+)
+_DEIT3: dict[str, Any] = {"layer_scale": True, "prefix_positions": False}
+_AVERAGED: dict[str, Any] = {"class_token": False, "average_pool": True, "layer_scale": True}
+_REGISTERED = (  # size, registers, image, timm's default weights
+    ("wee", 1, 256, "sbb_in1k"),
+    ("little", 1, 256, "sbb_in12k_ft_in1k"),
+    ("little", 4, 256, "sbb_in1k"),
+    ("medium", 1, 256, "sbb_in1k"),
+    ("medium", 4, 256, "sbb_in12k_ft_in1k"),
+    ("mediumd", 4, 256, "sbb2_e200_in12k_ft_in1k"),
+    ("mediumd", 4, 384, "sbb2_e200_in12k_ft_in1k"),
+    ("betwixt", 1, 256, "sbb_in1k"),
+    ("betwixt", 4, 256, "sbb2_e200_in12k_ft_in1k"),
+    ("betwixt", 4, 384, "sbb2_e200_in12k_ft_in1k"),
+)
+_TORCHVISION = {  # size, patch, crop fraction, file
+    "vit_b_16": ("base", 16, 0.875, "vit_b_16-c867db91"),
+    "vit_b_32": ("base", 32, 0.875, "vit_b_32-d86f8d99"),
+    "vit_l_16": ("large", 16, 224 / 242, "vit_l_16-852ce7e3"),
+    "vit_l_32": ("large", 32, 0.875, "vit_l_32-c7638314"),
+}
 _VIT_TAGS = {  # timm's default weights where they are not augreg_in21k_ft_in1k
     "vit_base_patch8_224": "augreg2_in21k_ft_in1k",
     "vit_base_patch16_224": "augreg2_in21k_ft_in1k",
@@ -158,34 +229,81 @@ _VIT_TAGS = {  # timm's default weights where they are not augreg_in21k_ft_in1k
 }
 
 
-def _vit(name: str, size: str, patch: int, image: int, deit: bool) -> Architecture:
-    module = VisionTransformer(image_size=image, patch_size=patch, **_VIT_SIZES[size])
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if deit else (HALF, HALF)
-    fraction = 1.0 if image == 384 else 0.9
-    tag = "fb_in1k" if deit else _VIT_TAGS.get(name, "augreg_in21k_ft_in1k")
+def _vit(
+    name: str,
+    size: str,
+    patch: int,
+    image: int,
+    tag: str | None,
+    *,
+    mean: tuple[float, ...] = HALF,
+    std: tuple[float, ...] = HALF,
+    interpolation: str = "bicubic",
+    crop_fraction: float | None = None,
+    download: str | None = None,
+    **structure: Any,
+) -> Architecture:
+    if crop_fraction is None:
+        crop_fraction = {224: 0.9, 256: 0.95, 384: 1.0}[image]
     return Architecture(
         name=name,
-        module=module,
+        module=VisionTransformer(
+            image_size=image, patch_size=patch, **_VIT_SIZES[size], **structure
+        ),
         table=tables.vision_transformer,
         preprocessing=Preprocessing(
-            (image, image), mean, std, interpolation="bicubic", crop_fraction=fraction
+            (image, image), mean, std, interpolation=interpolation, crop_fraction=crop_fraction
         ),
-        classifier="head.",
-        hub=f"timm/{name}.{tag}",
-        dialects=(tables.vit_from_transformers,),
+        classifier="head",
+        hub=f"timm/{name}.{tag}" if tag else None,
+        download=download,
+        dialects=(
+            vision_transformers.vit_from_transformers,
+            vision_transformers.vit_from_torchvision,
+            vision_transformers.vit_from_deit3,
+        ),
+        told=(vision_transformers.vit_structure,),
+        adapted=vision_transformers.with_positions_of,
     )
 
 
 def _vits() -> list[Architecture]:
-    found = [
-        _vit(f"vit_{size}_patch{patch}_{image}", size, patch, image, deit=False)
-        for size, patch, image in _VITS
-    ]
-    found += [
-        _vit(f"deit_{size}_patch16_{image}", size, 16, image, deit=True) for size, image in _DEITS
-    ]
-    # A ViT of any other size: give it by attributes.
-    return [*found, dataclasses.replace(found[0], name="vit", hub=None, download=None)]
+    imagenet: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    found = []
+    for size, patch, image in _VITS:
+        name = f"vit_{size}_patch{patch}_{image}"
+        tag = _VIT_TAGS.get(name, "augreg_in21k_ft_in1k")
+        found.append(_vit(name, size, patch, image, tag))
+    kinds: tuple[tuple[str, Any, dict[str, Any]], ...] = (
+        ("deit_{}", _DEITS, {}),
+        ("deit_{}_distilled", _DEITS, {"distilled": True}),
+        ("deit3_{}", _DEITS3, _DEIT3),
+    )
+    for kind, deits, structure in kinds:
+        for size, image in deits:
+            name = f"{kind.format(size)}_patch16_{image}"
+            found.append(_vit(name, size, 16, image, "fb_in1k", **imagenet, **structure))
+    for image in (256, 384):
+        name, structure = f"vit_medium_patch16_gap_{image}", _AVERAGED | {"qkv_bias": False}
+        found.append(_vit(name, "medium", 16, image, "sw_in12k_ft_in1k", **structure))
+    for size, registers, image, tag in _REGISTERED:
+        name = f"vit_{size}_patch16_reg{registers}_gap_{image}"
+        structure = _AVERAGED | {"norm_pooled": True, "prefix_positions": False}
+        found.append(_vit(name, size, 16, image, tag, registers=registers, **structure))
+    for name, (size, patch, fraction, file) in _TORCHVISION.items():
+        how = imagenet | {
+            "interpolation": "bilinear",
+            "crop_fraction": fraction,
+            "download": f"https://download.pytorch.org/models/{file}.pth",
+        }
+        found.append(_vit(name, size, patch, 224, None, **how))
+    return [*found, _any_vit(found[0])]
+
+
+def _any_vit(known: Architecture) -> Architecture:
+    """A ViT of any size: as its weights tell, or by attributes."""
+    told = (*known.told, vision_transformers.vit_sizes)
+    return dataclasses.replace(known, name="vit", hub=None, told=told)
 
 
 # --- Convolutional networks ---------------------------------------------------------------------
@@ -272,14 +390,20 @@ def _cnns() -> list[Architecture]:
 
 def _mobile_cnns() -> list[Architecture]:
     return [
-        _cnn(
-            "squeezenet1_1",
-            SqueezeNet(),
-            tables.squeezenet,
-            None,
-            classifier="classifier.",
-            interpolation="bilinear",
-            download="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+        *(
+            _cnn(
+                f"squeezenet{version}",
+                module,
+                tables.squeezenet,
+                None,
+                classifier="classifier.",
+                interpolation="bilinear",
+                download=f"https://download.pytorch.org/models/squeezenet{version}-{digest}.pth",
+            )
+            for version, module, digest in (
+                ("1_0", SqueezeNet(first=(96, 7), pooled=(3, 7, 12)), "b66bff10"),
+                ("1_1", SqueezeNet(), "b8a52dc0"),
+            )
         ),
         _cnn(
             "mobilenetv2_100",

@@ -1,9 +1,6 @@
-"""SqueezeNet 1.1 (Iandola et al. 2016), as torchvision builds it."""
+"""SqueezeNet 1.0 and 1.1 (Iandola et al. 2016), as torchvision builds them."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,30 +10,35 @@ from jaxtyping import Float
 from ltx_jax.models.backbone import ConvolutionalNetwork
 from ltx_jax.models.layers import Added, Convolution, Intermediates, max_pool, tap
 
+# (squeeze, expand) channels of the fire modules.
+_FIRES = tuple((squeeze, 4 * squeeze) for squeeze in (16, 16, 32, 32, 48, 48, 64, 64))
+
 
 class SqueezeNet(ConvolutionalNetwork):
-    """A stem and eight fire modules; the classifier is a 1×1 convolution before the mean."""
+    """A stem and eight fire modules; the classifier is a 1×1 convolution before the mean.
 
-    # torchvision's place of each fire module in `features` → (squeeze, expand) channels. Pools
-    # stand before those of `pooled`.
-    fires: ClassVar[Mapping[int, tuple[int, int]]] = {
-        3: (16, 64),
-        4: (16, 64),
-        6: (32, 128),
-        7: (32, 128),
-        9: (48, 192),
-        10: (48, 192),
-        11: (64, 256),
-        12: (64, 256),
-    }
-    pooled = (3, 6, 9)
+    Attributes:
+      first: channels and kernel size of the first convolution.
+      pooled: torchvision's place in `features` of each fire module that a pool stands before.
+    """
+
+    first: tuple[int, int] = (64, 3)
+    pooled: tuple[int, ...] = (3, 6, 9)
+
+    @property
+    def fires(self) -> dict[int, tuple[int, int]]:
+        """torchvision's place of each fire module in `features` → (squeeze, expand) channels."""
+        # A pool has a place of its own, but for the first, after which they are counted.
+        start, *others = self.pooled
+        places = [place for place in range(start, start + 10) if place + 1 not in others]
+        return {place: _FIRES[i] for i, place in enumerate(places)}
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "n H W C"], added: Added = None
     ) -> tuple[Float[Array, "n classes"], Intermediates]:
-        """Normalised images to (logits, intermediates `stem`, `fire3` … `fire12`, `features`)."""
-        x = nn.relu(self._convolution("stem", 64, 3, stride=2)(images))
+        """Normalised images to (logits, intermediates `stem`, `fire3` … and `features`)."""
+        x = nn.relu(self._convolution("stem", *self.first, stride=2)(images))
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         for place, (squeeze, expand) in self.fires.items():

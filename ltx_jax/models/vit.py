@@ -1,7 +1,12 @@
-"""Plain vision transformers: ViT and DeiT of every size (Dosovitskiy et al. 2021; Touvron 2021)."""
+"""Plain vision transformers: ViT and DeiT of every size (Dosovitskiy et al. 2021; Touvron 2021).
+
+With registers (Darcet et al. 2024), LayerScale (Touvron et al. 2021), a distillation token, or the
+mean of the patches in place of a class token, as timm has them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -19,7 +24,6 @@ from ltx_jax.models.layers import Added, Intermediates, per_channel, plus, preci
 # Ranges of tokens: (first, end) each.
 Ranges = tuple[tuple[int, int | None], ...]
 EVERY: Ranges = ((0, None),)
-_CLASS_AND_PATCHES: Ranges = ((0, 1), (1, None))
 # The activations of a block that are kept for its backward pass; the others are computed again.
 _KEPT = "kept"
 
@@ -58,13 +62,15 @@ class Dense(nn.Module):
     features: int
     dtype: Any = jnp.float32
     rank: int = 0
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
         spread, zeros, width = nn.initializers.lecun_normal(), nn.initializers.zeros, self.features
         inputs = inputs.astype(self.dtype)
         y = inputs @ self._weights("kernel", spread, inputs.shape[-1], width)
-        y = y + per_channel(self._weights("bias", zeros, width), y)
+        if self.use_bias:
+            y = y + per_channel(self._weights("bias", zeros, width), y)
         if not self.rank:
             return y
         down = self._weights("lora_a", spread, inputs.shape[-1], self.rank)
@@ -164,13 +170,14 @@ class Attention(nn.Module):
     lora_rank: int = 0
     kernel: str = "xla"
     queries: Ranges = EVERY
+    qkv_bias: bool = True
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "n t d"], added: Added = None
     ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
         n, t, d = tokens.shape
-        qkv = Dense(3 * d, dtype=self.dtype, rank=self.lora_rank, name="qkv")(tokens)
+        qkv = Dense(3 * d, self.dtype, self.lora_rank, self.qkv_bias, name="qkv")(tokens)
         heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
         query = query * query.shape[-1] ** -0.5
@@ -195,7 +202,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One pre-norm transformer block, on each range of tokens apart; see `Attention`.
 
-    Returns its output for each range, and its intermediates: all of it as `blocks` [n,t,d].
+    Returns its output for each range, and its intermediates: all of it as `blocks` [n,t,d]. With
+    `layer_scale` what is added to a token is multiplied with a learned factor a channel.
     """
 
     num_heads: int
@@ -204,6 +212,8 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     lora_rank: int = 0
     kernel: str = "xla"
+    qkv_bias: bool = True
+    layer_scale: bool = False
     ranges: Ranges = EVERY
 
     @nn.compact
@@ -215,16 +225,24 @@ class Block(nn.Module):
             nn.LayerNorm(epsilon=self.epsilon, name=name) for name in ("norm1", "norm2")
         )
         attention = Attention(
-            self.num_heads, self.dtype, self.lora_rank, self.kernel, self.ranges, name="attention"
+            self.num_heads,
+            self.dtype,
+            self.lora_rank,
+            self.kernel,
+            self.ranges,
+            self.qkv_bias,
+            name="attention",
         )
         fc1 = Dense(self.mlp_width, dtype=self.dtype, rank=self.lora_rank, name="fc1")
         fc2 = Dense(width, dtype=self.dtype, rank=self.lora_rank, name="fc2")
 
+        scale1, scale2 = (self._scale(name, width) for name in ("ls1", "ls2"))
+
         def onward(tokens: Array, attended: Array) -> Array:
-            tokens = checkpoint_name(tokens + attended.astype(tokens.dtype), _KEPT)
+            tokens = checkpoint_name(tokens + scale1(attended.astype(tokens.dtype)), _KEPT)
             hidden = checkpoint_name(fc1(norm2(tokens).astype(self.dtype)), _KEPT)
             new = fc2(nn.gelu(hidden.astype(jnp.float32), approximate=False))
-            return tokens + new.astype(tokens.dtype)
+            return tokens + scale2(new.astype(tokens.dtype))
 
         attended, out = attention(norm1(tokens).astype(self.dtype), added)
         parts = [
@@ -232,6 +250,13 @@ class Block(nn.Module):
             for (first, end), new in zip(self.ranges, attended, strict=True)
         ]
         return parts, out | {"blocks": jnp.concatenate(parts, axis=1)}
+
+    def _scale(self, name: str, width: int) -> Callable[[Array], Array]:
+        """What LayerScale makes of an update; nothing where there is none."""
+        if not self.layer_scale:
+            return lambda update: update
+        factors = self.param(name, nn.initializers.ones, (width,), jnp.float32)
+        return lambda update: update * per_channel(factors, update)
 
 
 class ScannedBlock(Block):
@@ -257,6 +282,14 @@ class VisionTransformer(Backbone):
       lora_rank: of an update beside the weights of every dense layer; 0 for none.
       attention: `xla`, or `cudnn` for cuDNN's fused kernel (CUDA GPUs, compute type bfloat16).
       epsilon: of the layer norms.
+      class_token: whether there is one; the classifier reads the mean of the patches otherwise.
+      distilled: whether a distillation token follows it, with a classifier of its own; the logits
+        are the mean of both.
+      registers: how many more tokens stand before the patches, which nobody reads.
+      average_pool: the classifier reads the mean of the patches although there is a class token.
+      norm_pooled: the last norm is of what the classifier reads, not of every token.
+      layer_scale, qkv_bias: see `Block`; whether queries, keys and values have a bias.
+      prefix_positions: whether the tokens before the patches have a position embedding as well.
     """
 
     image_size: int = 224
@@ -269,6 +302,14 @@ class VisionTransformer(Backbone):
     lora_rank: int = 0
     attention: str = "xla"
     epsilon: float = 1e-6
+    class_token: bool = True
+    distilled: bool = False
+    registers: int = 0
+    average_pool: bool = False
+    norm_pooled: bool = False
+    layer_scale: bool = False
+    qkv_bias: bool = True
+    prefix_positions: bool = True
     feature_kind: ClassVar[str] = "tokens"
 
     @property
@@ -276,6 +317,20 @@ class VisionTransformer(Backbone):
         """Tokens along height and width."""
         side = self.image_size // self.patch_size
         return side, side
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the classifier reads the mean of the patches."""
+        return self.average_pool or not self.class_token
+
+    def prefix_tokens(self) -> dict[str, int]:
+        """timm's names and the numbers of the tokens before the patches, in order."""
+        numbers = {
+            "cls_token": int(self.class_token),
+            "dist_token": int(self.distilled),
+            "reg_token": self.registers,
+        }
+        return {name: number for name, number in numbers.items() if number}
 
     @nn.compact
     def __call__(
@@ -287,9 +342,10 @@ class VisionTransformer(Backbone):
         """Normalised images, or the `prefix` of some, to (logits, intermediates).
 
         Intermediates: `embedding` [n,t,d], `blocks` [depth,n,t,d] (outputs), `features` [n,g,g,d]
-        (patch tokens after the last norm, which no logit depends on), `class_token` [n,d]; where
-        `added` is given also `attention` [depth,n,heads,t,t] (after the softmax). What is before
-        the prefix is missing where that is given.
+        (patch tokens after the last norm, if it is of every token), and what the classifier reads:
+        `class_token` [n,d], and `distillation_token` [n,d], where no logit depends on `features`;
+        or `pooled` [n,d], their mean. Where `added` is given also `attention` [depth,n,heads,t,t]
+        (after the softmax). What is before the prefix is missing where that is given.
         """
         out: Intermediates = {}
         tokens, stacked = images, []
@@ -303,16 +359,33 @@ class VisionTransformer(Backbone):
         if "blocks" in self.stacks():
             tokens, each = self._stack("blocks", tokens, added)
             stacked.append(each)
-        # The class token apart from the patches: a classifier reads the one, a mask head the other.
-        last = Block(*self._block_sizes(), ranges=_CLASS_AND_PATCHES, name="last_block")
+        last = Block(*self._block_sizes(), ranges=self._apart(), name="last_block")
         parts, each = last(tokens, _of_blocks(added, self.depth - 1))
         stacked.append(jax.tree.map(lambda x: x[None], each))
         out |= jax.tree.map(lambda *stacks: jnp.concatenate(stacks), *stacked)
-        norm = nn.LayerNorm(epsilon=self.epsilon, name="norm")
-        class_token, patches = (norm(part) for part in parts)
-        class_token = tap(out, "class_token", class_token[:, 0], added)
-        tap(out, "features", patches.reshape(len(patches), *self.grid, self.width), added)
-        return self.classified(class_token, "head"), out
+        return self._logits(parts, out, added), out
+
+    def _apart(self) -> Ranges:
+        """The tokens before the patches, if there are any, apart from the patches: a classifier
+        reads the one, a mask head the other."""
+        prefix = sum(self.prefix_tokens().values())
+        return ((0, prefix), (prefix, None)) if prefix else EVERY
+
+    def _logits(self, parts: Sequence[Array], out: Intermediates, added: Added) -> Array:
+        """From what leaves the last block, the patches last; notes what is read on the way."""
+        norm = nn.LayerNorm(epsilon=self.epsilon, name="fc_norm" if self.norm_pooled else "norm")
+        if not self.norm_pooled:
+            parts = [norm(part) for part in parts]
+        features = parts[-1].reshape(len(parts[-1]), *self.grid, self.width)
+        features = tap(out, "features", features, added)
+        read = features.mean((1, 2)) if self.averaged else parts[0][:, 0]
+        read = norm(read) if self.norm_pooled else read
+        read = tap(out, "pooled" if self.averaged else "class_token", read, added)
+        logits = self.classified(read, "head")
+        if not self.distilled:
+            return logits
+        distilled = tap(out, "distillation_token", parts[0][:, 1], added)
+        return (logits + self.classified(distilled, "head_dist")) / 2
 
     def prefix(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
         """The tokens after the frozen blocks, from which the network can go on."""
@@ -349,13 +422,22 @@ class VisionTransformer(Backbone):
         tokens = PatchEmbedding(self.patch_size, self.width, self.dtype, name="patch_embed")(images)
         n, t, d = tokens.shape
         exact = jnp.float32
-        class_token = self.param("cls_token", nn.initializers.zeros, (1, 1, d), exact)
-        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, t + 1, d), exact)
-        first = jnp.broadcast_to(class_token, (n, 1, d))
-        return jnp.concatenate([first, tokens.astype(exact)], axis=1) + position
+        first = [
+            jnp.broadcast_to(
+                self.param(name, nn.initializers.zeros, (1, number, d), exact), (n, number, d)
+            )
+            for name, number in self.prefix_tokens().items()
+        ]
+        positions = t + sum(self.prefix_tokens().values()) * self.prefix_positions
+        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, positions, d), exact)
+        tokens = tokens.astype(exact)
+        if self.prefix_positions:
+            return jnp.concatenate([*first, tokens], axis=1) + position
+        return jnp.concatenate([*first, tokens + position], axis=1)
 
-    def _block_sizes(self) -> tuple[int, int, float, Any, int, str]:
-        mlp_width = int(self.width * self.mlp_ratio)
+    def _block_sizes(self) -> tuple[int, int, float, Any, int, str, bool, bool]:
+        # A ratio of two whole numbers may fall short of them by its rounding.
+        mlp_width = int(self.width * self.mlp_ratio + 1e-6)
         return (
             self.num_heads,
             mlp_width,
@@ -363,6 +445,8 @@ class VisionTransformer(Backbone):
             self.dtype,
             self.lora_rank,
             self.attention,
+            self.qkv_bias,
+            self.layer_scale,
         )
 
     def _stack(self, name: str, tokens: Array, added: Added) -> tuple[Array, Intermediates]:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ltx_jax.weights.state_dict import (
     Entry,
     StateDict,
@@ -32,19 +30,21 @@ def vision_transformer(module: Any) -> list[Entry]:
     """timm's plain ViT; the blocks of a scan are stacked, the last one stands alone."""
     block = [
         *norm("norm1", "blocks.{i}.norm1"),
-        *layer("attention/qkv", "blocks.{i}.attn.qkv"),
+        *layer("attention/qkv", "blocks.{i}.attn.qkv", bias=module.qkv_bias),
         *layer("attention/proj", "blocks.{i}.attn.proj"),
         *norm("norm2", "blocks.{i}.norm2"),
         *layer("fc1", "blocks.{i}.mlp.fc1"),
         *layer("fc2", "blocks.{i}.mlp.fc2"),
     ]
+    for name in ("ls1", "ls2") if module.layer_scale else ():
+        block += plain(name, f"blocks.{{i}}.{name}.gamma")
     if module.lora_rank:
         dense = {"attention/qkv": "attn.qkv", "attention/proj": "attn.proj"}
         for path, name in (dense | {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}).items():
             for part in ("lora_a", "lora_b"):
                 block += plain(f"{path}/{part}", f"blocks.{{i}}.{name}.{part}")
     entries = [
-        *plain("cls_token", "cls_token"),
+        *(entry for name in module.prefix_tokens() for entry in plain(name, name)),
         *plain("pos_embed", "pos_embed"),
         *layer("patch_embed", "patch_embed.proj"),
     ]
@@ -53,9 +53,10 @@ def vision_transformer(module: Any) -> list[Entry]:
         entries += stack(under(name, block), range(first, first + length))
         first += length
     entries += numbered(under("last_block", block), module.depth - 1)
-    entries += norm("norm", "norm")
-    if module.num_classes:
-        entries += layer("head", "head")
+    last = "fc_norm" if module.norm_pooled else "norm"
+    entries += norm(last, last)
+    for head in ("head", "head_dist") if module.distilled else ("head",):
+        entries += layer(head, head) if module.num_classes else []
     return entries
 
 
@@ -105,7 +106,7 @@ def densenet(module: Any) -> list[Entry]:
 
 
 def squeezenet(module: Any) -> list[Entry]:
-    """torchvision's SqueezeNet 1.1."""
+    """torchvision's SqueezeNet 1.0 or 1.1."""
     entries = layer("stem", "features.0")
     for place in module.fires:
         for part in ("squeeze", "expand1x1", "expand3x3"):
@@ -181,40 +182,3 @@ def _residual_block(ours: str, theirs: str, convolutions: int) -> list[Entry]:
             f"{ours}/conv{n}", f"{ours}/bn{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}"
         )
     return entries
-
-
-def vit_from_transformers(state: StateDict) -> StateDict | None:
-    """Hugging Face transformers' `ViTForImageClassification` (or `ViTModel`, or DeiT's) in timm's
-    names."""
-    if not any("encoder.layer." in name for name in state):
-        return None
-    state = {re.sub(r"^(vit|deit)\.", "", name): array for name, array in state.items()}
-    renamed: dict[str, np.ndarray] = {}
-    for name, array in state.items():
-        if name.startswith("pooler.") or re.search(r"attention\.(key|value)\.", name):
-            continue
-        if match := re.match(r"(.*)attention\.attention\.query\.(weight|bias)$", name):
-            parts = [
-                state[f"{match[1]}attention.attention.{part}.{match[2]}"]
-                for part in ("query", "key", "value")
-            ]
-            array = np.concatenate(parts)
-            name = f"{match[1]}attn.qkv.{match[2]}"
-        for theirs, ours in _TRANSFORMERS_NAMES:
-            name = name.replace(theirs, ours)
-        renamed[re.sub(r"^classifier\.", "head.", name)] = array
-    return renamed
-
-
-_TRANSFORMERS_NAMES = (
-    ("embeddings.cls_token", "cls_token"),
-    ("embeddings.position_embeddings", "pos_embed"),
-    ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
-    ("encoder.layer.", "blocks."),
-    ("attention.output.dense", "attn.proj"),
-    ("layernorm_before", "norm1"),
-    ("layernorm_after", "norm2"),
-    ("intermediate.dense", "mlp.fc1"),
-    ("output.dense", "mlp.fc2"),
-    ("layernorm.", "norm."),
-)

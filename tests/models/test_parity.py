@@ -26,6 +26,7 @@ CASES = [
     ("resnet50", {}),
     ("densenet121", {}),
     ("mobilenetv2_100", {}),
+    ("squeezenet1_0", {}),
     ("squeezenet1_1", {}),
 ]
 
@@ -41,8 +42,8 @@ def load(name: str, state: dict, size: int = 64, **sizes: int):
 
 def theirs(name: str, **sizes: int):
     """The same network of timm, or of torchvision where timm has none."""
-    if name == "squeezenet1_1":
-        return parity.torchvision.models.squeezenet1_1(weights=None)
+    if name.startswith("squeezenet"):
+        return getattr(parity.torchvision.models, name)(weights=None)
     more = {"img_size": sizes["image_size"], "depth": sizes["depth"]} if sizes else {}
     return parity.timm.create_model(name, pretrained=False, **more)
 
@@ -83,6 +84,7 @@ LAYERS = {
         | {"features.norm5.bn": "features"},
     ),
     "mobilenetv2_100": ({}, {"blocks.0": "block0", "blocks.1": "block2", "blocks.6": "block16"}),
+    "squeezenet1_0": ({}, {f"features.{i}": f"fire{i}" for i in (3, 4, 5, 7, 8, 9, 10, 12)}),
     "squeezenet1_1": ({}, {f"features.{i}": f"fire{i}" for i in (3, 4, 6, 7, 9, 10, 11, 12)}),
 }
 

@@ -19,7 +19,8 @@ from ltx_jax.weights.state_dict import (
     to_state_dict,
     unflatten,
 )
-from ltx_jax.weights.tables import mobilenet_v2_from_timm, vit_from_transformers
+from ltx_jax.weights.tables import mobilenet_v2_from_timm
+from ltx_jax.weights.vision_transformers import vit_from_transformers
 
 
 def fill(state, **sizes):
