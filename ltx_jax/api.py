@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
 
-from ltx_jax.data.given import as_batch
 from ltx_jax.data.sources import ArraySource
-from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.memory import lay_out
 from ltx_jax.engine.recipe import make_goal
-from ltx_jax.engine.scoring import PROBABILITY, to_pixels
+from ltx_jax.engine.scoring import PROBABILITY
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
@@ -29,17 +26,12 @@ from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.reporting.overlays import panel
-from ltx_jax.reporting.publish import publish
-from ltx_jax.reporting.records import record
-from ltx_jax.reporting.store import ResultStore
-from ltx_jax.reporting.summary import Interval, score_intervals
+from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.sections import (
     LTX,
     Finetune,
     Objective,
     Pretrain,
-    Report,
     Settings,
     checked,
     setting_names,
@@ -47,119 +39,22 @@ from ltx_jax.settings.sections import (
 from ltx_jax.tasks import evaluate as evaluation
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
+from ltx_jax.tasks.arrays import source_of, targets_of, with_arrays
 from ltx_jax.tasks.inputs import Row, Work
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Explanations:
-    """Masks and scores of n explanations, in the order they were asked for.
+def nan_is_unknown(function: Function) -> Function:
+    """Let a function mark by NaN what is not known, also where JAX is to stop at NaN
+    (`jax_debug_nans`): what an explainee must not give is refused all the same."""
 
-    Attributes:
-      explainee: that was explained.
-      images: float32 [m,H,W,C] in [0,1], one for each picture.
-      image_of: [n] the picture each explanation is of; a picture with several targets has several.
-      each: everything known of each explanation.
-    """
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with jax.debug_nans(False):
+            return function(*args, **kwargs)
 
-    explainee: Explainee
-    images: Float[np.ndarray, "m H W C"]
-    image_of: tuple[int, ...]
-    each: tuple[Explanation, ...]
-
-    def __len__(self) -> int:
-        return len(self.each)
-
-    @property
-    def shown(self) -> str:
-        """The mask that is the result: `final`, or where a score selects, `selected`."""
-        return next(name for name in ("final", "selected") if name in self.each[0].masks)
-
-    @property
-    def masks(self) -> Float[np.ndarray, "n g h"]:
-        """The masks, over cells, in [0,1]."""
-        return self.token_masks(self.shown)
-
-    @property
-    def targets(self) -> Int[np.ndarray, " n"]:
-        """The class each explanation is of."""
-        return np.array([one.target for one in self.each])
-
-    @property
-    def scores(self) -> dict[str, np.ndarray]:
-        """The scores of the masks, [n] each."""
-        return self.scores_of(self.shown)
-
-    def token_masks(self, which: str) -> Float[np.ndarray, "n g h"]:
-        """Masks over cells by name: `final`; or, where a score selects, `pltx`, `selected`, `last`
-        or `by_loss`."""
-        return np.stack([one.masks[which] for one in self.each])
-
-    def scores_of(self, which: str) -> dict[str, np.ndarray]:
-        """The scores of masks by name, [n] each."""
-        names = [name for name in self.each[0].scores[which] if name in SCORES]
-        return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
-
-    def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
-        """Masks at the images' size, in [0,1]: the result's, unless others are named."""
-        masks = self.token_masks(which or self.shown)
-        return np.asarray(to_pixels(masks, self.images.shape[1:3]))
-
-    def overlay(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Image, mask, heat-map overlay and masked image of one explanation, side by side."""
-        return panel(self._picture(i), self.pixel_masks()[i])
-
-    def save(self, directory: str | Path) -> None:
-        """Write what the main command leaves: results, masks, summary, overlays and page.
-
-        Raises:
-          InputError: where the directory cannot be written, or holds another run.
-        """
-        content = hashlib.sha256(self.images.tobytes())
-        for one in self.each:
-            content.update(b"".join(mask.tobytes() for mask in one.masks.values()))
-        told = {
-            "explainee": self.explainee.name,
-            "targets": self.targets.tolist(),
-            "images and masks (sha256)": content.hexdigest()[:16],
-        }
-        store = ResultStore.open(Path(directory), told, len(self))
-        for name, mask in self.each[0].masks.items():
-            order = self.each[0].raw.get(name)
-            store.hold(name, mask.shape, None if order is None else order.shape)
-        classes = self.explainee.class_names
-        rows = {
-            row: (record(one, f"image {self.image_of[row]}", row, classes), one.masks)
-            for row, one in enumerate(self.each)
-        }
-        missing = sorted(set(rows) - store.done)
-        raw = {row: self.each[row].raw for row in missing}
-        store.add({row: rows[row] for row in missing}, raw)
-        publish(store, self._picture, self.shown, told, (), Report())
-
-    def _picture(self, i: int) -> UInt8[np.ndarray, "H W C"]:
-        return np.round(self.images[self.image_of[i]] * 255).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of n maps.
-
-    Attributes:
-      targets: the class each was scored for.
-      scores: by name, [n] each.
-      probability: of the class through the mask.
-    """
-
-    targets: Int[np.ndarray, " n"]
-    scores: dict[str, np.ndarray]
-    probability: Float[np.ndarray, " n"]
-
-    def summary(self) -> dict[str, Interval]:
-        """The mean of each score with its 95 % bootstrap interval."""
-        rows = zip(*self.scores.values(), strict=True)
-        return score_intervals([dict(zip(self.scores, row, strict=True)) for row in rows])
+    return cast(Function, run)
 
 
 def keywords(section: type, *but: str) -> Callable[[Function], Function]:
@@ -198,6 +93,7 @@ def _options(section: Any, options: dict[str, Any], *but: str) -> Any:
     return checked(replace(section, **options))
 
 
+@nan_is_unknown
 @keywords(Finetune, "resume", "schedule_steps")
 def explain(
     explainee: Explainee,
@@ -234,15 +130,16 @@ def explain(
       One explanation for each target of each image.
 
     Raises:
-      InputError: where images, targets, labels or options do not fit, or memory the slots.
+      InputError: where images, targets, labels or options do not fit, memory the slots; or the
+        explainee gives no finite numbers for a black image or one of the images.
     """
-    explainee = _with_arrays(explainee)
+    explainee = with_arrays(explainee)
     explainer = explainer or load_mask(explainee)
     usual = LTX if isinstance(explainer, Explainer) else Settings()
     chosen = _options(usual.finetune, options, "resume", "schedule_steps")
     objective = checked(objective or usual.objective)
-    source = _source(images, explainee, labels)
-    wanted = _targets(targets, len(source), explainee)
+    source = source_of(images, explainee, labels)
+    wanted = targets_of(targets, len(source), explainee)
     known = [labels[0] if labels else None for labels in source.labels]
     rows = [
         Row(i, source.names[i], target, known[i])
@@ -252,12 +149,18 @@ def explain(
     work = _work(explainee, source, rows, scores)
     job = explaining.make_job(work, explainer, chosen, objective, seed)
     layout = lay_out(explainee, explainer, job.recipe, len(rows), chosen.slots)
-    found = explaining.explain(job, range(len(rows)), layout, skip=_never)
+
+    def refuse(row: int, reason: str) -> None:
+        raise InputError(f"{rows[row].name}: {reason}; correct the network, or leave it out")
+
+    found = explaining.explain(job, range(len(rows)), layout, refuse)
     done = sorted(found, key=lambda one: one.row)
     pictures = np.stack([source.load(i, work.how).as_input() for i in range(len(source))])
-    return Explanations(explainee, pictures, tuple(row.image for row in rows), tuple(done))
+    images_of = tuple(row.image for row in rows)
+    return Explanations(explainee.name, explainee.class_names, pictures, images_of, tuple(done))
 
 
+@nan_is_unknown
 def evaluate(
     explainee: Explainee,
     images: Any,
@@ -284,15 +187,15 @@ def evaluate(
       InputError: where images, masks or targets do not fit the explainee, or a map holds values
         that are no numbers.
     """
-    explainee = _with_arrays(explainee)
-    source = _source(images, explainee, targets if truth is not None else None, truth)
+    explainee = with_arrays(explainee)
+    source = source_of(images, explainee, targets if truth is not None else None, truth)
     maps = np.asarray(masks)
     if maps.ndim != 3 or len(maps) != len(source) or maps.dtype.kind not in "fiub":
         raise InputError(
             f"masks are {maps.dtype} of shape {maps.shape}: expected numbers [{len(source)},g,h], "
             "one map for each image"
         )
-    wanted = _targets(targets, len(source), explainee)
+    wanted = targets_of(targets, len(source), explainee)
     if any(len(several) != 1 for several in wanted):
         raise InputError("several targets of one image: give one target for each mask")
     rows = [Row(i, source.names[i], target, None) for i, (target,) in enumerate(wanted)]
@@ -303,54 +206,12 @@ def evaluate(
     found = [line for group in groups for _, line in group]
     return Evaluation(
         np.array([line["class"] for line in found]),
-        {name: np.array([line[name] for line in found]) for name in work.scores},
-        np.array([line[PROBABILITY] for line in found]),
+        {name: np.array([line[name] for line in found], np.float64) for name in work.scores},
+        np.array([line[PROBABILITY] for line in found], np.float64),
     )
 
 
-class Stored(NamedTuple):
-    """What a work directory holds of the rows that were explained.
-
-    Attributes:
-      images: the name of each.
-      targets: the class each was explained for.
-      masks: by name, [n,g,h] or [n,H,W] each; those of rivals as well.
-      raw: the values that rank their pixels, where these are kept.
-      scores: of each mask by name, [n] each; NaN where one is unknown.
-    """
-
-    images: tuple[str, ...]
-    targets: Int[np.ndarray, " n"]
-    masks: dict[str, np.ndarray]
-    raw: dict[str, np.ndarray]
-    scores: dict[str, dict[str, np.ndarray]]
-
-
-def load(directory: str | Path) -> Stored:
-    """What `Explanations.save`, or the main command, left in a work directory.
-
-    Raises:
-      InputError: where there is no run.
-    """
-    store = ResultStore.find(Path(directory))
-    names = store.names()
-    done = [one for one in store.joined(store.records(), names) if "skipped" not in one]
-    rows = [one["row"] for one in done]
-
-    def scores(name: str) -> dict[str, np.ndarray]:
-        known = [one.get(name, {}) for one in done]
-        there = [score for score in SCORES if any(score in one for one in known)]
-        return {k: np.array([one.get(k) for one in known], np.float64) for k in there}
-
-    return Stored(
-        tuple(one["image"] for one in done),
-        np.array([one["class"] for one in done]),
-        {name: store.masks(name).load()[rows] for name in names},
-        {name: store.masks(name, raw=True).load()[rows] for name in names if store.has_raw(name)},
-        {name: scores(name) for name in names},
-    )
-
-
+@nan_is_unknown
 @keywords(Pretrain)
 def pretrain(
     explainee: Explainee,
@@ -384,8 +245,8 @@ def pretrain(
       InputError: where images, labels or options do not fit, or another training is in `workdir`.
     """
     chosen = _options(Pretrain(), options)
-    explainee = _with_arrays(explainee)
-    source = _source(images, explainee, labels)
+    explainee = with_arrays(explainee)
+    source = source_of(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
     objective = checked(objective or LTX.objective)
     told: dict[str, Any] = {
@@ -410,117 +271,3 @@ def pretrain(
 def _work(explainee: Explainee, source: ArraySource, rows: list[Row], scores: Any) -> Work:
     how = explainee.preprocessing("squash")
     return Work(explainee, source, how, rows, chosen_scores(SCORES, scores, source.has_masks))
-
-
-def _with_arrays(explainee: Explainee) -> Explainee:
-    """Numbers in a pytree of one's own are arrays as well.
-
-    Raises:
-      InputError: where an explainee of one's own is not what it says.
-    """
-    try:
-        arrays = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
-    except TypeError as error:
-        raise InputError(
-            f"the parameters of {explainee.name} hold what is no array ({error}): leave it out, or "
-            "let `apply` know it"
-        ) from error
-    if arrays.architecture is None:  # else it was made of its sizes
-        arrays.check()
-    return arrays
-
-
-def _never(row: int, reason: str) -> None:
-    raise AssertionError(f"row {row}, in memory, could not be read: {reason}")
-
-
-def _source(images: Any, explainee: Explainee, labels: Any, truth: Any = None) -> ArraySource:
-    array = as_batch(images, explainee.preprocessing("squash"))
-    height, width, channels = explainee.image_shape
-    if array.ndim != 4 or array.shape[1:] != (height, width, channels) or not len(array):
-        raise InputError(
-            f"images of shape {array.shape}: {explainee.name} takes [n,{height},{width},{channels}]"
-            ", channels last; resize them first"
-        )
-    if array.dtype != np.uint8:
-        if not jnp.issubdtype(array.dtype, jnp.floating) or not (
-            array.min() >= 0 and array.max() <= 1
-        ):
-            raise InputError(
-                f"images are {array.dtype} from {array.min()} to {array.max()}: expected uint8, or "
-                "floats from 0 to 1 before any normalisation"
-            )
-        array = array.astype(np.float32)
-    known = None if labels is None else _labels(labels, len(array), explainee)
-    names = tuple(f"image {i}" for i in range(len(array)))
-    each = tuple((k,) for k in known) if known else ((),) * len(array)
-    return ArraySource(names, each, array, _truth(truth, known, array))
-
-
-def _truth(truth: Any, known: list[int] | None, images: np.ndarray) -> np.ndarray | None:
-    if truth is None:
-        return None
-    array = np.asarray(truth)
-    if known is None or array.dtype != bool or array.shape != images.shape[:3]:
-        raise InputError(
-            f"truth is {array.dtype} of shape {array.shape}: expected bool {images.shape[:3]}, the "
-            "pixels of each target's object, beside targets"
-        )
-    return array[:, None]
-
-
-def _targets(targets: Any, images: int, explainee: Explainee) -> list[list[int | None]]:
-    if targets is None:
-        return [[None]] * images
-    if isinstance(targets, int | str):
-        targets = [targets]
-    _refuse_one_hot(targets, explainee)
-    several = [
-        [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
-        for target in targets
-    ]
-    if len(several) != images:
-        raise InputError(f"targets for {len(several)} of {images} images: give some for each")
-    _check_classes("target", [target for group in several for target in group], explainee)
-    return several
-
-
-def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
-    """A matrix of zeros with a one a row would be read as lists of the classes 0 and 1."""
-    matrix: np.ndarray = np.asarray(targets if hasattr(targets, "shape") else 0)
-    if (
-        matrix.ndim == 2
-        and matrix.shape[1] == explainee.classes
-        and np.isin(matrix, (0, 1)).all()
-        and (matrix.sum(1) == 1).all()
-    ):
-        raise InputError(
-            f"targets are a one-hot matrix {matrix.shape}: give targets.argmax(-1), or lists where "
-            "several classes of an image are meant"
-        )
-
-
-def _class(named: Any, explainee: Explainee) -> Any:
-    """The index of a class by its name; whatever is no name as it is."""
-    if not isinstance(named, str):
-        return named.item() if isinstance(named, np.generic) else named
-    if named not in explainee.class_names:
-        known = ", ".join(explainee.class_names) or "it has no names"
-        raise InputError(f"no class is called {named!r} by {explainee.name}: {known}")
-    return explainee.class_names.index(named)
-
-
-def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
-    known = np.asarray(labels).tolist()
-    if len(known) != images:
-        raise InputError(f"{len(known)} labels for {images} images: give one an image")
-    _check_classes("label", known, explainee)
-    return known
-
-
-def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
-    for one in classes:
-        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < explainee.classes:
-            raise InputError(
-                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.classes - 1}"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from ltx_jax.errors import InputError
 
@@ -19,7 +21,8 @@ _LOST_AFTER = 24 * 3600
 
 
 def prepare() -> None:
-    """Use every processor core, and compile nothing twice; before JAX is first used."""
+    """Use every processor core, and compile nothing twice; before JAX is first used. Later there is
+    a warning where cores stay unused; programs are kept from here on."""
     use_every_core()
     keep_compiled()
 
@@ -33,7 +36,16 @@ def use_every_core() -> None:
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         affinity = getattr(os, "sched_getaffinity", None)  # Linux: cores this process may use
         cores = len(affinity(0)) if affinity else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", cores or 1)
+        try:
+            jax.config.update("jax_num_cpu_devices", cores or 1)
+        except RuntimeError:  # JAX is in use
+            if jax.default_backend() == "cpu" and jax.local_device_count() < (cores or 1):
+                logging.warning(
+                    "JAX was used before ltx_jax.prepare(): %d of %d cores are devices; call it "
+                    "first to use them all",
+                    jax.local_device_count(),
+                    cores,
+                )
 
 
 def add_in_one_order() -> None:
@@ -56,6 +68,8 @@ def keep_compiled() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "ltx_jax" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # Whatever was compiled before has told JAX that there is no cache.
+        compilation_cache.reset_cache()
 
 
 def join_processes(told: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from ltx_jax.engine.scoring import (
     Masked,
     in_groups,
     predict,
+    refuse_unless_finite_on_black,
     score,
     with_needs,
 )
@@ -26,6 +27,9 @@ from ltx_jax.metrics.perturbation import Areas
 from ltx_jax.models.explainee import Explainee
 
 Scores = dict[str, float]
+_NO_MASK = "its mask is not finite: gradients of the explainee are not, or the rate is too high"
+# Told of a row that is left out, and why.
+Skip = Callable[[int, str], None]
 
 
 class Request(NamedTuple):
@@ -73,6 +77,12 @@ class Explanation(NamedTuple):
     scores: dict[str, Scores]
     label_scores: dict[str, Scores] | None
 
+    def __repr__(self) -> str:
+        return (
+            f"Explanation(row {self.row}, class {self.target}, p {self.probability:.3f}, "
+            f"{self.steps} steps, masks {', '.join(self.masks)})"
+        )
+
 
 def explanations(
     explainee: Explainee,
@@ -83,6 +93,7 @@ def explanations(
     mesh: Mesh,
     start: Start | None,
     scores: tuple[str, ...],
+    skip: Skip,
 ) -> Iterator[Explanation]:
     """Explain a stream of images; yields them as they finish, in no particular order, as many at a
     time as there are slots.
@@ -92,17 +103,23 @@ def explanations(
         together are also the batch of prediction and scoring.
       requests: drawn as slots become free.
       scores: names of those to compute.
+      skip: told of each row whose logits or mask are not finite.
+
+    Raises:
+      InputError: where the logits of a black image are not.
     """
     asked: dict[int, Request] = {}
     batch = slots * mesh.size
     explainee = replicate(explainee, mesh)
+    refuse_unless_finite_on_black(explainee, batch, mesh)
 
     def tasks() -> Iterator[Task]:
-        for request, task in _predicted(explainee, requests, batch, mesh):
+        for request, task in _predicted(explainee, requests, batch, mesh, skip):
             asked[task.key] = request
             yield task
 
     finished = finetune(explainee, explainer, recipe, tasks(), slots, mesh, start)
+    finished = _with_masks(finished, skip)
     # Scoring waits for a few images, since their number of different masks varies.
     for group in in_groups(finished, batch):
         if recipe.method.optimize is None:
@@ -111,6 +128,15 @@ def explanations(
         found = _score(explainee, recipe, wanted, group, scores, batch, mesh)
         for request, done, values in zip(wanted, group, found, strict=True):
             yield _explanation(explainee, recipe, request, done, values)
+
+
+def _with_masks(finished: Iterable[Finetuned], skip: Skip) -> Iterator[Finetuned]:
+    """Those whose mask is numbers. A score never selects a mask that is none but for the first."""
+    for done in finished:
+        if np.isfinite(done.masks[0]).all():
+            yield done
+        else:
+            skip(done.task.key, _NO_MASK)
 
 
 def _calibrated(
@@ -127,14 +153,18 @@ def _calibrated(
 
 
 def _predicted(
-    explainee: Explainee, requests: Iterable[Request], batch: int, mesh: Mesh
+    explainee: Explainee, requests: Iterable[Request], batch: int, mesh: Mesh, skip: Skip
 ) -> Iterator[tuple[Request, Task]]:
-    """Requests with their task: the unmasked logits are computed once an image, in batches."""
+    """Requests with their task: the unmasked logits are computed once an image, in batches. Those
+    with logits that are not finite are left out."""
     for group in in_groups(requests, batch):
         images = [request.example.as_input() for request in group]
         logits = predict(explainee, images, batch, mesh)
         answers = explainee.predicted(logits)
         for request, image, row, answer in zip(group, images, logits, answers, strict=True):
+            if not np.isfinite(row).all():
+                skip(request.row, f"the logits of {explainee.name} for it are not finite")
+                continue
             target = int(answer) if request.target is None else request.target
             label = target if request.label is None else request.label
             yield request, Task(request.row, image, np.array([target, label], np.int32), row)

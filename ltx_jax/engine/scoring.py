@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
+from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.case import Case
@@ -98,6 +99,24 @@ def _logits(
 ) -> Float[Array, "n classes"]:
     predict = on_each_device(lambda e, x: e(x), mesh, (REPLICATED, SPLIT), SPLIT)
     return predict(explainee, images)
+
+
+def refuse_unless_finite_on_black(explainee: Explainee, batch: int, mesh: Mesh) -> None:
+    """See that the logits of a black image are finite: every score ends at one.
+
+    Args:
+      explainee: the classifier, on every device of the mesh.
+      batch, mesh: those of the run, whose program serves here as well.
+
+    Raises:
+      InputError: where they are not.
+    """
+    black = np.zeros(explainee.image_shape, np.float32)
+    if not np.isfinite(predict(explainee, [black], batch, mesh)).all():
+        raise InputError(
+            f"the logits of {explainee.name} for a black image are not finite: see whether its "
+            "parameters are, and that it divides by nothing that is 0"
+        )
 
 
 def score(

@@ -75,6 +75,10 @@ class Explainer:
     activation: str = struct.field(pytree_node=False)
     architecture: Architecture = struct.field(pytree_node=False)
 
+    def __repr__(self) -> str:
+        grid = "×".join(map(str, self.grid()))
+        return f"Explainer({self.architecture.name}, masks {grid}, trained {self.module.trained})"
+
     def masks(
         self, trained: Leaves, images: Float[Array | np.ndarray, "n H W C"]
     ) -> Float[Array, "n g h"]:

@@ -68,11 +68,16 @@ class Explainee:
         whose softmax is the sigmoid of z."""
         return self._logits(self.apply(self.params, jnp.asarray(images)))
 
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return f"Explainee({self.name}, {height}×{width}×{channels}, {self.classes} classes)"
+
     def check(self) -> None:
         """See that `apply` gives what the sizes say, without computing anything.
 
         Raises:
-          InputError: where it does not, or the names are not as many as the classes.
+          InputError: where it does not, the names are not as many as the classes, or a parameter
+            is NaN.
         """
         size = self.image_size
         if not (isinstance(size, tuple) and len(size) == 2 and min(size) > 0):
@@ -82,6 +87,13 @@ class Explainee:
                 f"{self.name} has {len(self.class_names)} class names for {self.classes} classes: "
                 "give one a class"
             )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
+            if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+                where = jax.tree_util.keystr(path)
+                raise InputError(
+                    f"the parameters of {self.name} are NaN at {where or 'the only one'}: expected "
+                    "numbers; load or train them again"
+                )
         images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         try:
             logits = jax.eval_shape(self.apply, self.params, images)

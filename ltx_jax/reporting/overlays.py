@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def encode(picture: UInt8[np.ndarray, "H W 3"], kind: str = "png") -> bytes:
     content = BytesIO()
     Image.fromarray(picture).save(content, kind, quality=85)
     return content.getvalue()
+
+
+def data_uri(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    """A picture as an address that holds it, for pages that need no other file."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode(picture, "jpeg")).decode()
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,7 +15,7 @@ from ltx_jax.attribution import RIVALS
 from ltx_jax.files import write_bytes
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
-from ltx_jax.reporting.overlays import encode, enlarged, views
+from ltx_jax.reporting.overlays import data_uri, enlarged, views
 from ltx_jax.reporting.summary import Interval
 
 _TITLES = {
@@ -140,8 +139,8 @@ def _card(entry: Entry) -> str:
     record = entry.record
     name = record.get("class_name", f"class {record['class']}")
     figures = "".join(
-        f'<figure><img loading=lazy width={_SIDE} height={_SIDE} src="{_data(picture)}" '
-        f'alt="{what} of {escape(record["image"])}"><figcaption>{what}{_range(entry, what)}'
+        f"<figure><img loading=lazy width={_SIDE} height={_SIDE} "
+        f'src="{data_uri(enlarged(picture, _SIDE))}" alt="{what} of {escape(record["image"])}"><figcaption>{what}{_range(entry, what)}'
         "</figcaption></figure>"
         for what, picture in views(entry.picture, entry.pixel_mask).items()
     )
@@ -181,11 +180,6 @@ def _judgement(record: Mapping[str, Any]) -> str:
         return "<span class=right>as labelled</span>"
     label = record.get("label_name", f"class {record['label']}")
     return f"<span class=wrong>label: {escape(str(label))}</span>"
-
-
-def _data(picture: UInt8[np.ndarray, "H W 3"]) -> str:
-    content = encode(enlarged(picture, _SIDE), "jpeg")
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
 
 
 def _curve(entry: Entry) -> str:

@@ -17,6 +17,7 @@ from ltx_jax.engine.scoring import (
     Masked,
     in_groups,
     predict,
+    refuse_unless_finite_on_black,
     score,
     with_needs,
 )
@@ -89,9 +90,18 @@ def score_examples(
     Yields:
       Each row with its class, a digest of its map, and by name the map's scores and the
       probability through it.
+
+    Raises:
+      InputError: where the logits of an image are not finite.
     """
     images = [example.as_input() for _, example in asked]
     logits = predict(work.explainee, images, batch.images, batch.mesh)
+    for (one, _), row in zip(asked, logits, strict=True):
+        if not np.isfinite(row).all():
+            raise InputError(
+                f"the logits of {work.explainee.name} for {work.rows[one.row].name} are not "
+                "finite: correct the network, or leave the image out"
+            )
     answers = work.explainee.predicted(logits)
     targets = [
         int(answer) if one.target is None else one.target
@@ -125,12 +135,13 @@ def score_rows(
       before: called with each batch before it is scored.
 
     Raises:
-      InputError: where memory runs out.
+      InputError: where memory runs out, or logits are not finite.
     """
     if not asked:
         return
     batch = batch_of_use(len(asked), chunk)
     work = work._replace(explainee=replicate(work.explainee, batch.mesh))
+    refuse_unless_finite_on_black(work.explainee, batch.images, batch.mesh)
     for group in in_groups(_examples(work, asked, 2 * batch.images), batch.images):
         with within_memory(batch.images // batch.mesh.size):
             before(group, batch)

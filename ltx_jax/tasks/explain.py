@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltx_jax.data.examples import UnreadableImage
-from ltx_jax.engine.explain import Explanation, Request, explanations
+from ltx_jax.engine.explain import Explanation, Request, Skip, explanations
 from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
 from ltx_jax.engine.recipe import Recipe, Resumed, make_recipe
@@ -92,7 +92,7 @@ def explain(
     job: Job,
     waiting: Sequence[int],
     layout: Layout,
-    skip: Callable[[int, str], None],
+    skip: Skip,
 ) -> Iterator[Explanation]:
     """Explain the waiting rows of a job; yields them as they finish.
 
@@ -100,10 +100,11 @@ def explain(
       job: what, and how.
       waiting: its rows that are to be explained.
       layout: slots and devices.
-      skip: told of each row whose image cannot be read, and why.
+      skip: told of each row that cannot be explained, since its image cannot be read or the
+        explainee gives no numbers for it, and why.
 
     Raises:
-      InputError: where memory runs out.
+      InputError: where memory runs out, or the explainee gives no numbers for a black image.
     """
     given = requests(job.work, waiting, skip, ahead=2 * layout.slots * layout.mesh.size)
     with within_memory(layout.slots):
@@ -116,12 +117,11 @@ def explain(
             layout.mesh,
             job.start,
             job.work.scores,
+            skip,
         )
 
 
-def requests(
-    work: Work, waiting: Sequence[int], skip: Callable[[int, str], None], ahead: int
-) -> Iterator[Request]:
+def requests(work: Work, waiting: Sequence[int], skip: Skip, ahead: int) -> Iterator[Request]:
     """The waiting rows with their images, so many read ahead; those that cannot be read are left
     out."""
     for row, example in zip(waiting, examples(work, waiting, ahead), strict=True):

@@ -1,0 +1,142 @@
+"""What is given from Python, checked and made what tasks take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltx_jax.data.given import as_batch
+from ltx_jax.data.sources import ArraySource
+from ltx_jax.errors import InputError
+from ltx_jax.models.explainee import Explainee
+
+
+def with_arrays(explainee: Explainee) -> Explainee:
+    """Numbers in a pytree of one's own are arrays as well.
+
+    Raises:
+      InputError: where an explainee of one's own is not what it says.
+    """
+    try:
+        arrays = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
+    except TypeError as error:
+        raise InputError(
+            f"the parameters of {explainee.name} hold what is no array ({error}): leave it out, or "
+            "let `apply` know it"
+        ) from error
+    if arrays.architecture is None:  # else it was made of its sizes
+        arrays.check()
+    return arrays
+
+
+def source_of(images: Any, explainee: Explainee, labels: Any, truth: Any = None) -> ArraySource:
+    """Images in memory, with what is known of them.
+
+    Args:
+      images: [n,H,W,C] or [H,W,C], uint8 or floats in [0,1], at the explainee's size; or paths, or
+        images of Pillow's.
+      explainee: what they are for.
+      labels: the class of each, or None.
+      truth: bool [n,H,W], the pixels of the object of each label, or None.
+
+    Raises:
+      InputError: where they do not fit.
+    """
+    array = as_batch(images, explainee.preprocessing("squash"))
+    height, width, channels = explainee.image_shape
+    if array.ndim != 4 or array.shape[1:] != (height, width, channels) or not len(array):
+        raise InputError(
+            f"images of shape {array.shape}: {explainee.name} takes [n,{height},{width},{channels}]"
+            ", channels last; resize them first"
+        )
+    if array.dtype != np.uint8:
+        if not jnp.issubdtype(array.dtype, jnp.floating) or not (
+            array.min() >= 0 and array.max() <= 1
+        ):
+            raise InputError(
+                f"images are {array.dtype} from {array.min()} to {array.max()}: expected uint8, or "
+                "floats from 0 to 1 before any normalisation"
+            )
+        array = array.astype(np.float32)
+    known = None if labels is None else _labels(labels, len(array), explainee)
+    names = tuple(f"image {i}" for i in range(len(array)))
+    each = tuple((k,) for k in known) if known else ((),) * len(array)
+    return ArraySource(names, each, array, _truth(truth, known, array))
+
+
+def _truth(truth: Any, known: list[int] | None, images: np.ndarray) -> np.ndarray | None:
+    if truth is None:
+        return None
+    array = np.asarray(truth)
+    if known is None or array.dtype != bool or array.shape != images.shape[:3]:
+        raise InputError(
+            f"truth is {array.dtype} of shape {array.shape}: expected bool {images.shape[:3]}, the "
+            "pixels of each target's object, beside targets"
+        )
+    return array[:, None]
+
+
+def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int | None]]:
+    """The classes to explain of each of so many images; None for the predicted one.
+
+    Raises:
+      InputError: where they are none of the explainee's, or not as many as the images.
+    """
+    if targets is None:
+        return [[None]] * images
+    if isinstance(targets, int | str):
+        targets = [targets]
+    _refuse_one_hot(targets, explainee)
+    several = [
+        [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
+        for target in targets
+    ]
+    if len(several) != images:
+        raise InputError(f"targets for {len(several)} of {images} images: give some for each")
+    _check_classes("target", [target for group in several for target in group], explainee)
+    return several
+
+
+def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
+    """A matrix of zeros with a one a row would be read as lists of the classes 0 and 1."""
+    matrix: np.ndarray = np.asarray(targets if hasattr(targets, "shape") else 0)
+    if (
+        matrix.ndim == 2
+        and matrix.shape[1] == explainee.classes
+        and np.isin(matrix, (0, 1)).all()
+        and (matrix.sum(1) == 1).all()
+    ):
+        raise InputError(
+            f"targets are a one-hot matrix {matrix.shape}: give targets.argmax(-1), or lists where "
+            "several classes of an image are meant"
+        )
+
+
+def _class(named: Any, explainee: Explainee) -> Any:
+    """The index of a class by its name; whatever is no name as it is."""
+    if not isinstance(named, str):
+        return named.item() if isinstance(named, np.generic) else named
+    if named not in explainee.class_names:
+        known = ", ".join(explainee.class_names) or "it has no names"
+        raise InputError(f"no class is called {named!r} by {explainee.name}: {known}")
+    return explainee.class_names.index(named)
+
+
+def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
+    known = np.asarray(labels).tolist()
+    if len(known) != images:
+        raise InputError(f"{len(known)} labels for {images} images: give one an image")
+    _check_classes("label", known, explainee)
+    return known
+
+
+def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
+    for one in classes:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < explainee.classes:
+            raise InputError(
+                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.classes - 1}"
+            )
