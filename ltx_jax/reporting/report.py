@@ -140,8 +140,8 @@ def _card(entry: Entry) -> str:
     name = record.get("class_name", f"class {record['class']}")
     figures = "".join(
         f"<figure><img loading=lazy width={_SIDE} height={_SIDE} "
-        f'src="{data_uri(enlarged(picture, _SIDE))}" alt="{what} of {escape(record["image"])}"><figcaption>{what}{_range(entry, what)}'
-        "</figcaption></figure>"
+        f'src="{data_uri(enlarged(picture, _SIDE))}" alt="{what} of {escape(record["image"])}">'
+        f"<figcaption>{what}{_range(entry, what)}</figcaption></figure>"
         for what, picture in views(entry.picture, entry.pixel_mask).items()
     )
     return (
