@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,6 +55,41 @@ def test_masks_scores_and_pictures_agree(result):
     picture = result.overlay(2)
     enlarged = np.round(result.images[1] * 255).astype(np.uint8).repeat(10, 0).repeat(10, 1)
     np.testing.assert_array_equal(picture[:160, :160], enlarged)
+
+
+def test_results_are_a_sequence(result):
+    assert [part.targets.tolist() for part in result] == [[0], [1], [2], [4]]
+    assert result[-1].targets.tolist() == [4] and result[1:3].image_of == (1, 1)
+    np.testing.assert_array_equal(result[2].masks, result.masks[2:3])
+    np.testing.assert_array_equal(result[2].overlay(0), result.overlay(2))
+    assert len(result[9:]) == 0 and "0 of vit" in repr(result[9:])
+    with pytest.raises(IndexError):
+        result[4]
+
+
+def test_results_and_explainees_are_copied_and_pickled(result, explainee, images):
+    def pickled(x):
+        return pickle.loads(pickle.dumps(x))
+
+    for again in (pickled, copy.copy, copy.deepcopy):
+        other = again(result)
+        np.testing.assert_array_equal(other.masks, result.masks)
+        np.testing.assert_array_equal(other.overlay(1), result.overlay(1))
+        for name, values in result.scores.items():
+            np.testing.assert_array_equal(other.scores[name], values)
+        np.testing.assert_array_equal(again(explainee)(images[:1]), explainee(images[:1]))
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(Explainee(lambda _, x: x.mean((1, 2)), None, (16, 16), 3))
+
+
+def test_what_is_shown_of_them_is_short(result, explainee, explainer):
+    for one in (result, result.each[0], explainee, explainer):
+        assert len(repr(one)) < 100 and "\n" not in repr(one), one
+    assert repr(explainee) == "Explainee(vit, 16×16×3, 5 classes)"
+    named = replace(result, class_names=("<b>", *"bcde"))
+    page = named._repr_html_()
+    assert page.count("data:image/jpeg;base64,") == len(result) == page.count("<figure>")
+    assert "&lt;b&gt;" in page and "<b>" not in page and "http" not in page
 
 
 def test_bytes_and_floats_are_the_same(explainee, explainer):
@@ -118,6 +156,26 @@ def test_the_core_imports_without_what_the_command_needs():
         for name in ("PIL", "ml_collections", "tqdm", "huggingface_hub", "torch")
     )
     subprocess.run([sys.executable, "-c", code + "import ltx_jax"], check=True)
+
+
+def test_prepare_does_later_what_can_be_done(tmp_path):
+    code = (
+        "import os; os.sched_getaffinity = lambda _: range(3)\n"
+        "import jax, ltx_jax; jax.jit(lambda x: x + 1)(1.0)\n"
+        "ltx_jax.prepare()\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
+        "jax.jit(lambda x: x + 2)(1.0)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "JAX was used before ltx_jax.prepare(): 1 of 3 cores" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert list((tmp_path / "ltx_jax" / "compiled").iterdir())
 
 
 def test_a_cnn_explains_a_vit(tmp_path):
