@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ class Explainee:
                 )
         images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         try:
-            logits = jax.eval_shape(self.apply, self.params, images)
+            logits = _applied.eval_shape(self.apply, self.params, images)
         except (TypeError, ValueError) as error:
             told = " ".join(str(error).split())[:200]
             raise InputError(
@@ -212,6 +213,12 @@ class _Told:
 
     def __hash__(self) -> int:
         return 0
+
+
+@partial(jax.jit, static_argnames="apply")
+def _applied(apply: Callable[[Any, Array], Array], params: Any, images: Array) -> Array:
+    """One function, so that what JAX remembers of it is not remembered again with every call."""
+    return apply(params, images)
 
 
 def in_chunks(function: Callable[[Any], Any], items: Any, chunk: int | None) -> Any:

@@ -285,7 +285,9 @@ def _vits() -> list[Architecture]:
             found.append(_vit(name, size, 16, image, "fb_in1k", **imagenet, **structure))
     for image in (256, 384):
         name, structure = f"vit_medium_patch16_gap_{image}", _AVERAGED | {"qkv_bias": False}
-        found.append(_vit(name, "medium", 16, image, "sw_in12k_ft_in1k", **structure))
+        found.append(
+            _vit(name, "medium", 16, image, "sw_in12k_ft_in1k", crop_fraction=0.95, **structure)
+        )
     for size, registers, image, tag in _REGISTERED:
         name = f"vit_{size}_patch16_reg{registers}_gap_{image}"
         structure = _AVERAGED | {"norm_pooled": True, "prefix_positions": False}

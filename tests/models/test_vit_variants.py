@@ -18,6 +18,7 @@ from ltx_jax.loading.explainees import load_explainee  # noqa: E402
 from ltx_jax.loading.explainers import load_explainer  # noqa: E402
 from ltx_jax.models.registry import ARCHITECTURES  # noqa: E402
 from ltx_jax.weights.state_dict import shapes_of  # noqa: E402
+from ltx_jax.weights.vision_transformers import vit_sizes, vit_structure  # noqa: E402
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 IMAGES = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
@@ -184,3 +185,15 @@ def test_torchvisions_own_names_have_its_sizes_and_preprocessing():
         assert round(224 / found.preprocessing.crop_fraction) == how.resize_size[0]
         shapes = jax.tree.leaves(shapes_of(found.module, found.size)["params"])
         assert sum(np.prod(leaf.shape) for leaf in shapes) == weights.meta["num_params"]
+
+
+@pytest.mark.parametrize("name", [n for n, a in ARCHITECTURES.items() if a.told and a.hub])
+def test_a_timm_name_has_what_its_weights_tell(name):
+    with parity.torch.device("meta"):
+        network = parity.timm.create_model(name, pretrained=False)
+    module = ARCHITECTURES[name].module
+    state = network.state_dict()
+    told = vit_structure(state) | vit_sizes(state) | {"num_heads": network.blocks[0].attn.num_heads}
+    ratio = told.pop("mlp_ratio")
+    assert told == {attribute: getattr(module, attribute) for attribute in told}
+    assert int(module.width * module.mlp_ratio) == round(module.width * ratio)
