@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -345,7 +344,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         # Opened here, since numpy leaves a file open that is no whole archive.
         with path.open("rb") as file, np.load(file) as arrays:
             return {name: arrays[name] for name in known if name in arrays}
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
         raise InputError(f"{path} is not a whole .npz file: write it again") from error
 
 

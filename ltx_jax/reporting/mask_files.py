@@ -37,8 +37,8 @@ class MaskFile:
         self._shared = shared
         try:
             stored = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+        except Exception as error:  # a damaged header breaks NumPy in more ways than it names
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             raise InputError(
                 f"{path} holds no masks ({reason}): use a work directory that does"
             ) from error
@@ -46,6 +46,11 @@ class MaskFile:
             raise InputError(
                 f"{path} holds {stored.dtype} values of shape {stored.shape}, not float32 masks "
                 "row after row: use another work directory"
+            )
+        if path.stat().st_size != stored.offset + stored.nbytes:
+            raise InputError(
+                f"{path} has not the size of the masks {stored.shape} that it says it holds: use "
+                "another work directory"
             )
         self.shape: tuple[int, ...] = stored.shape
         self._offset = stored.offset

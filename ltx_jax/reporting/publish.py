@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ltx_jax.errors import InputError
 from ltx_jax.files import read_json, write_json
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.reporting.lines import Record
@@ -83,6 +84,8 @@ def _own_methods(
 def _with_earlier(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The facts, of which a run that had nothing left to do does not know all."""
     before = read_json(path, _REMEDY) if path.exists() else {}
+    if not isinstance(before, dict):
+        raise InputError(f"{path} holds no summary: {_REMEDY}")
     return {name: before.get(name) if value is None else value for name, value in facts.items()}
 
 

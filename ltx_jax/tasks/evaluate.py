@@ -277,7 +277,7 @@ def _of_image(path: Path) -> Map:
 def _array(path: Path) -> np.ndarray:
     try:
         values = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
         raise InputError(f"{path} is not a whole .npy file: write it again") from error
     if values.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {values.dtype}: expected numbers")

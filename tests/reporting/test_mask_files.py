@@ -55,6 +55,14 @@ def test_what_cannot_be_written_in_place_is_refused(tmp_path, stored, told):
 def test_what_is_no_array_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"x\.npy holds no masks \(No such file or directory\)"):
         MaskFile(tmp_path / "x.npy")
+    MaskFile.hold(tmp_path / "x.npy", (4, 3, 3))
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(whole.replace(b"(4, 3, 3)", b"(4, 1, 3)"))
+    with pytest.raises(InputError, match=r"x\.npy has not the size of the masks \(4, 1, 3\)"):
+        MaskFile(tmp_path / "x.npy")
+    (tmp_path / "x.npy").write_bytes(whole.replace(b"(4, 3, 3)", b"(4, 3, ((("))
+    with pytest.raises(InputError, match=r"x\.npy holds no masks"):
+        MaskFile(tmp_path / "x.npy")
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY and then nothing")
     with pytest.raises(InputError, match=r"x\.npy holds no masks"):
         MaskFile(tmp_path / "x.npy")

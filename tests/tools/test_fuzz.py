@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+COUNTS = {"pictures": 150, "exif": 150, "safetensors": 80, "workdirs": 150}
 
-@pytest.mark.parametrize(("part", "count"), [("pictures", 150), ("exif", 150), ("safetensors", 80)])
+
+@pytest.mark.parametrize(("part", "count"), COUNTS.items())
 def test_files_are_read_or_refused(part, count):
     outcomes, failures = fuzz.run(fuzz.CASES[part], 0, count)
     assert failures == [] and outcomes.total() == count
