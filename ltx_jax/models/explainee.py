@@ -216,7 +216,7 @@ class _Told:
 
 
 @partial(jax.jit, static_argnames="apply")
-def _applied(apply: Callable[[Any, Array], Array], params: Any, images: Array) -> Array:
+def _applied(apply: Callable[[Any, Array], Any], params: Any, images: Array) -> Any:
     """One function, so that what JAX remembers of it is not remembered again with every call."""
     return apply(params, images)
 

@@ -203,7 +203,12 @@ _DEITS3 = (
     ("large", 384),
 )
 _DEIT3: dict[str, Any] = {"layer_scale": True, "prefix_positions": False}
-_AVERAGED: dict[str, Any] = {"class_token": False, "average_pool": True, "layer_scale": True}
+_AVERAGED: dict[str, Any] = {
+    "class_token": False,
+    "average_pool": True,
+    "layer_scale": True,
+    "prefix_positions": False,
+}
 _REGISTERED = (  # size, registers, image, timm's default weights
     ("wee", 1, 256, "sbb_in1k"),
     ("little", 1, 256, "sbb_in12k_ft_in1k"),
@@ -290,7 +295,7 @@ def _vits() -> list[Architecture]:
         )
     for size, registers, image, tag in _REGISTERED:
         name = f"vit_{size}_patch16_reg{registers}_gap_{image}"
-        structure = _AVERAGED | {"norm_pooled": True, "prefix_positions": False}
+        structure = _AVERAGED | {"norm_pooled": True}
         found.append(_vit(name, size, 16, image, tag, registers=registers, **structure))
     for name, (size, patch, fraction, file) in _TORCHVISION.items():
         how = imagenet | {
