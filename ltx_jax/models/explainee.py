@@ -217,7 +217,7 @@ class _Told:
 
 @partial(jax.jit, static_argnames="apply")
 def _applied(apply: Callable[[Any, Array], Any], params: Any, images: Array) -> Any:
-    """One function, so that what JAX remembers of it is not remembered again with every call."""
+    """Whatever `apply` gives. One function, so that JAX does not remember each call anew."""
     return apply(params, images)
 
 
