@@ -186,10 +186,15 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
         return activate(raw[:, 0, 0], network.activation)
 
     def fit(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> jax.Array:
-        items = state.images, masks, state.classes[:, 0]
-        return in_chunks(
-            lambda item: losses(numbers.goal.weights, explainee, *item)[0], items, method.chunk
-        ).sum()
+        keys = jax.random.split(jax.random.key(0), len(masks))
+        goal = numbers.goal
+
+        def loss(item: Any) -> jax.Array:
+            images, masks, targets, keys = item
+            given = images, masks, targets, masks, goal.chance(keys)
+            return losses(goal.weights, explainee, *given)[0]
+
+        return in_chunks(loss, (state.images, masks, state.classes[:, 0], keys), method.chunk).sum()
 
     def score(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> Any:
         pixels = upsample(masks, state.images.shape[1:3])
@@ -208,8 +213,9 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
         # Weights read forward and backward, the gradient written.
         ("explainer, forward and backward", explain, drawing, 3 * parameters),
         ("masked explainee and its gradient", jax.grad(fit), (masks, *given), 0),
-        ("perturbation scores", score, (masks, *given), 0),
     ]
+    if method.optimize is not None:
+        work.append(("perturbation scores", score, (masks, *given), 0))
     parts = [
         Part(name, _seconds(function, *arguments), operations(function, *arguments), size)
         for name, function, arguments, size in work
@@ -248,8 +254,10 @@ def filled(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Task]) 
     start = start._replace(moments=adamw.kept(method.adamw, start.moments))
     state = empty_slots(models.explainee, network, numbers, method, len(tasks), 2, mesh)
     for slot, task in enumerate(tasks):
-        given = replicate((jnp.int32(slot), task.image, task.classes, task.logits), mesh)
-        state = refill(state, network, start, *given, mesh)
+        asked = jnp.int32(slot), jnp.int32(task.key), task.image, task.classes, task.logits
+        state = refill(
+            state, models.explainee, models.explainer, start, *replicate(asked, mesh), mesh
+        )
     return state
 
 
