@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -249,9 +248,7 @@ def pretrain(
     source = source_of(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
     objective = checked(objective or LTX.objective)
-    told: dict[str, Any] = {
-        "images (sha256)": hashlib.sha256(source.images.tobytes()).hexdigest()[:16]
-    }
+    told: dict[str, Any] = {"images and labels (sha256 of contents)": source.digest()}
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
     told |= dataclasses.asdict(chosen)
     made = pretraining.pretrain(

@@ -191,6 +191,7 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
 
         def loss(item: Any) -> jax.Array:
             images, masks, targets, keys = item
+            # The masks stand for the raw values as well: it takes as long.
             given = images, masks, targets, masks, goal.chance(keys)
             return losses(goal.weights, explainee, *given)[0]
 

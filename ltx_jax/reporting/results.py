@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html import escape
@@ -15,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 
 from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.scoring import PROBABILITY, to_pixels
+from ltx_jax.files import digest_of
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, panel
 from ltx_jax.reporting.publish import publish
@@ -129,13 +129,11 @@ class Explanations:
         Raises:
           InputError: where the directory cannot be written, or holds another run.
         """
-        content = hashlib.sha256(self.images.tobytes())
-        for one in self.each:
-            content.update(b"".join(mask.tobytes() for mask in one.masks.values()))
+        arrays = [self.images, *(mask for one in self.each for mask in one.masks.values())]
         told = {
             "explainee": self.explainee,
             "targets": self.targets.tolist(),
-            "images and masks (sha256)": content.hexdigest()[:16],
+            "images and masks (sha256)": digest_of(array.tobytes() for array in arrays),
         }
         store = ResultStore.open(Path(directory), told, len(self))
         for name, mask in self.each[0].masks.items():

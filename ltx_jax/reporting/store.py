@@ -59,33 +59,37 @@ class ResultStore:
           InputError: for a directory of a run with other settings or of an older version, or one
             that cannot be written.
         """
-        cls.check(directory, settings, rows)
+        store = cls.seen(directory, settings, rows, process)
         make_directory(directory)
         if not (directory / SETTINGS).exists():
             write_json(directory / SETTINGS, dict(settings))
-        return cls(directory, rows, process)
+        return store
 
     @classmethod
-    def check(cls, directory: Path, settings: Mapping[str, Any], rows: int) -> None:
-        """Whether `open` would go on with a directory, or begin it, without any change to it.
+    def seen(
+        cls, directory: Path, settings: Mapping[str, Any], rows: int, process: int | None = None
+    ) -> ResultStore:
+        """What `open` would go on with, or begin, without any change to the directory yet.
 
         Raises:
           InputError: where it would not.
         """
         _refuse_old_form(directory)
-        done = Lines(directory / RESULTS).done
+        store = cls(directory, rows, process)
+        last = max(store.done, default=None)
         if (directory / SETTINGS).exists():
             _compare(_read_settings(directory), dict(settings), directory)
-        elif done:
+        elif last is not None:
             raise InputError(
                 f"{directory} holds {RESULTS} without the {SETTINGS} that it was made with: put "
                 "that back, or use another --workdir"
             )
-        if done and max(done) >= rows:
+        if last is not None and last >= rows:
             raise InputError(
-                f"{directory / RESULTS} has a row {max(done)}, and the run {rows} rows: use "
+                f"{directory / RESULTS} has a row {last}, and the run {rows} rows: use "
                 "another --workdir"
             )
+        return store
 
     @classmethod
     def find(cls, directory: Path, process: int | None = None) -> ResultStore:
@@ -216,12 +220,13 @@ class ResultStore:
         """Refuse to make masks anew of which there are results."""
         if path.exists():
             return
-        for lines in (self.scored(name), self.lines):
-            if any(lines is not self.lines or name in record for record in lines.records()):
-                raise InputError(
-                    f"{path} is gone, of which {lines.path} has results: put it back, or take "
-                    "that file away as well, and the same command makes both anew"
-                )
+        in_records = any(name in record for record in self.lines.records())
+        if in_records or self.scored(name).done:
+            results = self.lines if in_records else self.scored(name)
+            raise InputError(
+                f"{path} is gone, of which {results.path} has results: put it back, or take that "
+                "file away as well, and the same command makes both anew"
+            )
 
     @property
     def _shared(self) -> bool:

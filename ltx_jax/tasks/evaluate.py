@@ -107,14 +107,15 @@ def score_examples(
         int(answer) if one.target is None else one.target
         for (one, _), answer in zip(asked, answers, strict=True)
     ]
-    masks = []
-    for (one, example), image, row, target in zip(asked, images, logits, targets, strict=True):
-        masked = Masked(image, row, np.array([target], np.int32), *maps(one.row))
+    masks, each = [], [maps(one.row) for one, _ in asked]
+    given = zip(asked, images, logits, targets, each, strict=True)
+    for (_, example), image, row, target, drawn in given:
+        masked = Masked(image, row, np.array([target], np.int32), *drawn)
         masks.append(with_needs(masked, example, work.scores))
     found = score(work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk)
-    for (one, _), target, scores in zip(asked, targets, found, strict=True):
+    for (one, _), target, scores, drawn in zip(asked, targets, found, each, strict=True):
         values = {name: float(value[0]) for name, value in scores.items()}
-        known = {"row": one.row, "class": target, "map": maps(one.row).digest()}
+        known = {"row": one.row, "class": target, "map": drawn.digest()}
         yield one.row, known | rounded(values)
 
 

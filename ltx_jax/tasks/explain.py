@@ -27,10 +27,9 @@ from ltx_jax.files import read_json, write_json
 from ltx_jax.loading.checkpoints import load_optimizer
 from ltx_jax.masks.soft import parts_of
 from ltx_jax.progress import compile_clock, progress_bar
-from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.records import record
-from ltx_jax.reporting.store import RESULTS, ResultStore
+from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import share_of_process, together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
@@ -148,8 +147,8 @@ def run(settings: Settings, workdir: Path) -> str:
         with together():
             job = open_job(settings)
             told = fingerprint_of_work(settings, job.work)
-            ResultStore.check(workdir, told, len(job.work.rows))
-            layout = layout_for_missing(job, settings.finetune.slots, workdir)
+            done = len(ResultStore.seen(workdir, told, len(job.work.rows)).done)
+            layout = layout_for_missing(job, settings.finetune.slots, workdir, done)
         cells: tuple[int, ...] = job.explainer.grid()
         grid, raw = cells, None
         if job.recipe.method.optimize is None:
@@ -183,7 +182,7 @@ def open_job(settings: Settings) -> Job:
     return make_job(work, explainer, *how, given.checkpoint)
 
 
-def layout_for_missing(job: Job, slots: int | None, workdir: Path) -> Layout | None:
+def layout_for_missing(job: Job, slots: int | None, workdir: Path, done: int) -> Layout | None:
     """How to lay out the rows that the directory has not, before anything is written to it; None
     where it has all.
 
@@ -191,7 +190,7 @@ def layout_for_missing(job: Job, slots: int | None, workdir: Path) -> Layout | N
       InputError: as `lay_out`.
     """
     rows = len(job.work.rows)
-    if len(Lines(workdir / RESULTS).done) == rows:
+    if done == rows:
         return None
     return same_layout(job, slots, -(-rows // jax.process_count()), workdir)
 

@@ -15,8 +15,6 @@ from ltx_jax.errors import InputError
 _INDEX = ".safetensors.index.json"
 # What may name a part: a line, no longer than file systems take.
 _FILE = re.compile(r"[^\0-\x1f]{1,200}\.safetensors")
-# What may name a part: a line, no longer than file systems take.
-_FILE = re.compile(r"[^\0-\x1f]{1,200}\.safetensors")
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
