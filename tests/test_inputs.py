@@ -16,7 +16,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import ltx_jax
-from ltx_jax.data.preprocessing import read_rgb
+from ltx_jax.data import examples
+from ltx_jax.data.given import as_batch
+from ltx_jax.data.preprocessing import Preprocessing, read_rgb
 from ltx_jax.data.sources import open_images, read_labels, refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import load_explainee
@@ -78,6 +80,17 @@ def test_an_oddly_typed_entry_beside_the_orientation(tmp_path, tag, kind):
     block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + odd + b"\0\0\0\0"
     Image.new("RGB", (6, 4), (200, 10, 10)).save(tmp_path / "a.jpg", exif=block)
     assert read_rgb(tmp_path / "a.jpg").shape in {(4, 6, 3), (6, 4, 3)}
+
+
+def test_what_pillow_says_in_several_lines_is_told_in_one(tmp_path, monkeypatch):
+    def read(path):
+        raise ValueError(f"{path}: broken\n  here")
+
+    monkeypatch.setattr(examples, "read_rgb", read)
+    with pytest.raises(
+        InputError, match=r"a\.png cannot be read as an image: the file: broken here"
+    ):
+        as_batch(tmp_path / "a.png", Preprocessing((4, 4)))
 
 
 def test_heic_says_what_it_needs(tmp_path, monkeypatch):

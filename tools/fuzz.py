@@ -103,6 +103,8 @@ _FORMATS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("BMP", ("RGB", "L", "P", "1")),
     ("PPM", ("RGB", "L", "1")),
     ("TGA", ("RGB", "RGBA", "L", "P")),
+    ("JPEG2000", ("RGB", "RGBA", "L", "I;16")),
+    ("AVIF", ("RGB", "RGBA")),
 )
 
 
@@ -113,8 +115,9 @@ def pictures(rng: np.random.Generator, folder: Path) -> str:
     content = encoded(rng)
     path.write_bytes(content if whole else damaged(rng, content))
     source = FileSource((path.name,), ((),), (path,))
+    how = Preprocessing(_SIZE, resize=str(rng.choice(["squash", "crop"])))
     try:
-        image = source.load(0, Preprocessing(_SIZE)).image
+        image = source.load(0, how).image
     except UnreadableImage as error:
         must(not whole, f"a whole picture is refused: {error}")
         return one_line(error)

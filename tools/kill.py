@@ -2,10 +2,10 @@
 
 python tools/kill.py [--kills=30] [--processes=4] [--seed=0] --config=configs/demo.py [--config.…]
 
-The run is made once as it is; then, in a new work directory each time, it is killed with SIGKILL
-(all of its processes) after a random share of the time that took, and run again. What then lies
-there has to be the same, byte by byte, but for times and devices. Prints a line a kill; the exit
-code is 1 where anything differed.
+The run, of any task, is made once as it is; then, in a new work directory each time, it is killed
+with SIGKILL (all of its processes) after a random share of the time that took, and run again. What
+then lies there has to be the same, byte by byte, but for times and devices. Prints a line a kill;
+the exit code is 1 where anything differed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +87,14 @@ def done(workdir: Path) -> int:
 
 
 def outcome(workdir: Path) -> dict[str, Any]:
-    """What is to be the same: results, scores, masks and pictures by name, and the summary."""
-    kinds = ("results*.jsonl", "scores/*", "masks/*", "overlays/*")
+    """What is to be the same: results, scores, masks, pictures and networks by name, and the
+    summary or curves."""
+    kinds = ("results*.jsonl", "scores/*", "masks/*", "overlays/*", "*.safetensors")
     files = [path for kind in kinds for path in workdir.glob(kind)]
     found: dict[str, Any] = {str(p.relative_to(workdir)): p.read_bytes() for p in files}
-    with suppress(FileNotFoundError):
-        summary = json.loads((workdir / "summary.json").read_text())
-        found["summary.json"] = {k: v for k, v in summary.items() if k not in _VOLATILE}
+    for path in (*workdir.glob("summary.json"), *workdir.glob("pretraining.json")):
+        told = json.loads(path.read_text())
+        found[path.name] = {key: value for key, value in told.items() if key not in _VOLATILE}
     return found
 
 

@@ -6,16 +6,36 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ltx_jax.data.preprocessing import Pixels, Preprocessing, resize_image, resize_masks
+from ltx_jax.data.preprocessing import (
+    Pixels,
+    Preprocessing,
+    read_rgb,
+    resize_image,
+    resize_masks,
+)
 
 
 class UnreadableImage(Exception):
     """One image cannot be read; the message says why, in one line."""
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image file as `read_rgb` reads one.
+
+    Raises:
+      UnreadableImage: where it cannot.
+    """
+    try:
+        return read_rgb(path)
+    except Exception as error:  # a damaged file breaks Pillow in more ways than it names
+        reason = " ".join(str(error).replace(str(path), "the file").split())
+        raise UnreadableImage(reason or type(error).__name__) from error
 
 
 class Example(NamedTuple):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ltx_jax.data.preprocessing import Preprocessing, as_rgb, read_rgb, resize_image
+from ltx_jax.data.examples import UnreadableImage, read_image
+from ltx_jax.data.preprocessing import Preprocessing, as_rgb, resize_image
 from ltx_jax.errors import InputError
 
 
@@ -43,7 +44,6 @@ def _read(image: Any) -> np.ndarray:
     if _pillow(image):
         return as_rgb(image)
     try:
-        return read_rgb(Path(image))
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{image} cannot be read as an image: {reason}") from error
+        return read_image(Path(image))
+    except UnreadableImage as error:
+        raise InputError(f"{image} cannot be read as an image: {error}") from error

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
+from ltx_jax.data.examples import Example, read_image
+from ltx_jax.data.preprocessing import HEIC, Preprocessing
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of, read_json
 
@@ -46,12 +46,7 @@ class FileSource:
 
     def load(self, index: int, how: Preprocessing) -> Example:
         """The example at a network's size; raises `UnreadableImage`."""
-        try:
-            image = read_rgb(self.paths[index])
-        except Exception as error:  # a damaged file breaks Pillow in more ways than it names
-            reason = str(error).replace(str(self.paths[index]), "the file")
-            raise UnreadableImage(" ".join(reason.split()) or type(error).__name__) from error
-        return Example(image, self.labels[index]).preprocessed(how)
+        return Example(read_image(self.paths[index]), self.labels[index]).preprocessed(how)
 
     def digest(self) -> str:
         """Of the bytes of all files, and the labels; a file that cannot be read has none."""

@@ -373,6 +373,8 @@ def _check(f: Field, value: Any, name: str) -> None:
     fitting = (int, float) if plain is float else plain
     if not isinstance(value, fitting) or (isinstance(value, bool) and plain is not bool):
         raise InputError(f"{name} is {value!r}: expected {_spoken(plain)}")
+    if value == "":
+        raise InputError(f"{name} is empty: give it a value, or leave it out")
     numbers = value.values() if isinstance(value, Mapping) else (value,)
     for number in numbers:
         if isinstance(number, float) and not math.isfinite(number):

@@ -90,6 +90,8 @@ def test_values_come_through():
         (Objective(terms={"total_variation": float("nan")}), "terms is nan"),
         (Settings(rivals="smoothgrad"), "rivals is 'smoothgrad': expected several names"),
         (Settings(seed=-1), "seed is -1"),
+        (Settings(labels=""), "labels is empty: give it a value, or leave it out"),
+        (MaskDrawer(checkpoint=""), "checkpoint is empty: give it a value, or leave it out"),
         (Settings(finetune=Finetune(chunk=0)), "finetune.chunk is 0"),
         (Objective(terms={"budget": -1.0}), r"terms\.budget is -1\.0: it must be at least 0"),
         (Objective(terms={"budget": float("inf")}), "terms is inf: expected a finite number"),

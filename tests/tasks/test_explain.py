@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_weights
 from ml_collections import ConfigDict
+from PIL import Image
 from running import lines, run
 
 from ltx_jax.engine import explain as engine
@@ -93,6 +96,26 @@ def test_what_a_run_leaves(config, tmp_path):
     mean = np.mean([line["selected"]["neg"] for line in done])
     assert summary["selected"]["neg"]["mean"] == pytest.approx(mean, abs=1e-3)
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 5
+
+
+def test_an_image_whose_logits_are_no_numbers_is_skipped(config, tmp_path, monkeypatch):
+    Image.new("RGB", (20, 24), "white").save(Path(config.images) / "bright.png")
+
+    def fails_where_bright(params, images):
+        bright = images.mean((1, 2, 3)) > 0.9
+        return jnp.where(bright[:, None], jnp.nan, network(params, images))
+
+    def opened(settings):
+        nonlocal network
+        work = open_work(settings)
+        network = work.explainee.apply
+        return work._replace(explainee=replace(work.explainee, apply=fails_where_bright))
+
+    network, open_work = None, explaining.open_work
+    monkeypatch.setattr(explaining, "open_work", opened)
+    assert "5 explained, 2 skipped" in run(config, tmp_path / "out")
+    bright = next(line for line in lines(tmp_path / "out") if line["image"] == "bright.png")
+    assert "logits of vit for it are not finite" in bright["skipped"]
 
 
 def test_a_killed_run_goes_on_to_the_same_results(config, tmp_path, monkeypatch):
