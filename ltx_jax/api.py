@@ -25,6 +25,7 @@ from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.sections import (
     LTX,
@@ -205,7 +206,7 @@ def evaluate(
     found = [line for group in groups for _, line in group]
     return Evaluation(
         np.array([line["class"] for line in found]),
-        {name: np.array([line[name] for line in found], np.float64) for name in work.scores},
+        {name: column([line[name] for line in found]) for name in work.scores},
         np.array([line[PROBABILITY] for line in found], np.float64),
     )
 

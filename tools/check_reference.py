@@ -3,9 +3,10 @@
 python tools/check_reference.py DIR
 
 DIR holds, for each of two small networks, weights and what the original computes with them:
-logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; and
-a Lightning checkpoint with one resumed step. Prints a row a quantity with its worst error and
-limit; exits with 1 if any is beyond its limit, with 2 where DIR cannot be read.
+logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; a
+Lightning checkpoint with one resumed step; and maps with their segmentation scores. Prints a row a
+quantity with its worst error and limit; exits with 1 if any is beyond its limit, with 2 where DIR
+cannot be read.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ltx_jax.engine.finetune import (
     start_fresh,
 )
 from ltx_jax.engine.recipe import SELECTED, make_recipe
+from ltx_jax.engine.scoring import Masked, score
 from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
@@ -43,6 +45,7 @@ from ltx_jax.loading.checkpoints import load_optimizer
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.masks.tokens import upsample
+from ltx_jax.metrics import SCORES
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import losses
 from ltx_jax.runtime import add_in_one_order
@@ -52,6 +55,9 @@ Arrays = dict[str, np.ndarray]
 # Small multiples of what is seen: untouched masks and logits, losses, POS and NEG (share of entries
 # that differ), DEL and INS in points, ADP and PIC in points.
 _UNTOUCHED, _LOSS, _DIFFERENT, _POINTS, _CONFIDENCE = 5e-6, 2e-4, 0.03, 1.0, 1e-3
+# Segmentation scores, relative: last digits tell whether a value of the one channel, 1 − mask, ties
+# with another's.
+_RELATIVE = 2e-4
 # Masks that were finetuned: a ReLU or the sign of a gradient may fall the other way.
 _MASK = 1e-4
 _STEPS, _PEAK = 12, 1e-3
@@ -128,6 +134,7 @@ def check(folder: Path) -> Iterator[Row]:
                 yield from check_finetuning(network, schedule, rates)
             yield from check_confidence(network)
         yield from check_checkpoint(folder, networks[0], Path(scratch))
+        yield from check_segmentation(folder, networks[0].explainee)
 
 
 def load(folder: Path, name: str, scratch: Path) -> Network:
@@ -280,6 +287,51 @@ def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[
     expected_mask = expected["token_mask_after_resumed_step"][0, 0]
     yield Row("checkpoint resumed loss", _worst(state.loss[0, 0], expected["resumed_loss"]), _LOSS)
     yield Row("checkpoint mask after the resumed step", _worst(after[0, 1], expected_mask), _MASK)
+
+
+def check_segmentation(folder: Path, explainee: Explainee) -> Iterator[Row]:
+    """Segmentation scores of maps, relative to the original's: of all images, and of each."""
+    given = _arrays(folder, "segmentation.npz")
+    expected = json.loads(_file(folder, "meta.json").read_text())["segmentation"]
+    masks = (given["maps"] / 65535).astype(np.float32)
+    values = segmentation_values(explainee, masks, given["labels"])
+    found = {name: SCORES[name].aggregate(of_image) / 100 for name, of_image in values.items()}
+    both, over, missed, neither = values["mean_iou"].sum(0)
+    overlaps = neither / (neither + over + missed), both / (both + over + missed)
+    for quantity, ours, theirs in (
+        ("pixel accuracy", found["pixel_accuracy"], expected["pixel_accuracy"]),
+        ("IoU of background and foreground", overlaps, expected["iou"]),
+        ("mIoU", found["mean_iou"], expected["miou"]),
+        ("mAP", found["average_precision"], expected["map"]),
+        ("AP of each image", values["average_precision"] / 100, expected["ap_per_image"]),
+        ("F1 by rows", found["f1_by_rows"], expected["f1"]),
+        ("F1 by rows of each image", values["f1_by_rows"] / 100, expected["f1_per_image"]),
+    ):
+        error = _worst(np.divide(ours, theirs), np.ones_like(theirs))
+        yield Row(f"segmentation {quantity} (relative)", error, _RELATIVE)
+
+
+def segmentation_values(
+    explainee: Explainee, masks: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The values of each segmentation score, [n] or [n,c], as a run computes them.
+
+    Args:
+      explainee: anything; these scores do not ask it.
+      masks: [n,H,W] in [0,1].
+      labels: [n,H,W], 1 for the object, 0 for the background, -1 for what does not count.
+    """
+    names = ("pixel_accuracy", "mean_iou", "average_precision", "f1_by_rows")
+    mesh = slot_mesh(1)
+    image, logits = np.zeros(explainee.image_shape, np.float32), np.zeros(explainee.classes)
+    given = [
+        Masked(image, logits.astype(np.float32), np.zeros(1, np.int32), mask)._replace(
+            truth=label == 1, counted=label >= 0, known_truth=np.bool_(True)
+        )
+        for mask, label in zip(masks, labels, strict=True)
+    ]
+    found = list(score(replicate(explainee, mesh), given, names, len(given), mesh, chunk=9))
+    return {name: np.stack([one[name][0] for one in found]) for name in names}
 
 
 def _worst(ours: Any, theirs: np.ndarray) -> float:

@@ -22,6 +22,7 @@ import numpy as np
 from ltx_jax.errors import InputError
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.lines import Record
+from ltx_jax.reporting.records import column
 from ltx_jax.reporting.store import ResultStore
 
 _WIDTH = 22  # of a column of scores
@@ -37,7 +38,7 @@ class Run(NamedTuple):
     def values(self, method: str, score: str) -> np.ndarray:
         """A score of each explanation [n]; NaN where it is not known."""
         found = [record.get(method, {}).get(score) for record in self.records]
-        return np.array(found, np.float64)
+        return SCORES[score].of_each(column(found))
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from ltx_jax.engine.recipe import Recipe
 from ltx_jax.engine.scoring import (
     PROBABILITY,
     Masked,
+    Value,
     in_groups,
     predict,
     refuse_unless_finite_on_black,
@@ -26,7 +27,7 @@ from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.metrics.perturbation import Areas
 from ltx_jax.models.explainee import Explainee
 
-Scores = dict[str, float]
+Scores = dict[str, Value]
 _NO_MASK = "its mask is not finite: gradients of the explainee are not, or the rate is too high"
 # Told of a row that is left out, and why.
 Skip = Callable[[int, str], None]
@@ -231,7 +232,7 @@ def _explanation(
     def of_class(k: int) -> dict[str, Scores]:
         """Scores for the k-th class; those that know no class belong to the first."""
         return {
-            mask: {name: float(v[k]) for name, v in values[step].items() if len(v) > k}
+            mask: {name: v[k].tolist() for name, v in values[step].items() if len(v) > k}
             for mask, step in steps.items()
         }
 

@@ -25,6 +25,8 @@ from ltx_jax.models.explainee import Explainee
 
 # The probability of the class through the mask, beside the scores.
 PROBABILITY = "probability"
+# What is known of one mask and class: a number, or those of a score that is pooled over images.
+Value = float | list[float]
 
 
 class Masked(NamedTuple):
@@ -69,13 +71,12 @@ def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked
 
 
 def _with_truth(masked: Masked, truth: np.ndarray | None, void: np.ndarray | None) -> Masked:
-    """The mask with the pixels of its object, or with the word that they are not known."""
+    """The mask with the pixels of its object, or with the word that they are not known: an object
+    that is void altogether is none."""
     nothing = np.zeros(masked.image.shape[:2], bool)
-    return masked._replace(
-        truth=nothing if truth is None else truth,
-        counted=~nothing if void is None else ~void,
-        known_truth=np.bool_(truth is not None),
-    )
+    truth = nothing if truth is None else truth
+    counted = ~nothing if void is None else ~void
+    return masked._replace(truth=truth, counted=counted, known_truth=(truth & counted).any())
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -140,7 +141,8 @@ def score(
       known: areas [k] that are known already for each mask, see `Case`.
 
     Yields:
-      For each mask [k] (or [1] of a score that knows no class) by name, and `probability`.
+      For each mask [k] (or [1] of a score that knows no class, each with an axis [c] of one that is
+      pooled) by name, and `probability`.
     """
     for group in in_groups(zip(masks, known or [{}] * len(masks), strict=True), batch):
         columns = jax.tree.map(lambda *parts: padded(np.stack(parts), batch), *group)

@@ -23,9 +23,10 @@ class Score:
       low, high: the range of its values.
       meaning: one line for people.
       source: the paper, or the original's function.
-      values: (`metrics.case.Case`) to [n,k], for each mask and class, or [n,1]; traced by JAX.
+      values: (`metrics.case.Case`) to [n,k], for each mask and class, or [n,1]; traced by JAX. Of a
+        score that is pooled [n,k,c] or [n,1,c], numbers of which only all images' make the score.
       column: its place in tables, low ones first.
-      aggregate: of many masks' values [n] to one.
+      aggregate: of many masks' values [n] or [n,c] to one.
       usual: computed unless others are asked for.
       needs_truth: only where the object's pixels are known; values elsewhere are NaN.
       needs_other: another image beside each; values are NaN where there is none.
@@ -51,6 +52,16 @@ class Score:
     def arrow(self) -> str:
         """↓ or ↑, the better way."""
         return "↓" if self.better == "lower" else "↑"
+
+    def of_each(self, values: np.ndarray) -> np.ndarray:
+        """The score of each mask alone, [n], of its values [n] or [n,c]; NaN where unknown."""
+        if values.ndim == 1:
+            return values
+        known = ~np.isnan(values).any(-1)
+        alone = [
+            self.aggregate(row[None]) if k else np.nan for row, k in zip(values, known, strict=True)
+        ]
+        return np.array(alone, np.float64)
 
 
 def chosen_scores(

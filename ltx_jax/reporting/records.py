@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from ltx_jax.engine.explain import Explanation
+from ltx_jax.engine.scoring import Value
 from ltx_jax.reporting.lines import Record
 
 
@@ -44,9 +47,19 @@ def record(
     return entry
 
 
-def rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
+def rounded(scores: Mapping[str, Value]) -> Record:
     """Scores as JSON takes them, rounded to what is meaningful; None where one is unknown."""
-    return {name: _rounded(value, 6) for name, value in scores.items()}
+    return {
+        name: [_rounded(one, 6) for one in value] if isinstance(value, list) else _rounded(value, 6)
+        for name, value in scores.items()
+    }
+
+
+def column(values: Sequence[Any]) -> Float64[np.ndarray, "n ..."]:
+    """A score's values in many records, [n], or [n,c] of one that is pooled; NaN where unknown."""
+    length = next((len(value) for value in values if np.ndim(value)), None)
+    unknown = None if length is None else [None] * length
+    return np.array([unknown if value is None else value for value in values], np.float64)
 
 
 def _rounded(value: float | np.floating, digits: int) -> float | None:

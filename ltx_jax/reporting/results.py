@@ -18,7 +18,7 @@ from ltx_jax.files import digest_of
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, panel
 from ltx_jax.reporting.publish import publish
-from ltx_jax.reporting.records import record
+from ltx_jax.reporting.records import column, record
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import Interval, score_intervals
 from ltx_jax.settings.sections import Report
@@ -110,7 +110,7 @@ class Explanations:
         return np.stack([one.masks[which] for one in self.each])
 
     def scores_of(self, which: str) -> dict[str, np.ndarray]:
-        """The scores of masks by name, [n] each."""
+        """The scores of masks by name, [n] each; [n,c] of one that is pooled over images."""
         names = [name for name in self.each[0].scores[which] if name in SCORES]
         return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
 
@@ -158,7 +158,7 @@ class Evaluation:
 
     Attributes:
       targets: the class each was scored for.
-      scores: by name, [n] each.
+      scores: by name, [n] each; [n,c] of one that is pooled, whose number `summary` gives.
       probability: of the class through the mask.
     """
 
@@ -183,7 +183,8 @@ class Stored(NamedTuple):
       targets: the class each was explained for.
       masks: by name, [n,g,h] or [n,H,W] each; those of rivals as well.
       raw: the values that rank their pixels, where these are kept.
-      scores: of each mask by name, [n] each; NaN where one is unknown.
+      scores: of each mask by name, [n] each, or [n,c] of one that is pooled; NaN where one is
+        unknown.
     """
 
     images: tuple[str, ...]
@@ -210,7 +211,7 @@ def load(directory: str | Path) -> Stored:
     def scores(name: str) -> dict[str, np.ndarray]:
         known = [one.get(name, {}) for one in done]
         there = [score for score in SCORES if any(score in one for one in known)]
-        return {k: np.array([one.get(k) for one in known], np.float64) for k in there}
+        return {k: column([one.get(k) for one in known]) for k in there}
 
     return Stored(
         tuple(one["image"] for one in done),

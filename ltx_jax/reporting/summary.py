@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ltx_jax.metrics import SCORES
+from ltx_jax.reporting.records import column
 
 Interval = dict[str, float]
 Intervals = dict[str, Interval]
@@ -15,14 +16,15 @@ _RESAMPLES = 1000
 
 
 def interval(
-    values: Sequence[float | None] | np.ndarray,
+    values: Sequence[Any] | np.ndarray,
     aggregate: Callable[[np.ndarray], Any] = np.mean,
 ) -> Interval:
     """Mean of the known values and its 95 % bootstrap percentile interval, over 1000 resamples.
 
     Args:
-      values: [n], NaN or None where nothing is known; one of them is.
-      aggregate: what is taken for the mean, of [n] values.
+      values: [n], or [n,c] of a score that is pooled; NaN or None where nothing is known; one of
+        them is.
+      aggregate: what is taken for the mean, of [n] or [n,c] values.
     """
     known = _known(values)
     rng = np.random.default_rng(0)
@@ -63,9 +65,9 @@ def score_intervals(scores: Sequence[Mapping[str, Any]]) -> Intervals:
     out."""
     columns = {name: _known([one.get(name) for one in scores]) for name in SCORES}
     return {
-        name: interval(column, SCORES[name].aggregate)
-        for name, column in columns.items()
-        if len(column)
+        name: interval(known, SCORES[name].aggregate)
+        for name, known in columns.items()
+        if len(known)
     }
 
 
@@ -90,6 +92,6 @@ def _cell(value: Interval | None) -> str:
     return f"{value['mean']:.2f} ({value['low']:.1f}–{value['high']:.1f})"
 
 
-def _known(values: Sequence[float | None] | np.ndarray) -> np.ndarray:
-    numbers = np.asarray(values, np.float64)  # None becomes NaN
-    return numbers[~np.isnan(numbers)]
+def _known(values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    numbers = column(list(values))
+    return numbers[~np.isnan(numbers).any(tuple(range(1, numbers.ndim)))]

@@ -114,7 +114,7 @@ def score_examples(
         masks.append(with_needs(masked, example, work.scores))
     found = score(work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk)
     for (one, _), target, scores, drawn in zip(asked, targets, found, each, strict=True):
-        values = {name: float(value[0]) for name, value in scores.items()}
+        values = {name: value[0].tolist() for name, value in scores.items()}
         known = {"row": one.row, "class": target, "map": drawn.digest()}
         yield one.row, known | rounded(values)
 

@@ -60,7 +60,8 @@ def test_a_score_that_some_have_is_averaged_over_those():
 
 
 def test_scores_stand_in_the_order_of_the_metrics():
-    backwards = dict.fromkeys(reversed(SCORES), 1.0)
+    numbers = {"pixel_accuracy": [1.0, 2.0], "mean_iou": [1.0, 2.0, 3.0, 4.0]}  # of the pooled ones
+    backwards = dict.fromkeys(reversed(SCORES), 1.0) | numbers
     assert list(score_intervals([backwards])) == list(SCORES)
 
 
@@ -86,3 +87,12 @@ def test_table():
         "selected  10.46 (7.8–13.2)                 –",
         "rival     10.46 (7.8–13.2)  10.46 (7.8–13.2)",
     ]
+
+
+def test_a_pooled_score_is_of_all_numbers_together():
+    scores = [{"pixel_accuracy": [1, 2]}, {}, {"pixel_accuracy": [None, None]}]
+    scores += [{"pixel_accuracy": [9.0, 9.0]}]
+    found = score_intervals(scores)["pixel_accuracy"]
+    # Images are drawn again, with their numbers: twice the one, twice the other, or both.
+    assert found == {"mean": round(1000 / 11, 4), "low": 50.0, "high": 100.0}
+    assert score_intervals(scores[1:3]) == {}

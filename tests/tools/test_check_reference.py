@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import check_reference
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from ltx_jax.models.explainee import Explainee
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -12,7 +15,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 @pytest.mark.slow
 def test_every_quantity_is_within_its_limit():
     rows = list(check_reference.check(REFERENCE))
-    assert len(rows) == 45
+    assert len(rows) == 52
     assert [row for row in rows if not row.passed] == []
 
 
@@ -24,3 +27,24 @@ def test_a_wrong_number_fails(tmp_path):
     assert verdicts == {"vit explainee_logits": False, "vit token_mask": False} | {
         "vit pixel_mask": True
     }
+
+
+def _blind(_, images):
+    return jnp.zeros((len(images), 2))
+
+
+BLIND = Explainee(_blind, None, (224, 224), num_classes=2)
+
+
+def test_segmentation_scores_are_the_originals():
+    rows = list(check_reference.check_segmentation(REFERENCE, BLIND))
+    assert len(rows) == 7 and all(row.quantity.startswith("segmentation ") for row in rows)
+    assert [row for row in rows if not row.passed] == []
+
+
+def test_a_wrong_segmentation_fails(tmp_path):
+    (tmp_path / "meta.json").write_text((REFERENCE / "meta.json").read_text())
+    given = check_reference._arrays(REFERENCE, "segmentation.npz")
+    given["labels"][0] = np.where(given["labels"][0] < 0, 1, given["labels"][0])  # void is object
+    np.savez(tmp_path / "segmentation.npz", **given)
+    assert not any(r.passed for r in check_reference.check_segmentation(tmp_path, BLIND))
