@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import ltx_jax
-from ltx_jax.data import examples
+from ltx_jax.data import given
 from ltx_jax.data.given import as_batch
 from ltx_jax.data.preprocessing import Preprocessing, read_rgb
 from ltx_jax.data.sources import open_images, read_labels, refuse_address
@@ -86,7 +86,7 @@ def test_what_pillow_says_in_several_lines_is_told_in_one(tmp_path, monkeypatch)
     def read(path):
         raise ValueError(f"{path}: broken\n  here")
 
-    monkeypatch.setattr(examples, "read_rgb", read)
+    monkeypatch.setattr(given, "read_rgb", read)
     with pytest.raises(
         InputError, match=r"a\.png cannot be read as an image: the file: broken here"
     ):

@@ -6,36 +6,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ltx_jax.data.preprocessing import (
-    Pixels,
-    Preprocessing,
-    read_rgb,
-    resize_image,
-    resize_masks,
-)
+from ltx_jax.data.preprocessing import Pixels, Preprocessing, resize_image, resize_masks
 
 
 class UnreadableImage(Exception):
     """One image cannot be read; the message says why, in one line."""
-
-
-def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """An image file as `read_rgb` reads one.
-
-    Raises:
-      UnreadableImage: where it cannot.
-    """
-    try:
-        return read_rgb(path)
-    except Exception as error:  # a damaged file breaks Pillow in more ways than it names
-        reason = " ".join(str(error).replace(str(path), "the file").split())
-        raise UnreadableImage(reason or type(error).__name__) from error
 
 
 class Example(NamedTuple):
@@ -46,6 +26,7 @@ class Example(NamedTuple):
       labels: class indices; () where unknown.
       masks: [len(labels),H,W] the pixels of each label's object, where they are known.
       void: [H,W] the pixels that count neither way, where there are such.
+      objects: [H,W] the pixels of all objects, where a source knows these and not their classes.
       other: another image as networks take it, see `with_next`; None where there is none.
       without: [p,H,W,C] the image without each of its parts, see `with_interventions`; None where
         nobody can make it, or asks for it. One that shows the image itself stands for no part.
@@ -55,27 +36,29 @@ class Example(NamedTuple):
     labels: tuple[int, ...] = ()
     masks: Bool[np.ndarray, "k H W"] | None = None
     void: Bool[np.ndarray, "H W"] | None = None
+    objects: Bool[np.ndarray, "H W"] | None = None
     other: Float32[np.ndarray, "H W C"] | None = None
     without: UInt8[np.ndarray, "p H W C"] | None = None
 
     def mask_of(self, label: int) -> Bool[np.ndarray, "H W"] | None:
-        """The pixels of a class; None where nothing is known of it, or it has none here."""
-        if self.masks is None:
-            return None
-        found = np.asarray(self.masks[[one == label for one in self.labels]].any(axis=0))
-        return found if found.any() else None
+        """The pixels of a class, or of all objects where their classes are not known; None where
+        nothing is known of it, or it has none here."""
+        found = self.objects
+        if self.masks is not None:
+            found = np.asarray(self.masks[[one == label for one in self.labels]].any(axis=0))
+        return found if found is not None and found.any() else None
 
     def preprocessed(self, how: Preprocessing) -> Example:
-        """The example at a network's size: the image, its masks and its void pixels go together.
+        """The example at a network's size: the image and what is known of its pixels together.
 
         An image that has the size and is to be squashed to it passes through unchanged.
         """
-        return Example(
-            resize_image(self.image, how),
-            self.labels,
-            None if self.masks is None else resize_masks(self.masks, how),
-            None if self.void is None else resize_masks(self.void[None], how)[0],
+        void, objects = (
+            None if one is None else resize_masks(one[None], how)[0]
+            for one in (self.void, self.objects)
         )
+        masks = None if self.masks is None else resize_masks(self.masks, how)
+        return Example(resize_image(self.image, how), self.labels, masks, void, objects)
 
     def as_input(self) -> Float32[np.ndarray, "H W C"]:
         """The image as networks take it, in [0,1]."""

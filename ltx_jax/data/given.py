@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ltx_jax.data.examples import UnreadableImage, read_image
-from ltx_jax.data.preprocessing import Preprocessing, as_rgb, resize_image
+from ltx_jax.data.examples import UnreadableImage
+from ltx_jax.data.image_files import or_unreadable
+from ltx_jax.data.preprocessing import Preprocessing, as_rgb, read_rgb, resize_image
 from ltx_jax.errors import InputError
 
 
@@ -43,7 +44,9 @@ def _pillow(image: Any) -> bool:
 def _read(image: Any) -> np.ndarray:
     if _pillow(image):
         return as_rgb(image)
+    path = Path(image)
     try:
-        return read_image(Path(image))
+        with or_unreadable(path):
+            return read_rgb(path)
     except UnreadableImage as error:
         raise InputError(f"{image} cannot be read as an image: {error}") from error

@@ -87,12 +87,16 @@ def _resize(
     return np.asarray(image.resize((width, height), resampling, box=box))
 
 
-def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb(path: Path, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """An image file of any mode as RGB, upright as its EXIF data says.
 
     Of an animation the first frame; transparency is laid over black, as a mask would; 16-bit grey
     is scaled, not cut off, as are floats from 0 to 1. EXIF data that cannot be read costs an image
     its orientation alone. HEIC needs pillow-heif (the extra `heic`).
+
+    Args:
+      path: of the file.
+      upright: False for the pixels as they are stored, which annotations of pixels refer to.
 
     Raises:
       Exception: of any type, whatever breaks in Pillow at a file that it cannot read; OSError and
@@ -103,16 +107,16 @@ def read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     if path.suffix.lower() in HEIC:
         _register_heic()
     with Image.open(path) as file:
-        return as_rgb(file)
+        return as_rgb(file, upright)
 
 
-def as_rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+def as_rgb(image: Any, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """An image of Pillow's, as `read_rgb` reads one."""
     from PIL import Image, ImageOps
 
     # What cameras and scrapers write there breaks Pillow in more ways than it names.
     with suppress(Exception):
-        image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image) if upright else image
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_as_bytes(np.asarray(image)))
     if image.has_transparency_data:

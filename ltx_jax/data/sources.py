@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ltx_jax.data.examples import Example, read_image
-from ltx_jax.data.preprocessing import HEIC, Preprocessing
+from ltx_jax.data.coco import open_coco
+from ltx_jax.data.examples import Example
+from ltx_jax.data.image_files import digest_of_files, or_unreadable
+from ltx_jax.data.imagenet_segmentation import open_imagenet_segmentation
+from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
+from ltx_jax.data.segmentation import SegmentationSource
+from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of, read_json
 
@@ -27,6 +30,13 @@ SUFFIXES = HEIC | {
 
 # start:stop or start:stop:step, each of which may be left out.
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
+
+# Data sets of which pixels of objects are known, by the name that `config.dataset` gives them.
+DATASETS: dict[str, Callable[[Path], SegmentationSource]] = {
+    "imagenet_segmentation": open_imagenet_segmentation,
+    "coco": open_coco,
+    "voc": open_voc,
+}
 
 # uint8, or float32 in [0,1].
 Images = UInt8[np.ndarray, "n h w C"] | Float32[np.ndarray, "n h w C"]
@@ -46,12 +56,13 @@ class FileSource:
 
     def load(self, index: int, how: Preprocessing) -> Example:
         """The example at a network's size; raises `UnreadableImage`."""
-        return Example(read_image(self.paths[index]), self.labels[index]).preprocessed(how)
+        with or_unreadable(self.paths[index]):
+            image = read_rgb(self.paths[index])
+        return Example(image, self.labels[index]).preprocessed(how)
 
     def digest(self) -> str:
         """Of the bytes of all files, and the labels; a file that cannot be read has none."""
-        with ThreadPoolExecutor() as several:
-            return digest_of([repr(self.labels).encode(), *several.map(_hashed, self.paths)])
+        return digest_of_files([repr(self.labels)], self.paths)
 
     def only(self, rows: range) -> FileSource:
         """Some of the examples, in their order."""
@@ -136,7 +147,8 @@ def open_images(
     labels: str | Path | None = None,
     indices: str | None = None,
     limit: int | None = None,
-) -> FileSource | ArraySource:
+    dataset: str | None = None,
+) -> FileSource | ArraySource | SegmentationSource:
     """Images and what is known of them.
 
     Args:
@@ -144,18 +156,19 @@ def open_images(
         photograph, a text file with a path a line (relative to it), or an .npz with `images`
         (uint8 [n,h,w,C], or float in [0,1]) and perhaps `labels` (integers [n]), `masks` (bool or 0
         and 1, [n,h,w], the pixels of the labelled object) and `void` (as `masks`, the pixels that
-        count neither way).
+        count neither way). Of a data set its file or folder.
       labels: a .json {name: index}, or a text file with "NAME INDEX" lines or with one index a
         line in the order of the images.
       indices: a slice of the images, by their sorted order; see `chosen`.
       limit: at most so many of those.
+      dataset: one of `DATASETS`, in its official layout.
 
     Raises:
       InputError: where there is nothing to read, or labels or masks do not match.
     """
     refuse_address("config.images", images)
     path = Path(images)
-    found = _open(path)
+    found = _open(path) if dataset is None else _open_dataset(path, dataset)
     if labels is not None:
         found = replace(found, labels=_each_alone(read_labels(Path(labels), found.names)))
     if isinstance(found, ArraySource) and found.masks is not None and () in found.labels:
@@ -244,15 +257,13 @@ def refuse_address(setting: str, given: str | Path) -> None:
         )
 
 
-def _hashed(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
+def _open_dataset(path: Path, dataset: str) -> SegmentationSource:
+    if not path.exists():
+        raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
+    return DATASETS[dataset](path)
 
 
-def _open(path: Path) -> FileSource | ArraySource:
+def _open(path: Path) -> FileSource | ArraySource | SegmentationSource:
     if not path.exists():
         raise InputError(
             f"no images at {path}: give an existing folder, a photograph, a text file of paths, or "

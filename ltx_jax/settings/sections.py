@@ -247,6 +247,9 @@ class Settings(Section):
     images: str | None = setting(
         None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
     )
+    dataset: Literal["imagenet_segmentation", "coco", "voc"] | None = setting(
+        None, "what `images` holds in its official layout, with the pixels of its objects"
+    )
     labels: str | None = setting(
         None, ".json {name: index}, or text: an index a line, or NAME INDEX a line"
     )

@@ -94,10 +94,11 @@ def open_source(settings: Settings) -> Source:
       InputError: as `data.sources.open_images`.
     """
     assert settings.images is not None
-    if settings.images == SCENES:
+    if settings.images == SCENES and settings.dataset is None:
         there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
         return SceneSource(settings.seed, there[: settings.limit])
-    return open_images(settings.images, settings.labels, settings.indices, settings.limit)
+    chosen_ones = settings.labels, settings.indices, settings.limit
+    return open_images(settings.images, *chosen_ones, settings.dataset)
 
 
 def open_explainee(settings: Settings) -> Explainee:

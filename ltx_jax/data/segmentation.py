@@ -1,0 +1,121 @@
+"""Images whose objects are marked pixel by pixel, without a word of their class: what the sources
+of segmentation data sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, runtime_checkable
+
+from ltx_jax.data.examples import Example
+from ltx_jax.data.image_files import digest_of_files, or_unreadable
+from ltx_jax.data.preprocessing import Pixels, Preprocessing
+from ltx_jax.errors import InputError
+
+
+@runtime_checkable
+class Segmented(Protocol):
+    """One image of a data set, on the disk."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it is read from, the image's first."""
+        ...
+
+    @property
+    def told(self) -> str:
+        """What is to be known of it beside the contents of these files."""
+        ...
+
+    def read(self) -> Example:
+        """The image at its own size with its objects; raises whatever breaks."""
+        ...
+
+
+@dataclass(frozen=True)
+class SegmentationSource:
+    """Images of a segmentation data set (a `data.examples.Source`).
+
+    Attributes:
+      names: one an image, all different.
+      labels: class indices of each image; () where unknown.
+      images: where each is.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...]
+    images: tuple[Segmented, ...]
+    has_masks = True
+
+    @classmethod
+    def of(cls, names: Sequence[str], images: Sequence[Segmented]) -> SegmentationSource:
+        """Images without labels."""
+        return cls(tuple(names), ((),) * len(names), tuple(images))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The example at a network's size; raises `UnreadableImage`."""
+        image = self.images[index]
+        with or_unreadable(image.files[0]):
+            return image.read()._replace(labels=self.labels[index]).preprocessed(how)
+
+    def digest(self) -> str:
+        """Of the bytes of all files, what is told of them, and the labels."""
+        files = dict.fromkeys(file for image in self.images for file in image.files)
+        return digest_of_files([repr(self.labels), *(one.told for one in self.images)], files)
+
+    def only(self, rows: range) -> SegmentationSource:
+        """Some of the examples, in their order."""
+        each = zip(self.names, self.labels, self.images, strict=True)
+        names, labels, images = zip(*list(each)[rows.start : rows.stop : rows.step], strict=True)
+        return SegmentationSource(names, labels, images)
+
+
+def refuse_another_size(image: Pixels, height: int, width: int) -> None:
+    """See that a segmentation is of the image's size; ValueError where it is not."""
+    if image.shape[:2] != (height, width):
+        raise ValueError(
+            f"its segmentation is {height}×{width} pixels, and the image "
+            f"{image.shape[0]}×{image.shape[1]}"
+        )
+
+
+def refuse_missing(folder: Path, missing: Sequence[str], count: int, remedy: str) -> None:
+    """See that no file of a data set is missing.
+
+    Args:
+      folder: where they should be.
+      missing: names of those that are not there.
+      count: of all that should be.
+      remedy: what to do.
+
+    Raises:
+      InputError: where one is.
+    """
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} of {count} files, {missing[0]} first: {remedy}"
+        )
+
+
+def needed_package(name: str, what_for: str) -> ModuleType:
+    """An optional package.
+
+    Args:
+      name: of the module.
+      what_for: what needs it, for the message.
+
+    Raises:
+      InputError: where it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{what_for} needs {name.split('.')[0]}: pip install 'ltx_jax[segmentation]'"
+        ) from error
