@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ltx_jax.attribution import RIVALS
 from ltx_jax.explainers.mask_itself import cells_for
 from ltx_jax.loading.explainers import mask_network
+from ltx_jax.metrics import SCORES
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
 from ltx_jax.settings.sections import Settings, fields_of
@@ -32,6 +34,9 @@ EXPECTED = {
     "resnet101": (44_654_504, 42_607_553, (7, 7)),
     "resnet101_direct": (44_654_504, 0, (14, 14)),
     "resnet50": (25_610_152, 23_563_201, (7, 7)),
+    "segmentation_coco": (86_567_656, 86_390_017, (14, 14)),
+    "segmentation_imagenet": (86_567_656, 86_390_017, (14, 14)),
+    "segmentation_voc": (86_567_656, 86_390_017, (14, 14)),
     "squeezenet": (1_235_496, 723_009, (13, 13)),
     "squeezenet_direct": (1_235_496, 0, (14, 14)),
     "vit_base_direct": (86_567_656, 0, (14, 14)),
@@ -67,6 +72,12 @@ def test_exact_sizes(name):
         parameters, grid = count(variables), raw.shape[2:]
         assert raw.shape[:2] == (1, 1)
     assert (count(classifier), parameters, grid) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_is_named_is_there(name):
+    chosen = settings(name)
+    assert set(chosen.rivals) <= set(RIVALS) and set(chosen.scores) <= set(SCORES)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
