@@ -109,7 +109,7 @@ def union(
     """
     from pycocotools import mask
 
-    encoded = []
+    encoded: list[Any] = []
     for instance in instances:
         if isinstance(instance, list):
             # Fewer than three corners enclose nothing, and four numbers would be read as a box.

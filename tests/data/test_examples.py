@@ -122,3 +122,14 @@ def test_other_errors_are_raised() -> None:
 
     with pytest.raises(RuntimeError, match="ThreadPool"):
         next(iterate(Broken(), HOW, range(1)))
+
+
+def test_objects_are_of_whichever_class_is_asked_for():
+    marked = np.zeros((16, 16), bool)
+    marked[4:10, 2:8] = True
+    example = Example(np.zeros((16, 16, 3), np.uint8), (4,), void=~marked, objects=marked)
+    found = example.preprocessed(Preprocessing((8, 8)))
+    for label in (4, 5):
+        np.testing.assert_array_equal(found.mask_of(label), marked[1::2, 1::2])
+    np.testing.assert_array_equal(found.void, ~marked[1::2, 1::2])
+    assert Example(BLACK, objects=np.zeros((2, 2), bool)).mask_of(4) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from segmentation_sets import (
 from ltx_jax.data.coco import union
 from ltx_jax.data.examples import Source, UnreadableImage
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.sources import open_images
+from ltx_jax.data.sources import DATASETS, open_images
 from ltx_jax.errors import InputError
+from ltx_jax.settings.sections import Settings, fields_of
 
 # Twice as fine as a network's: every other pixel of a mask is the nearest.
 HOW = Preprocessing((8, 12))
@@ -42,6 +44,11 @@ def said(source: Source, index: int = 0) -> str:
         source.load(index, HOW)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_the_setting_names_what_there_is():
+    (kind,) = [field.kind for field in fields_of(Settings) if field.name == "dataset"]
+    assert set(get_args(get_args(kind)[0])) == set(DATASETS)
 
 
 # --- ImageNet-Segmentation ------------------------------------------------------------------------

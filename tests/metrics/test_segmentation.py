@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scoring_tools import scored
 
+from ltx_jax.data.examples import Example
 from ltx_jax.data.scenes import scene
+from ltx_jax.engine.scoring import Masked, with_needs
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.average_precision import average_precision
 from ltx_jax.models.explainee import Explainee
@@ -114,6 +116,16 @@ def test_without_truth_nothing_is_known_and_neighbours_change_nothing():
         for i in (0, 2):
             alone = of(masks[[i]], truth[[i]], void[[i]] < 0.2)[name]
             np.testing.assert_allclose(values[i], alone[0], rtol=1e-6)
+
+
+def test_an_object_that_is_void_altogether_is_none():
+    image = np.zeros((*TRUTH.shape, 3), np.float32)
+    masked = Masked(image, np.zeros(2, np.float32), np.zeros(1, np.int32), MASK)
+    for void, known in ((TRUTH, False), (~TRUTH, True), (None, True)):
+        example = Example(image, (0,), TRUTH[None], void)
+        given = with_needs(masked, example, ("mean_iou",))
+        assert given.known_truth == known
+        np.testing.assert_array_equal(given.counted, np.ones_like(TRUTH) if void is None else ~void)
 
 
 def _by_definition(values, positive):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ltx_jax.engine.explain import Explanation
-from ltx_jax.reporting.records import record, rounded
+from ltx_jax.reporting.records import column, record, rounded
 
 NAN = float("nan")
 
@@ -64,3 +64,11 @@ def test_what_is_unknown_is_null():
         "iou": None,
         "srg": None,
     }
+
+
+def test_numbers_of_a_pooled_score():
+    assert rounded({"mean_iou": [1 / 3, NAN]}) == {"mean_iou": [0.333333, None]}
+    pooled = column([None, [1.0, 2.0], [None, None], np.array([3.0, 4.0])])
+    np.testing.assert_array_equal(pooled, [[NAN, NAN], [1, 2], [NAN, NAN], [3, 4]])
+    np.testing.assert_array_equal(column([1.0, None, NAN]), [1, NAN, NAN])
+    assert column([]).shape == (0,)

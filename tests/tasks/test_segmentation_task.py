@@ -16,6 +16,8 @@ from segmentation_sets import (
     write_voc,
 )
 
+import ltx_jax
+
 SCORES = ("pixel_accuracy", "mean_iou", "average_precision", "f1", "f1_by_rows")
 # At the network's size. The first map marks half of the object, and as much beside it; the object
 # of the second image is nowhere; the third map is the object.
@@ -115,3 +117,14 @@ def test_a_run_is_scored_beside_its_rivals(config, tmp_path):
     rival = {one["row"]: one for one in lines(tmp_path / "out", "scores/gradient_x_input.jsonl")}
     assert rival[2]["pixel_accuracy"] == [(marked[2] == OBJECTS[2]).sum(), 256]
     assert set(SCORES) <= summary["rivals"]["gradient_x_input"].keys()
+
+
+def test_from_python(explainee, images):
+    found = ltx_jax.evaluate(
+        explainee, images[:3], MAPS, [0, 0, 0], truth=np.stack(OBJECTS), scores=SCORES
+    )
+    counts = [[32, 32, 32, 160], [np.nan] * 4, [128, 0, 0, 128]]
+    np.testing.assert_array_equal(found.scores["mean_iou"], counts)
+    np.testing.assert_allclose(found.scores["f1"], [50, np.nan, 100])
+    mean = 100 * (160 / 224 + 288 / 352) / 2
+    assert found.summary()["mean_iou"]["mean"] == pytest.approx(mean, abs=1e-3)
