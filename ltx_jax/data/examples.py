@@ -48,6 +48,12 @@ class Example(NamedTuple):
             found = np.asarray(self.masks[[one == label for one in self.labels]].any(axis=0))
         return found if found is not None and found.any() else None
 
+    def mask_beside(self, label: int) -> Bool[np.ndarray, "H W"] | None:
+        """The pixels of the objects of other classes; None where nothing is known of them."""
+        if self.masks is None:
+            return None
+        return np.asarray(self.masks[[one != label for one in self.labels]].any(axis=0))
+
     def preprocessed(self, how: Preprocessing) -> Example:
         """The example at a network's size: the image and what is known of its pixels together.
 

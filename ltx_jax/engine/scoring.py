@@ -39,6 +39,7 @@ class Masked(NamedTuple):
       mask: [g,h] or [H,W] in [0,1].
       order: what ranks its pixels, of the mask's shape; None for the mask itself.
       truth: bool [H,W], the object of the first class; None where no source knows any.
+      beside: bool [H,W], the objects of other classes.
       counted: bool [H,W], the pixels that count in a comparison with the truth.
       known_truth: whether there is a truth.
       other: [H,W,C] another image, NaN where there is none; None where nobody asks for it.
@@ -51,6 +52,7 @@ class Masked(NamedTuple):
     mask: Any
     order: Any = None
     truth: Any = None
+    beside: Any = None
     counted: Any = None
     known_truth: Any = None
     other: Any = None
@@ -61,7 +63,7 @@ def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked
     """The mask with what scores need to know of its image."""
     scores = [SCORES[name] for name in names]
     if any(score.needs_truth for score in scores):
-        masked = _with_truth(masked, example.mask_of(int(masked.classes[0])), example.void)
+        masked = _with_truth(masked, example)
     if any(score.needs_other for score in scores):
         nothing = np.full_like(masked.image, np.nan)
         masked = masked._replace(other=nothing if example.other is None else example.other)
@@ -70,13 +72,16 @@ def with_needs(masked: Masked, example: Example, names: Iterable[str]) -> Masked
     return masked
 
 
-def _with_truth(masked: Masked, truth: np.ndarray | None, void: np.ndarray | None) -> Masked:
+def _with_truth(masked: Masked, example: Example) -> Masked:
     """The mask with the pixels of its object, or with the word that they are not known: an object
     that is void altogether is none."""
     nothing = np.zeros(masked.image.shape[:2], bool)
-    truth = nothing if truth is None else truth
+    label = int(masked.classes[0])
+    known, beside, void = example.mask_of(label), example.mask_beside(label), example.void
+    truth, beside = (nothing if one is None else one for one in (known, beside))
     counted = ~nothing if void is None else ~void
-    return masked._replace(truth=truth, counted=counted, known_truth=(truth & counted).any())
+    known_truth = (truth & counted).any()
+    return masked._replace(truth=truth, beside=beside, counted=counted, known_truth=known_truth)
 
 
 def in_groups(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -26,6 +26,7 @@ class Case:
       masks: pixel masks in [0,1].
       order: values that rank the pixels; the masks where nothing finer is known.
       truth: the pixels of the object of the first class; None where no source knows any.
+      beside: the pixels of objects of other classes.
       counted: pixels that count in a comparison with the truth.
       known_truth: for which images there is a truth.
       other: another image beside each, NaN where there is none; None where nobody asks for it.
@@ -43,6 +44,7 @@ class Case:
     masks: Float[Array, "n H W"]
     order: Float[Array, "n H W"]
     truth: Bool[Array, "n H W"] | None = None
+    beside: Bool[Array, "n H W"] | None = None
     counted: Bool[Array, "n H W"] | None = None
     known_truth: Bool[Array, " n"] | None = None
     other: Float[Array, "n H W C"] | None = None

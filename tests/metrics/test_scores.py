@@ -41,6 +41,13 @@ def test_names_directions_and_ranges():
         "srg_other": "higher",
         "srg_road": "higher",
         "single_deletion": "higher",
+        "single_cell": "higher",
+        "sensitivity_n": "higher",
+        "pointing_game": "higher",
+        "target_sensitivity": "higher",
+        "background_independence": "higher",
+        "area": "lower",
+        "total_variation": "lower",
     }
     assert all(
         score.low < score.high and score.meaning and score.source for score in SCORES.values()

@@ -1,0 +1,40 @@
+"""Single deletion of cells (after IDSDS, Hesse, Schaub-Meyer & Roth, NeurIPS 2024)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from ltx_jax.metrics.case import Case
+from ltx_jax.metrics.grid import cells_of, logits_under
+from ltx_jax.metrics.score import Score
+from ltx_jax.metrics.single_deletion import spearman
+
+_SIDE = 4
+
+
+def single_cell_deletion(case: Case) -> Float[Array, "n k"]:
+    """Spearman correlation over 4×4 cells between the drop of the class's logit as that cell alone
+    is black, and the sum of the mask in it; NaN where one side is constant."""
+    _, height, width = case.masks.shape
+    cells = cells_of(height, width, _SIDE)
+    alone = cells[None] == jnp.arange(_SIDE * _SIDE, dtype=jnp.int32)[:, None, None]
+    drops = case.logits[:, None] - logits_under(case, ~alone)
+    drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
+    inside = jnp.einsum("nhw,chw->nc", case.masks, alone.astype(jnp.float32))
+    return spearman(drops, inside[:, None], jnp.ones_like(inside, bool)[:, None])
+
+
+SINGLE_CELL = Score(
+    "single_cell",
+    "single cell",
+    "higher",
+    -1,
+    1,
+    "rank correlation over 4×4 cells of the mask in each with what the class's logit loses as it "
+    "alone is black; IDSDS where the classifier was trained with cells deleted",
+    "after IDSDS, Hesse, Schaub-Meyer & Roth, NeurIPS 2024",
+    single_cell_deletion,
+    usual=False,
+)
