@@ -54,8 +54,8 @@ class Explanation(NamedTuple):
       target, predicted, label: classes; `target` is the one explained.
       probability: of the target on the unmasked image.
       steps: masks drawn.
-      score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN where lazy
-        scoring stopped.
+      score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN of a mask
+        that lazy scoring found no better than those before.
       masks: [a,b] in [0,1] by the names of `Method.masks`, over cells or parts of them.
       raw: [g,h], values of the cells that rank the pixels; empty where the masks do.
       mask_steps: the step each is from.

@@ -32,7 +32,7 @@ class Method:
         and the one after the last update is the result.
       adamw: the optimizer's hyper-parameters and how it keeps its moments.
       lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
-        the trace has no score where scoring was stopped.
+        the trace has no score of a mask that is no better than those before.
       chunk: most images in one forward of the explainee; None for no limit.
     """
 

@@ -157,12 +157,13 @@ def contending_areas(
     to_beat: Float[Array, " n"],
     chunk: int | None = None,
 ) -> Areas:
-    """`perturbation_areas` of the masks that beat a known agreement; NaN for the others.
+    """`perturbation_areas` of the masks that beat a known agreement; NaN for all others.
 
     A mask whose agreement for its first class can no longer be lower (higher, where the least
     relevant pixels go first) than `to_beat` is left alone, which saves most of the forwards. Each
     round computes as many perturbed images as there are masks, those that settle most first: where
-    the most relevant pixels go first, little blackened is the most likely to agree.
+    the most relevant pixels go first, little blackened is the most likely to agree. How far a mask
+    that is beaten gets rests on the masks beside it, so nothing is told of any of those.
 
     Args:
       explainee, images, pixel_masks, classes, logits, most_relevant_first, chunk: as there.
@@ -174,10 +175,12 @@ def contending_areas(
     unperturbed = _read(explainee, jnp.asarray(logits)[:, None], classes)
     urgency = jnp.arange(len(FRACTIONS), dtype=jnp.int32)[:: 1 if most_relevant_first else -1]
 
-    def wanted(curves: _Curves) -> Array:
+    def contending(curves: _Curves) -> Array:
         lowest, highest = _bounds(curves, unperturbed[0][:, 0, 0])
-        contending = lowest < to_beat if most_relevant_first else highest > to_beat
-        return contending[:, None] & ~curves.known
+        return lowest < to_beat if most_relevant_first else highest > to_beat
+
+    def wanted(curves: _Curves) -> Array:
+        return contending(curves)[:, None] & ~curves.known
 
     def one_round(curves: _Curves) -> _Curves:
         missing = wanted(curves)
@@ -198,12 +201,12 @@ def contending_areas(
         jnp.zeros((n, shape[-1]), bool), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32)
     )
     curves = jax.lax.while_loop(lambda curves: wanted(curves).any(), one_round, nothing)
-    whole = curves.known.all(-1)[:, None]
+    beats = contending(curves)[:, None]  # known as a whole, or it would still be wanted
     areas = [
         _area(jnp.concatenate([first, rest], -1).astype(jnp.float32))
         for first, rest in zip(unperturbed, curves[1:], strict=True)
     ]
-    return Areas(*(jnp.where(whole, area, jnp.nan) for area in areas))
+    return Areas(*(jnp.where(beats, area, jnp.nan) for area in areas))
 
 
 class _Curves(NamedTuple):

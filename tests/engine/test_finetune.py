@@ -152,6 +152,18 @@ def test_lazy_scoring_keeps_the_same_masks(explainee, explainer, images, optimiz
     assert left_out > 0
 
 
+@pytest.mark.parametrize("optimize", ["pos", "neg"])
+def test_what_lazy_scoring_leaves_out_does_not_depend_on_the_slots_beside(
+    explainee, explainer, images, optimize
+):
+    lazy = recipe(optimize=optimize, lazy_scoring=True)
+    alone = run(explainee, explainer, images, lazy, slots=1)
+    for slots in (3, 7):
+        together = run(explainee, explainer, images, lazy, slots=slots)
+        for ours, theirs in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(np.isnan(ours.agreement), np.isnan(theirs.agreement))
+
+
 @pytest.mark.parametrize("slots", [1, 2, 7, 9])
 def test_the_number_of_slots_changes_nothing(explainee, explainer, images, slots):
     expected = run(explainee, explainer, images, slots=3)

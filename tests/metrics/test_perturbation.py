@@ -117,4 +117,17 @@ def test_masks_out_of_the_running_are_left_alone(explainee, images, most_relevan
     assert 0 < better.sum() < len(images)
     for ours, theirs in zip(found, whole, strict=True):
         np.testing.assert_allclose(ours[better], theirs[better], atol=1e-3)
-    assert np.isnan(found.agreement[~better]).any()
+    assert np.isnan(found.agreement[~better]).all()
+
+
+def test_what_is_left_out_does_not_depend_on_the_masks_beside():
+    # Agreement is lost in the middle, at 45 of 90, which is to be beaten. Alone the mask is given
+    # up after four steps; the nine beside it are settled, and leave it the forwards of all nine.
+    middle = np.array([5, 9, 8, 7, 6, 4, 3, 2, 1, 0], np.float32).reshape(1, 1, 10)
+    images, masks = WHITE.repeat(10, 0), middle.repeat(10, 0)
+    setting = images, masks, jnp.zeros((10, 1), jnp.int32), FIRST_PIXEL(images)
+    to_beat = jnp.array([45.0] + 9 * [-jnp.inf], jnp.float32)
+    together = contending_areas(FIRST_PIXEL, *setting, True, to_beat)
+    alone = contending_areas(FIRST_PIXEL, *(x[:1] for x in setting), True, to_beat[:1])
+    for ours, theirs in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(ours[:1], theirs)
