@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
-from torch_archive import read_archive
 
 import ltx_jax
 from ltx_jax.engine.finetune import (
@@ -50,6 +49,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import losses
 from ltx_jax.runtime import add_in_one_order
 from ltx_jax.settings.sections import LTX
+from ltx_jax.weights.torch_archive import read_archive
 
 Arrays = dict[str, np.ndarray]
 # Small multiples of what is seen: untouched masks and logits, losses, POS and NEG (share of entries

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save
-from torch_archive import read_archive
 
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_bytes
 from ltx_jax.loading.checkpoints import FIRST_MOMENT, SECOND_MOMENT
+from ltx_jax.weights.torch_archive import read_archive
 from ltx_jax.weights.vision_transformers import vit_from_transformers
 
 # What batch norms keep beside their parameters: in the state dict, not in the optimizer.

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
-from torch_archive import read_archive
 
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_bytes
 from ltx_jax.weights.state_dict import unwrapped
+from ltx_jax.weights.torch_archive import read_archive
 
 # Where checkpoints keep their state dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_ema", "ema")

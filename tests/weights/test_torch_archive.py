@@ -17,9 +17,9 @@ import convert_weights
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from torch_archive import Placeholder, read_archive
 
 from ltx_jax.errors import InputError
+from ltx_jax.weights.torch_archive import Placeholder, read_archive
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

@@ -1,12 +1,14 @@
-"""Reading PyTorch files without PyTorch, and without running anything they contain.
+"""PyTorch's files read without PyTorch, and without running anything that they contain.
 
 A .pth or .ckpt file is a pickle that describes objects, and the raw bytes of each tensor storage.
 Since PyTorch 1.6 both lie in a zip archive; before, pickles and storages follow one another: a
 magic number, the version of the format, facts of the system that wrote it, the objects, the keys
-of the storages, and each storage as its number of values and its bytes.
+of the storages, and each storage as its number of values and its bytes. Where tensors are pickled
+without PyTorch's own `save`, each of their storages is such an archive of the older form.
 
 Unpickling can run any code, so only what tensors need is let through; every other class becomes a
-`Placeholder`, which keeps nothing and does nothing. Nothing is allocated on a file's word alone.
+`Placeholder`, which keeps nothing and does nothing, or is refused where a file is to hold nothing
+but arrays. Nothing is allocated on a file's word alone.
 """
 
 from __future__ import annotations
@@ -46,6 +48,12 @@ _HOSTILE_MODULES = {
     *("ctypes", "code", "pdb", "timeit", "webbrowser", "urllib", "http", "multiprocessing"),
 }
 _HOSTILE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint", "input"}
+# All that arrays need of a plain pickle, and of the archives of their storages inside it.
+_LOAD = ("torch.storage", "_load_from_bytes")
+_OF_ARRAYS = frozenset(
+    {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict"), _LOAD}
+)
+_OF_STORAGES = frozenset(("torch", name) for name in _STORAGES)
 
 
 class Placeholder:
@@ -73,6 +81,8 @@ class _Storage(NamedTuple):
 
 # Of a storage's key, type and number of values: its values, or where they will be.
 _Find = Callable[[str, np.dtype, int], np.ndarray]
+# Globals by module and name.
+_Names = frozenset[tuple[str, str]]
 
 
 def read_archive(path: str | Path) -> Any:
@@ -86,7 +96,15 @@ def read_archive(path: str | Path) -> Any:
     if not path.is_file():
         raise InputError(f"no file at {path}: give a .pth or .ckpt file")
     try:
-        return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        if zipfile.is_zipfile(path):
+            return _read_zip(path)
+        content = path.read_bytes()
+        if _begin(io.BytesIO(content)) != _MAGIC:
+            raise InputError(
+                f"{path} is no PyTorch file, or is damaged: give a .pth or .ckpt file, or fetch it "
+                "again"
+            )
+        return _read_legacy(content)
     except InputError:
         raise
     except Exception as error:  # damaged, a pickle or an archive fails in more ways than are named
@@ -125,14 +143,46 @@ def _read_zip(path: Path) -> Any:
         return _unpickle(io.BytesIO(read(pickles[0])), find)
 
 
-def _read_legacy(path: Path) -> Any:
-    stream = io.BytesIO(path.read_bytes())
-    if _begin(stream) != _MAGIC:
-        raise InputError(
-            f"{path} is no PyTorch file, or is damaged: give a .pth or .ckpt file, or fetch it "
-            "again"
+def read_arrays(path: str | Path) -> Any:
+    """The objects of a plain pickle: containers, numbers and texts as they are, tensors as numpy
+    arrays. No other class or function may stand in it.
+
+    Raises:
+      InputError: where the file is missing, damaged, or holds anything else.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        left = len(content)
+
+        def storage(archive: bytes) -> np.ndarray:
+            nonlocal left
+            left -= len(archive)
+            if left < 0:
+                raise ValueError("it has its storages read more often than they are there")
+            return np.asarray(_read_legacy(archive, _OF_STORAGES))
+
+        return _unpickle(io.BytesIO(content), _no_storage, _OF_ARRAYS, storage)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a file of arrays") from (
+            error
         )
-    version, system = _unpickle(stream, _no_storage), _unpickle(stream, _no_storage)
+    except Exception as error:  # damaged, a pickle fails in more ways than are named
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path} is no whole pickle of arrays ({told}): fetch it again, from where you trust"
+        ) from error
+
+
+def _read_legacy(content: bytes, only: _Names | None = None) -> Any:
+    stream = io.BytesIO(content)
+
+    def unpickle(find: _Find = _no_storage) -> Any:
+        return _unpickle(stream, find, only)
+
+    if unpickle() != _MAGIC:
+        raise ValueError("it is none of PyTorch's archives")
+    version, system = unpickle(), unpickle()
     if version != _VERSION or not system["little_endian"]:
         raise ValueError(f"its format is {version} of {system}, not {_VERSION}, little-endian")
     arrays: dict[str, np.ndarray] = {}
@@ -146,13 +196,13 @@ def _read_legacy(path: Path) -> Any:
             arrays[key] = np.zeros(count, dtype)
         return arrays[key]
 
-    content = _unpickle(stream, find)
-    for key in _unpickle(stream, _no_storage):
+    found = unpickle(find)
+    for key in unpickle():
         _fill(arrays[key], stream)
         del arrays[key]
     if arrays:
         raise ValueError(f"{len(arrays)} of its storages are missing")
-    return content
+    return found
 
 
 def _begin(stream: io.BytesIO) -> Any:
@@ -176,8 +226,20 @@ def _no_storage(key: str, _: np.dtype, __: int) -> np.ndarray:
     raise ValueError(f"storage {key} is out of place")
 
 
-def _unpickle(stream: io.BytesIO, find: _Find) -> Any:
-    """The objects of the pickle where the stream stands, which is left behind it."""
+def _unpickle(
+    stream: io.BytesIO,
+    find: _Find,
+    only: _Names | None = None,
+    load: Callable[[bytes], np.ndarray] | None = None,
+) -> Any:
+    """The objects of the pickle where the stream stands, which is left behind it.
+
+    Args:
+      stream: at its beginning.
+      find: the values of a storage.
+      only: globals that may stand in it; where not given others become placeholders.
+      load: the values of an archive that stands in it.
+    """
     start, room = stream.tell(), len(stream.getbuffer())
     # Walked through beforehand: a length beyond the end is noticed before it is allocated, as is
     # a memo's index, up to which the unpickler makes room.
@@ -185,15 +247,25 @@ def _unpickle(stream: io.BytesIO, find: _Find) -> Any:
         if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= room:
             raise ValueError(f"memo {argument} in a file of {room} bytes")
     stream.seek(start)
-    return _Unpickler(stream, find).load()
+    return _Unpickler(stream, find, only, load).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: io.BytesIO, find: _Find) -> None:
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        find: _Find,
+        only: _Names | None,
+        load: Callable[[bytes], np.ndarray] | None,
+    ) -> None:
         super().__init__(stream)
-        self._find = find
+        self._find, self._only, self._load = find, only, load
 
     def find_class(self, module: str, name: str) -> Any:
+        if self._only is not None and (module, name) not in self._only:
+            raise ValueError(f"it holds {module}.{name}, which was not run, and is no array's")
+        if (module, name) == _LOAD and self._load is not None:
+            return partial(self._load)
         # Functions are wrapped anew each time: a pickle may set attributes of what it is given.
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
             return partial(_tensor)
