@@ -20,11 +20,11 @@ from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.case import Case
-from ltx_jax.metrics.perturbation import Areas
+from ltx_jax.metrics.perturbation import Areas, curves_of
 from ltx_jax.models.explainee import Explainee
 
-# The probability of the class through the mask, beside the scores.
-PROBABILITY = "probability"
+# Beside the scores: the probability of the class through the mask, and the perturbation curves.
+PROBABILITY, CURVES = "probability", "curves"
 # What is known of one mask and class: a number, or those of a score that is pooled over images.
 Value = float | list[float]
 
@@ -133,7 +133,8 @@ def score(
     mesh: Mesh,
     chunk: int | None = None,
     known: Sequence[Mapping[bool, Areas]] | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+    curves: bool = False,
+) -> Iterator[dict[str, Any]]:
     """The scores of masks, in order.
 
     Args:
@@ -144,19 +145,23 @@ def score(
       mesh: the devices.
       chunk: most images in one forward of the explainee.
       known: areas [k] that are known already for each mask, see `Case`.
+      curves: whether to tell the perturbation curves as well.
 
     Yields:
       For each mask [k] (or [1] of a score that knows no class, each with an axis [c] of one that is
-      pooled) by name, and `probability`.
+      pooled) by name, and `probability`; where they are asked for, `curves` [k,points] by the name
+      of the score that is the area under them.
     """
     for group in in_groups(zip(masks, known or [{}] * len(masks), strict=True), batch):
         columns = jax.tree.map(lambda *parts: padded(np.stack(parts), batch), *group)
-        found = jax.device_get(_scores(explainee, *place(columns, mesh), names, chunk, mesh))
+        found = jax.device_get(
+            _scores(explainee, *place(columns, mesh), names, chunk, mesh, curves)
+        )
         for i in range(len(group)):
-            yield {name: values[i] for name, values in found.items()}
+            yield jax.tree.map(lambda values, i=i: values[i], found)
 
 
-@partial(jax.jit, static_argnames=("names", "chunk", "mesh"))
+@partial(jax.jit, static_argnames=("names", "chunk", "mesh", "curves"))
 def _scores(
     explainee: Explainee,
     masked: Masked,
@@ -164,10 +169,9 @@ def _scores(
     names: tuple[str, ...],
     chunk: int | None,
     mesh: Mesh,
-) -> dict[str, Array]:
-    def local(
-        explainee: Explainee, masked: Masked, known: Mapping[bool, Areas]
-    ) -> dict[str, Array]:
+    curves: bool,
+) -> dict[str, Any]:
+    def local(explainee: Explainee, masked: Masked, known: Mapping[bool, Areas]) -> dict[str, Any]:
         size = masked.image.shape[1:3]
         pixels = to_pixels(masked.mask, size)
         order = pixels if masked.order is None else to_pixels(masked.order, size)
@@ -183,7 +187,8 @@ def _scores(
             known=known,
         )
         through = case.probability(case.masked_logits)
-        return {PROBABILITY: through} | {name: SCORES[name].values(case) for name in names}
+        found = {PROBABILITY: through} | {name: SCORES[name].values(case) for name in names}
+        return found | ({CURVES: curves_of(case)} if curves else {})
 
     return on_each_device(local, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(explainee, masked, known)
 

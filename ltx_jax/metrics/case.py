@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ltx_jax.masks.covering import Fill, covered
-from ltx_jax.metrics.perturbation import Areas, perturbation_areas
+from ltx_jax.metrics.perturbation import Areas, Curves, perturbation_curves
 from ltx_jax.models.explainee import Explainee, in_chunks
 
 
@@ -55,12 +55,22 @@ class Case:
     @cached_property
     def most_relevant_first(self) -> Areas:
         """Areas under the curves as the most relevant pixels go first."""
-        return self.areas(True)
+        return self.known.get(True) or self.most_relevant_first_curves.areas()
 
     @cached_property
     def least_relevant_first(self) -> Areas:
         """Areas under the curves as the least relevant pixels go first."""
-        return self.areas(False)
+        return self.known.get(False) or self.least_relevant_first_curves.areas()
+
+    @cached_property
+    def most_relevant_first_curves(self) -> Curves:
+        """The curves themselves, the fill black."""
+        return self._curves(True)
+
+    @cached_property
+    def least_relevant_first_curves(self) -> Curves:
+        """The same as the least relevant pixels go first."""
+        return self._curves(False)
 
     @cached_property
     def masked_logits(self) -> Float[Array, "n classes"]:
@@ -73,9 +83,12 @@ class Case:
 
     def areas(self, most_relevant_first: bool, fill: Fill = "black") -> Areas:
         """Areas under the curves in either order, under any fill."""
-        if fill == "black" and (areas := self.known.get(most_relevant_first)) is not None:
-            return areas
-        return perturbation_areas(
+        if fill == "black":
+            return self.most_relevant_first if most_relevant_first else self.least_relevant_first
+        return self._curves(most_relevant_first, fill).areas()
+
+    def _curves(self, most_relevant_first: bool, fill: Fill = "black") -> Curves:
+        return perturbation_curves(
             self.explainee,
             self.images,
             self.order,

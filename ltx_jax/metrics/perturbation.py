@@ -34,6 +34,21 @@ class Areas(NamedTuple):
     probability: Float[Array, "n k"]
 
 
+class Curves(NamedTuple):
+    """What remains of the prediction of each image and class, [n,k,points] each: of the image as it
+    is, and as tenth after tenth of its pixels is gone.
+
+    `agreement`: whether arg max equals the class; `probability`: of the class.
+    """
+
+    agreement: Bool[Array, "n k points"]
+    probability: Float[Array, "n k points"]
+
+    def areas(self) -> Areas:
+        """The area under each."""
+        return Areas(_area(self.agreement.astype(jnp.float32)), _area(self.probability))
+
+
 class Removal(NamedTuple):
     """Which pixels of each image are gone at each step.
 
@@ -128,7 +143,23 @@ def perturbation_areas(
     chunk: int | None = None,
     fill: Fill = "black",
 ) -> Areas:
-    """Areas under the perturbation curves of each image.
+    """Areas under the `perturbation_curves` of each image; arguments as there."""
+    return perturbation_curves(
+        explainee, images, pixel_masks, classes, logits, most_relevant_first, chunk, fill
+    ).areas()
+
+
+def perturbation_curves(
+    explainee: Explainee,
+    images: Float[Array | np.ndarray, "n H W C"],
+    pixel_masks: Float[Array | np.ndarray, "n H W"],
+    classes: Int[Array | np.ndarray, "n k"],
+    logits: Float[Array | np.ndarray, "n classes"],
+    most_relevant_first: bool,
+    chunk: int | None = None,
+    fill: Fill = "black",
+) -> Curves:
+    """The perturbation curves of each image.
 
     Args:
       explainee: the classifier.
@@ -143,8 +174,7 @@ def perturbation_areas(
     order = removal(pixel_masks, most_relevant_first)
     perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk, fill)
     curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
-    agreement, probability = _read(explainee, curve, classes)
-    return Areas(_area(agreement.astype(jnp.float32)), _area(probability))
+    return Curves(*_read(explainee, curve, classes))
 
 
 def contending_areas(
@@ -278,6 +308,17 @@ def _read(
 def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:
     """The trapezoid rule over 0, 0.1 … 0.9, in percent."""
     return 10.0 * (curve.sum(-1) - 0.5 * (curve[..., 0] + curve[..., -1]))
+
+
+def curves_of(case: Any) -> dict[str, Array]:
+    """The curve [n,k,points] under which each of these scores is the area, by its name."""
+    first, last = case.most_relevant_first_curves, case.least_relevant_first_curves
+    return {
+        "pos": first.agreement,
+        "neg": last.agreement,
+        "ins": last.probability,
+        "del": first.probability,
+    }
 
 
 def _score(
