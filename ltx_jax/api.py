@@ -36,11 +36,12 @@ from ltx_jax.settings.sections import (
     checked,
     setting_names,
 )
-from ltx_jax.tasks import evaluate as evaluation
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks.arrays import source_of, targets_of, with_arrays
 from ltx_jax.tasks.inputs import Row, Work
+from ltx_jax.tasks.maps import as_map
+from ltx_jax.tasks.scoring import Asked, score_rows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -199,10 +200,12 @@ def evaluate(
     if any(len(several) != 1 for several in wanted):
         raise InputError("several targets of one image: give one target for each mask")
     rows = [Row(i, source.names[i], target, None) for i, (target,) in enumerate(wanted)]
-    asked = [evaluation.Asked(i, row.target) for i, row in enumerate(rows)]
-    given = [evaluation.as_map(one, f"mask {i}") for i, one in enumerate(maps)]
+    asked = [Asked(i, row.target) for i, row in enumerate(rows)]
+    given = [as_map(one) for one in maps]
+    if wrong := [i for i, one in enumerate(given) if not one.finite]:
+        raise InputError(f"mask {wrong[0]} holds values that are no numbers: give finite ones")
     work = _work(explainee, source, rows, scores)
-    groups = evaluation.score_rows(work, asked, given.__getitem__, chunk)
+    groups = score_rows(work, asked, given.__getitem__, chunk)
     found = [line for group in groups for _, line in group]
     return Evaluation(
         np.array([line["class"] for line in found]),

@@ -25,15 +25,14 @@ def command(workdir: Path, *more: str) -> list[str]:
     ]
 
 
-@pytest.mark.slow
-def test_two_processes_do_what_one_does(tmp_path):
-    subprocess.run(command(tmp_path / "one"), check=True, capture_output=True)
+def by_two(workdir: Path, *more: str) -> list[str]:
+    """What two processes print that share a run."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     both = [
         subprocess.Popen(
-            command(tmp_path / "two", f"--distributed={address},{index}/2"),
+            command(workdir, f"--distributed={address},{index}/2", *more),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -42,7 +41,25 @@ def test_two_processes_do_what_one_does(tmp_path):
     ]
     told = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum("7 explained" in text for text in told) == 1
+    return told
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_what_one_does(tmp_path):
+    more = "--config.task=evaluate", "--config.evaluate.scored_for=both"
+    subprocess.run(command(tmp_path / "one", *more), check=True, capture_output=True)
+    assert sum("7 rows scored" in text for text in by_two(tmp_path / "two", *more)) == 1
+    files = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert {"scores.jsonl", "table.csv", "evaluation.html"} <= {path.name for path in files}
+    for path in files:
+        again = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert again.read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path):
+    subprocess.run(command(tmp_path / "one"), check=True, capture_output=True)
+    assert sum("7 explained" in text for text in by_two(tmp_path / "two")) == 1
     one, two = tmp_path / "one", tmp_path / "two"
     assert not list(two.glob("results-*.jsonl"))
     assert (two / "results.jsonl").read_bytes() == (one / "results.jsonl").read_bytes()

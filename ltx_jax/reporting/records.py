@@ -13,6 +13,10 @@ from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.scoring import Value
 from ltx_jax.reporting.lines import Record
 
+# In a record or a line: what is scored for the label where another class comes first, and the mark
+# of a mask that was not finite and stands for a constant one.
+FOR_LABEL, NOT_FINITE = "for_label", "not_finite"
+
 
 def record(
     explanation: Explanation, image: str, row: int, class_names: Sequence[str] = ()
@@ -36,7 +40,7 @@ def record(
         for mask, scores in explanation.scores.items()
     }
     if explanation.label_scores is not None:
-        entry["for_label"] = {
+        entry[FOR_LABEL] = {
             mask: rounded(scores) for mask, scores in explanation.label_scores.items()
         }
     if class_names:

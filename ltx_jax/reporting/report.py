@@ -11,21 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ltx_jax.attribution import RIVALS
-from ltx_jax.files import write_bytes
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.overlays import data_uri, enlarged, views
+from ltx_jax.reporting.pages import best_methods, meaning, write_page
 from ltx_jax.reporting.summary import Interval
+from ltx_jax.reporting.titles import title_of
 
-_TITLES = {
-    "final": "mask of its own, last step",
-    "pltx": "pLTX (before finetuning)",
-    "selected": "LTX, selected step",
-    "last": "LTX, last step",
-    "by_loss": "LTX, lowest loss",
-    **{name: rival.title for name, rival in RIVALS.items()},
-}
 _SIDE = 176  # of a shown picture in pixels
 _ON_CARDS = ("pos", "neg", "iou")
 
@@ -74,8 +66,7 @@ def write_report(
         "<details><summary>Settings and versions</summary><pre>"
         f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    page = _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body))
-    write_bytes(path, page.encode(errors="replace"))
+    write_page(path, title, body)
 
 
 def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> str:
@@ -93,11 +84,11 @@ def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> st
 
 def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
     scores = [s for s in SCORES.values() if any(s.name in row for row in methods.values())]
-    best = {score.name: _best(score, methods) for score in scores}
+    best = {score.name: best_methods(score, methods) for score in scores}
     rows = []
     for name, row in methods.items():
         cells = "".join(_cell(row.get(s.name), name in best[s.name]) for s in scores)
-        rows.append(f"<tr><th scope=row>{escape(_TITLES.get(name, name))}</th>{cells}</tr>")
+        rows.append(f"<tr><th scope=row>{escape(title_of(name))}</th>{cells}</tr>")
     return (
         "<div class=scroll><table><caption>Over the images explained, with 95&nbsp;% bootstrap "
         "intervals; the arrow points to the better side, the best is bold.</caption>"
@@ -107,14 +98,10 @@ def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
 
 
 def _head(score: Score) -> str:
-    meaning = f"{score.meaning}; {score.low:g} to {score.high:g}, {score.better} is better"
-    return f'<th scope=col title="{escape(meaning)}">{escape(score.title)}&nbsp;{score.arrow}</th>'
-
-
-def _best(score: Score, methods: Mapping[str, Mapping[str, Interval]]) -> set[str]:
-    means = {name: row[score.name]["mean"] for name, row in methods.items() if score.name in row}
-    top = (min if score.better == "lower" else max)(means.values())
-    return {name for name, mean in means.items() if mean == top}
+    return (
+        f'<th scope=col title="{escape(meaning(score))}">{escape(score.title)}&nbsp;{score.arrow}'
+        "</th>"
+    )
 
 
 def _cell(value: Interval | None, best: bool) -> str:
@@ -200,53 +187,3 @@ def _curve(entry: Entry) -> str:
         f'aria-label="score at each step, from {scores[0]:.0f} to {scores[-1]:.0f}">'
         f'<polyline points="{line}"/>{mark}</svg>'
     )
-
-
-_PAGE = """<!doctype html>
-<html lang=en><head><meta charset=utf-8>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-{body}
-</main></body></html>
-"""
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1c20; --soft: #63666f; --line: #dcdee4;
-  --page: #fbfbfc; --card: #fff; --accent: #9c176e; --right: #1d7a46; --wrong: #a8510c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e9ed; --soft: #9a9eaa; --line: #33363f;
-  --page: #131418; --card: #1b1d23; --accent: #f08a3c; --right: #63c78d; --wrong: #f0a35e; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1560px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 24px; margin: 0; font-weight: 650; }
-.lead { color: var(--soft); margin: 4px 0 24px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { caption-side: bottom; text-align: left; color: var(--soft); font-size: 13px;
-  padding-top: 8px; }
-th, td { padding: 7px 16px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; font-weight: 400; }
-thead th { font-weight: 600; }
-th[scope=row] { text-align: left; padding-left: 0; font-weight: 500; }
-td small { display: block; color: var(--soft); font-size: 11.5px; line-height: 1.2; }
-details { margin: 20px 0; } summary { cursor: pointer; color: var(--soft); }
-pre { overflow-x: auto; font-size: 12.5px; }
-.gallery { display: grid; gap: 16px; margin: 28px 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
-article { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 12px 14px; }
-article header { display: flex; gap: 10px; align-items: baseline; flex-wrap: wrap; }
-h2 { font-size: 15px; margin: 0; font-weight: 600; }
-code { color: var(--soft); font-size: 12px; overflow-wrap: anywhere; }
-header code { margin-left: auto; }
-.right { color: var(--right); font-size: 12.5px; }
-.wrong { color: var(--wrong); font-size: 12.5px; }
-.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6px; margin: 8px 0 6px; }
-figure { margin: 0; } img { width: 100%; height: auto; display: block; border-radius: 3px; }
-figcaption { font-size: 11.5px; color: var(--soft); text-align: center; }
-footer { display: flex; justify-content: space-between; align-items: center; gap: 8px;
-  flex-wrap: wrap; font-size: 12.5px; color: var(--soft); font-variant-numeric: tabular-nums; }
-polyline { fill: none; stroke: var(--soft); stroke-width: 1.5; } circle { fill: var(--accent); }
-"""

@@ -12,7 +12,7 @@ from ltx_jax.reporting.records import column
 
 Interval = dict[str, float]
 Intervals = dict[str, Interval]
-_RESAMPLES = 1000
+RESAMPLES = 1000
 
 
 def interval(
@@ -28,12 +28,15 @@ def interval(
     """
     known = _known(values)
     rng = np.random.default_rng(0)
-    resampled = [aggregate(rng.choice(known, len(known))) for _ in range(_RESAMPLES)]
+    resampled = [aggregate(rng.choice(known, len(known))) for _ in range(RESAMPLES)]
+    return as_interval(aggregate(known), resampled)
+
+
+def as_interval(value: float, resampled: Sequence[float]) -> Interval:
+    """A value with the 95 % percentile interval of what resampling makes of it."""
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return {
-        name: round(float(value), 4)
-        for name, value in (("mean", aggregate(known)), ("low", low), ("high", high))
-    }
+    named = {"mean": value, "low": low, "high": high}
+    return {name: round(float(number), 4) for name, number in named.items()}
 
 
 def summarise(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Intervals]:

@@ -225,7 +225,15 @@ class Evaluate(Section):
     """Scores of maps of any origin."""
 
     masks: str | None = setting(
-        None, "a work directory, or a folder of .npy; what the run in --workdir stored if not given"
+        None,
+        "a work directory, a folder of .npy, or of the original's objects_pkl; if not given what "
+        "the run in --workdir stored, or rivals alone",
+    )
+    scored_for: Literal["explained", "predicted", "label", "both"] = setting(
+        "explained", "the class that masks are scored for: the one that each explains, or others"
+    )
+    reference: str | None = setting(
+        None, "the method that others are compared with; LTX's mask where there is one"
     )
 
 

@@ -33,9 +33,9 @@ from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import share_of_process, together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
-from ltx_jax.tasks.evaluate import explained
 from ltx_jax.tasks.inputs import Work, examples, fingerprint_of_work, open_explainer, open_work
 from ltx_jax.tasks.rivals import add_rival, check_rivals
+from ltx_jax.tasks.scoring import explained
 from ltx_jax.tasks.waiting import await_rows, open_store
 
 _LAYOUT = "layout.json"
@@ -160,7 +160,8 @@ def run(settings: Settings, workdir: Path) -> str:
         await_rows(store.lines, store.rows)
         seconds = time.monotonic() - began
         for name in settings.rivals:
-            add_rival(job.work, store, name, settings.finetune.chunk)
+            asked = explained(store.records())
+            add_rival(job.work, store, name, asked, settings.finetune.chunk)
     if jax.process_index() > 0:
         return f"process {jax.process_index()} has done its share; process 0 reports"
     done = len(explained(store.records()))

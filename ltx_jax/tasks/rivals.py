@@ -21,8 +21,9 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
-from ltx_jax.tasks.evaluate import Asked, Map, explained, own_share, score_rows
 from ltx_jax.tasks.inputs import Work
+from ltx_jax.tasks.maps import Map, Maps
+from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, own_share, score_rows
 
 
 def check_rivals(names: Iterable[str]) -> None:
@@ -35,36 +36,49 @@ def check_rivals(names: Iterable[str]) -> None:
         raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")
 
 
-def add_rival(work: Work, store: ResultStore, name: str, chunk: int | None) -> None:
-    """Compute, store and score this process's share of a rival's maps, for the classes that were
-    explained; what is there already stays.
+def add_rival(
+    work: Work,
+    store: ResultStore,
+    name: str,
+    asked: Sequence[Asked],
+    chunk: int | None,
+    scored_for: str = "explained",
+) -> None:
+    """Compute, store and score this process's share of a rival's maps; what is there already stays.
 
     Args:
       work: what the run rests on.
-      store: of the run, all of whose rows are explained.
+      store: of the run.
       name: of the rival.
+      asked: the rows, with the classes to explain.
       chunk: most images in one forward of the explainee.
+      scored_for: the class that is scored for.
 
     Raises:
       InputError: where memory runs out.
     """
-    lines = store.scored(name)
-    share = own_share(explained(store.records()))
-    missing = [one for one in share if one.row not in lines.done]
+    lines = store.scored(lines_of(name, scored_for))
+    computed = store.scored(name).done | lines.done
+    missing = [one for one in own_share(asked) if one.row not in lines.done]
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
-        maps = compute(work.explainee, name, group, batch)
+        new = [(one, example) for one, example in group if one.row not in computed]
+        if not new:
+            return
+        maps = compute(work.explainee, name, new, batch)
         store.hold(name, maps.shape[1:], maps.shape[1:])
-        each = zip(group, np.asarray(scaled(maps)), maps, strict=True)
+        each = zip(new, np.asarray(scaled(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
-    def stored(row: int) -> Map:
-        return Map(store.masks(name).row(row), store.masks(name, raw=True).row(row))
-
     with progress_bar(len(missing), "images", name) as bar:
-        for group in score_rows(work, missing, stored, chunk, before=keep):
-            lines.append(dict(group))
+        for group in score_rows(work, missing, stored_rival(store, name), chunk, keep, scored_for):
+            keep_lines(lines, work, name, group)
             bar.update(len(group))
+
+
+def stored_rival(store: ResultStore, name: str) -> Maps:
+    """A rival's maps that are stored."""
+    return lambda row: Map(store.masks(name).row(row), store.masks(name, raw=True).row(row))
 
 
 def compute(

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+import pickle
 
+import jax
 import numpy as np
 import pytest
 from conftest import random_weights
+from original_pickles import result, write_results
+from page import Balanced
 from running import lines, run
 
 from ltx_jax.data.scenes import CLASSES
 from ltx_jax.errors import InputError
+from ltx_jax.reporting.lines import Lines
 
 METHODS = {"pltx", "selected", "last", "by_loss"}
+CELLS = np.zeros((4, 4), np.float32)
+EACH = dict.fromkeys(["a", "b", "bad", "c", "d", "e"], CELLS)
+RANDOM = np.random.default_rng(0).random((3, 16, 16), np.float32)
 
 
 def test_what_a_run_stored_has_the_scores_of_the_run(config, tmp_path):
@@ -31,8 +40,28 @@ def test_what_a_run_stored_has_the_scores_of_the_run(config, tmp_path):
             assert {"pos", "neg", "ins", "del", "adp", "pic", "srg"} <= shared.keys()
             expected = {key: row[name][key] for key in shared}
             assert shared == pytest.approx(expected, rel=1e-4, abs=1e-3)
-    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert summary.keys() == METHODS
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told["methods"].keys() == METHODS and told["reference"] == "selected"
+    assert told["differences"].keys() == METHODS - {"selected"}
+    for name in METHODS:
+        for score in ("pos", "neg", "srg"):
+            assert told["methods"][name][score] == summary[name][score]
+    each = lines(tmp_path / "out", "scores.jsonl")
+    assert [(one["method"], one["row"]) for one in each] == [
+        (name, row) for name in ("pltx", "selected", "last", "by_loss") for row in before
+    ]
+    for one in each:
+        assert one["image"] == before[one["row"]]["image"]
+        for name, curve in one["curves"].items():
+            assert np.trapezoid(curve, dx=10) == pytest.approx(one[name], abs=2e-3)
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| LTX, selected step | " in table and "### Difference from LTX, selected step" in table
+    assert (tmp_path / "out" / "table.csv").read_text().count("\n") > 4 * 7
+    assert (tmp_path / "out" / "table.tex").read_text().count("\\\\") == 5
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    read = Balanced(page)
+    assert read.seen.count("article") == 5 and read.seen.count("img") == 5 * 5
 
 
 def test_the_image_beside_is_the_next_of_the_run(config, tmp_path):
@@ -83,7 +112,9 @@ def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     config.evaluate.masks = str(maps)
     run(config, tmp_path / "out")
     first = (tmp_path / "out" / "scores" / "signed.jsonl").read_bytes()
-    assert len(lines(tmp_path / "out", "scores/cells.jsonl")) == 5  # one image cannot be read
+    found = lines(tmp_path / "out", "scores/cells.jsonl")
+    assert ["skipped" in line for line in found] == [False] * 2 + [True] + [False] * 3
+    assert "truncated" in found[2]["skipped"]
     config.scores = ("rise_deletion",)
     with pytest.raises(InputError, match="scores was"):
         run(config, tmp_path / "out")
@@ -125,8 +156,17 @@ def test_a_file_for_each_image(config, tmp_path):
         (None, "no folder .*: set config.evaluate.masks"),
         ({}, "holds no .npy files"),
         ({"m": np.zeros((5, 4, 4))}, r"array of shape \(5, 4, 4\): expected \[6,g,h\]"),
-        ({"m": np.full((6, 4, 4), np.inf)}, r"row 0 of .*m\.npy holds values that are no numbers"),
+        ({"m": np.zeros((7, 4, 4))}, r"array of shape \(7, 4, 4\): expected \[6,g,h\]"),
+        ({"m": np.zeros((6, 17, 4))}, r"maps of \(17, 4\), and vit sees \(16, 16\): expected at m"),
         ({"m": np.full((6, 4, 4), "x")}, "expected numbers"),
+        (dict.fromkeys("abcd", CELLS) | {"bad": CELLS}, r"has no map e for e\.png: add it"),
+        (dict.fromkeys("ab", CELLS), r"has no map bad for bad\.jpg \(and 3 more\): add it"),
+        (EACH | {"f": CELLS, "g": CELLS}, r"has a map f \(and 1 more\) for no image of 6 rows"),
+        (
+            EACH | {"e": CELLS[:3]},
+            r"e\.npy holds .* shape \(3, 4\): .* with a\.npy \(4, 4\)",
+        ),
+        (EACH | {"e": CELLS[None]}, r"shape \(1, 4, 4\): expected a map \[g,h\]"),
     ],
 )
 def test_maps_that_do_not_fit_are_one_line(config, tmp_path, content, message):
@@ -146,4 +186,180 @@ def test_half_a_file_is_named(config, tmp_path):
     config.evaluate.masks = str(tmp_path)
     (tmp_path / "m.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(InputError, match=r"m\.npy is not a whole \.npy file"):
+        run(config, tmp_path / "out")
+
+
+def test_maps_that_are_not_finite_are_named_counted_and_scored_as_constant(
+    config, tmp_path, caplog
+):
+    config.task, config.limit = "evaluate", 2
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    holes, constant = RANDOM[:2].copy(), RANDOM[:2].copy()
+    holes[1, 3, 4], constant[1] = np.nan, 0
+    np.save(maps / "holes.npy", holes)
+    np.save(maps / "plain.npy", constant)
+    config.evaluate.masks = str(maps)
+    with caplog.at_level(logging.WARNING):
+        printed = run(config, tmp_path / "out")
+    assert "the mask of b.png by holes is not finite" in caplog.text
+    assert "1 masks of holes are not finite, and were scored as constant ones" in printed
+    found, plain = (lines(tmp_path / "out", f"scores/{name}.jsonl") for name in ("holes", "plain"))
+    assert found[0] == plain[0] | {"crc32": found[0]["crc32"]}
+    assert found[1].pop("not_finite") is True
+    unlike = {"map": found[1]["map"], "crc32": found[1]["crc32"]}
+    assert unlike["map"] != plain[1]["map"] and found[1] == plain[1] | unlike
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (
+        told["not_finite"] == {"holes": 1} and told["methods"]["holes"] == told["methods"]["plain"]
+    )
+
+
+@pytest.fixture
+def small(config, tmp_path):
+    """Three images of the network's size, to be evaluated; and those images in [0,1]."""
+    pictures = np.random.default_rng(5).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "three.npz", images=pictures, labels=np.array([0, 1, 2]))
+    config.task, config.images = "evaluate", str(tmp_path / "three.npz")
+    return config, pictures.astype(np.float32) / 255
+
+
+def test_rivals_by_name_for_both_classes(small, tmp_path):
+    config, _ = small
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "random.npy", RANDOM)
+    config.evaluate.masks, config.rivals = str(tmp_path / "maps"), ("gradient_x_input",)
+    config.evaluate.reference, out = "random", tmp_path / "out"
+    found = {}
+    for scored_for in ("explained", "predicted", "label", "both"):
+        config.evaluate.scored_for = scored_for
+        printed = run(config, out)
+        ending = "" if scored_for == "explained" else f"-for-{scored_for}"
+        for name in ("random", "gradient_x_input"):
+            found[scored_for, name] = lines(out, f"scores/{name}{ending}.jsonl")
+    assert "the predicted class:" in printed and "the label:" in printed
+    for name in ("random", "gradient_x_input"):
+        for predicted, label, both in zip(
+            *(found[which, name] for which in ("predicted", "label", "both")), strict=True
+        ):
+            assert label["class"] == label["row"]
+            for one, other in ((both, predicted), (both["for_label"], label)):
+                assert one["class"] == other["class"]
+                for score in ("pos", "neg", "ins", "del", "adp", "probability"):
+                    assert one[score] == pytest.approx(other[score], abs=1e-3)
+        # The maps are for the predicted class, whatever is scored for.
+        assert found["explained", name] == found["predicted", name]
+    told = json.loads((out / "evaluation.json").read_text())
+    assert told["differences"].keys() == told["for_label"]["differences"] == {"gradient_x_input"}
+    assert np.load(out / "masks" / "gradient_x_input.npy").shape == (3, 16, 16)
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_files(small, tmp_path, monkeypatch):
+    config, _ = small
+    config.rivals = ("gradient_x_input", "smoothgrad")
+    monkeypatch.setattr("ltx_jax.engine.memory._SLOTS_OF_USE", {"cpu": 1})
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    run(config, tmp_path / "whole")
+    append, written = Lines.append, []
+
+    def killed(*arguments: object) -> None:
+        if len(written) == 4:  # of the second rival one row is done
+            raise KeyboardInterrupt
+        written.append(append(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lines, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "killed")
+    assert len(lines(tmp_path / "killed", "scores/smoothgrad.jsonl")) == 1
+    assert not (tmp_path / "killed" / "evaluation.json").exists()
+    run(config, tmp_path / "killed")
+    files = sorted(
+        path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*")
+    )
+    assert len(files) == 13
+    for path in files:
+        assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+
+
+def test_the_originals_pickles(small, tmp_path):
+    config, images = small
+    write_results(tmp_path / "objects_pkl", RANDOM, (images - 0.5) / 0.5)
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "same.npy", RANDOM)
+    for folder, out in (("objects_pkl", "one"), ("maps", "two")):
+        config.evaluate.masks = str(tmp_path / folder)
+        run(config, tmp_path / out)
+    one, two = (
+        lines(tmp_path / out, f"scores/{name}.jsonl")
+        for out, name in (("one", "original"), ("two", "same"))
+    )
+    assert len(one) == 3 and one == two
+    config.evaluate.masks, config.indices = str(tmp_path / "objects_pkl"), "1:2"
+    run(config, tmp_path / "part")  # of the images; the other results are left alone
+    (part,) = lines(tmp_path / "part", "scores/original.jsonl")
+    assert part["map"] == one[1]["map"]
+
+
+class Hostile:
+    """Asks to be unpickled by a call."""
+
+    def __reduce__(self):
+        return print, ("run",)
+
+
+WHOLE = result(RANDOM[0], np.zeros((16, 16, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"2": None}, r"has no map 2 for 2: add it, or leave the image out with config\.indices"),
+        ({"3": WHOLE}, r"has a map 3 for no image of 3 rows: give its image, or choose"),
+        ({"0": WHOLE[:-9]}, r"0\.pkl is no whole pickle of arrays"),
+        ({"0": pickle.dumps({"auc": Hostile()})}, r"holds builtins\.print, which was not run"),
+        (
+            {"0": result(CELLS, np.zeros((4, 4, 3), np.float32))},
+            r"holds a mask of \(4, 4\) pixels, and vit sees \(16, 16\): give the network",
+        ),
+        (
+            {"0": result(RANDOM[0], RANDOM[0][..., None].repeat(3, -1))},
+            r"0\.pkl shows another image than 0 \(correlation -?0\.\d\d\): give the images",
+        ),
+    ],
+)
+def test_pickles_that_do_not_fit_are_one_line(small, tmp_path, capsys, files, message):
+    config, images = small
+    folder = write_results(tmp_path / "objects_pkl", RANDOM, images)
+    for name, content in files.items():
+        path = folder / f"{name}.pkl"
+        path.unlink(missing_ok=True) if content is None else path.write_bytes(content)
+    config.evaluate.masks = str(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        run(config, tmp_path / "out")
+    assert "\n" not in str(caught.value) and "run" not in capsys.readouterr().out
+
+
+def test_masks_of_another_run_are_refused(config, tmp_path):
+    run(config, tmp_path / "run")
+    config.task, config.evaluate.masks = "evaluate", str(tmp_path / "run")
+    config.indices = "1:"
+    with pytest.raises(InputError, match=r"row 0 is a\.png in .*run, and b\.png here: give the im"):
+        run(config, tmp_path / "out")
+    config.indices, config.evaluate.reference = None, "nobody"
+    with pytest.raises(
+        InputError, match=r"reference is 'nobody': the methods are pltx, selected, l"
+    ):
+        run(config, tmp_path / "out")
+    config.evaluate.reference, config.evaluate.scored_for = None, "label"
+    with pytest.raises(InputError, match=r"a\.png has no label to score for: give config\.labels"):
+        run(config, tmp_path / "out")
+    config.evaluate.scored_for, config.rivals = "explained", ("nothing",)
+    with pytest.raises(InputError, match="unknown rival 'nothing'"):
+        run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    masks = tmp_path / "run" / "masks" / "rival.npy"
+    np.save(masks, np.full((6, 4, 4), np.nan, np.float32))  # as a run leaves it that was killed
+    config.rivals = ()
+    with pytest.raises(InputError, match=r"rival\.npy has no map of row 0, a\.png: let the run"):
         run(config, tmp_path / "out")

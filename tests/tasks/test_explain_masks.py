@@ -71,7 +71,7 @@ def test_scores_of_what_is_stored_are_the_runs(direct, tmp_path):
     run(direct, tmp_path / "out")
     direct.task = "evaluate"
     run(direct, tmp_path / "out")
-    again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["final"]
+    again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["methods"]["final"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())["final"]
     for name in ("pos", "neg", "srg", "tied"):
         assert again[name] == summary[name]

@@ -1,0 +1,106 @@
+"""An evaluation made presentable: lines, tables and a page, from the scores of each method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltx_jax.files import encode_json, write_bytes, write_json
+from ltx_jax.reporting.comparison import Comparison, compare
+from ltx_jax.reporting.evaluation_page import SameImage, write_evaluation_page
+from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record
+from ltx_jax.reporting.tables import comma_separated, latex, markdown
+
+PAGE, EVALUATION, SCORED = "evaluation.html", "evaluation.json", "scores.jsonl"
+_ABOUT: dict[str, str] = {
+    "explained": "the class explained",
+    "predicted": "the predicted class",
+    "label": "the label",
+    "both": "the predicted class",
+}
+
+
+def publish_evaluation(
+    directory: Path,
+    lines: Mapping[str, Sequence[Record]],
+    names: Sequence[str],
+    reference: str | None,
+    scored_for: str,
+    facts: Mapping[str, Any],
+    images: Iterable[SameImage],
+) -> dict[str, Comparison]:
+    """Write `scores.jsonl`, `table.md`, `table.csv`, `table.tex`, the page and `evaluation.json`.
+
+    Args:
+      directory: to write to.
+      lines: of each method, a line a row.
+      names: of the rows.
+      reference: the method that others are compared with, if any.
+      scored_for: the class that was scored for.
+      facts: settings, shown as they are.
+      images: for the page.
+
+    Returns:
+      The comparisons by class.
+
+    Raises:
+      InputError: where the disk does not take it.
+    """
+    scored = {name: [one for one in found if "skipped" not in one] for name, found in lines.items()}
+    comparisons = {_ABOUT[scored_for]: compare(scored, reference)}
+    if scored_for == "both":
+        by_label = {
+            name: [{"row": one["row"]} | one[FOR_LABEL] for one in found if FOR_LABEL in one]
+            for name, found in scored.items()
+        }
+        comparisons[_ABOUT["label"]] = compare(by_label, reference)
+    skipped = {one["row"]: one["skipped"] for f in lines.values() for one in f if "skipped" in one}
+    constant = {name: sum(NOT_FINITE in one for one in found) for name, found in scored.items()}
+    constant = {name: count for name, count in constant.items() if count}
+    _write_lines(directory / SCORED, scored, names)
+    for ending, table in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
+        write_bytes(directory / f"table.{ending}", table(comparisons).encode(errors="replace"))
+    title = f"How {facts.get('explainee.name', 'the network')} is explained"
+    told = remarks(len(lines), len(names), len(skipped), constant)
+    write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images)
+    # Last: its presence says that everything else is there.
+    first, *label = map(_as_json, comparisons.values())
+    found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant} | first
+    if label:
+        found[FOR_LABEL] = label[0]
+    write_json(directory / EVALUATION, found)
+    return comparisons
+
+
+def remarks(methods: int, rows: int, skipped: int, constant: Mapping[str, int]) -> list[str]:
+    """What was scored, and what was not as it should be, a line each."""
+    told = [
+        f"{methods} methods · {rows - skipped} rows scored" + f", {skipped} skipped" * (skipped > 0)
+    ]
+    return told + [
+        f"{count} masks of {name} are not finite, and were scored as constant ones"
+        for name, count in constant.items()
+    ]
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "reference": comparison.reference,
+        "methods": comparison.methods,
+        "scored": comparison.counts,
+        "differences": comparison.differences,
+    }
+
+
+def _write_lines(path: Path, scored: Mapping[str, Sequence[Record]], names: Sequence[str]) -> None:
+    """A line a row and method."""
+    each = (
+        {"method": method, "image": names[line["row"]]}
+        | {k: v for k, v in line.items() if k != "map"}
+        for method, found in scored.items()
+        for line in found
+    )
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in each)
+    write_bytes(path, encode_json(text))

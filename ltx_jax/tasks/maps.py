@@ -1,0 +1,271 @@
+"""Maps to be scored, of whatever origin: what a run stored, anybody's arrays, the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ltx_jax.attribution.rival import scaled
+from ltx_jax.errors import InputError
+from ltx_jax.files import digest_of
+from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
+from ltx_jax.reporting.records import Record
+from ltx_jax.reporting.store import RESULTS, ResultStore, read_records
+from ltx_jax.tasks.inputs import Row, Work
+
+# The method whose masks are the original's.
+ORIGINAL = "original"
+_RAW = ".raw.npy"
+_SAME_IMAGE = 0.9  # correlation of an image with itself, resized by another library
+
+
+class Map(NamedTuple):
+    """One map: a mask in [0,1] over cells [g,h] or pixels [H,W], and what ranks its pixels where
+    that is not the mask itself."""
+
+    mask: np.ndarray
+    order: np.ndarray | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether it is numbers throughout."""
+        return all(np.isfinite(x).all() for x in self if x is not None)
+
+    def or_constant(self) -> Map:
+        """The map itself; in place of one that is not finite one that says nothing, 0 everywhere as
+        constant maps are scaled, of the same shapes."""
+        if self.finite:
+            return self
+        nothing = np.zeros_like(self.mask)
+        return Map(nothing, None if self.order is None else np.zeros_like(self.order))
+
+    def digest(self) -> str:
+        """Another one for other values."""
+        return digest_of(np.ascontiguousarray(x).data for x in self if x is not None)
+
+
+Maps = Callable[[int], Map]
+
+
+def as_map(values: np.ndarray) -> Map:
+    """Anybody's relevance as a map: as it is where it lies in [0,1], or is not finite; else it
+    keeps its order, and is scaled to span [0,1] as a mask.
+
+    Args:
+      values: [g,h] or [H,W].
+    """
+    values = np.asarray(values, np.float32)
+    if not np.isfinite(values).all() or (values.min() >= 0 and values.max() <= 1):
+        return Map(values)
+    return Map(np.asarray(scaled(values[None]))[0], values)
+
+
+class Found(NamedTuple):
+    """Maps by method, and where they are those of a run its records."""
+
+    methods: Mapping[str, Maps]
+    records: list[Record] | None = None
+
+
+def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) -> Found:
+    """The maps in a folder by method.
+
+    A run's work directory has `masks/NAME.npy`. Another folder has `NAME.npy` with a map for each
+    row [rows,g,h]; a file for each image [g,h] that is named as it is; or the original's results
+    `N.pkl`.
+
+    Args:
+      folder: with the maps.
+      work: whose rows they are for.
+      cut: whether these rows are a part of the images, so that there may be maps of others.
+      but: methods of a run that are left out.
+
+    Raises:
+      InputError: where there are none, or they do not fit the images.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"no folder {folder}: set config.evaluate.masks to one of .npy files, or of the "
+            "original's N.pkl"
+        )
+    if (folder / RESULTS).exists():
+        records = read_records(folder)
+        _refuse_other_images(folder, records, work)
+        return Found(_of_run(folder, records, work, but), records)
+    if results := result_files(folder):
+        return Found({ORIGINAL: _of_original(folder, results, work, cut)})
+    files = {path.stem: path for path in _arrays_in(folder)}
+    if any(Path(row.name).stem in files for row in work.rows):
+        return Found({folder.name: _of_images(folder, files, work, cut)})
+    return Found(_methods(folder, work))
+
+
+# --- A method a file ------------------------------------------------------------------------------
+
+
+def _refuse_other_images(folder: Path, records: Sequence[Record], work: Work) -> None:
+    """The run's masks are for the rows of the work."""
+    for record in records:
+        row = record["row"]
+        here = work.rows[row].name if row < len(work.rows) else "none"
+        if record["image"] != here:
+            raise InputError(
+                f"row {row} is {record['image']} in {folder}, and {here} here: give the images, "
+                "config.indices and config.limit that the run had"
+            )
+        if record.get("class", 0) >= work.explainee.classes:
+            raise InputError(
+                f"row {row} of {folder} explains class {record['class']}, and "
+                f"{work.explainee.name} has {work.explainee.classes}: give the network that it "
+                "explains, or one with the same classes"
+            )
+
+
+def _of_run(
+    folder: Path, records: Sequence[Record], work: Work, but: Collection[str]
+) -> dict[str, Maps]:
+    """What a run stored, where it came to its end."""
+    store = ResultStore.find(folder)
+    # As they stand in the records; those that were added later after them.
+    places = list(next((r for r in records if "skipped" not in r), {}))
+    names = sorted(
+        (name for name in store.names() if name not in but),
+        key=lambda name: (name not in places, [*places, name].index(name)),
+    )
+    for name in names:
+        known = {r["row"] for r in records if name in r} | store.scored(name).done
+        missing = [r for r in records if "skipped" not in r and r["row"] not in known]
+        if missing:
+            raise InputError(
+                f"{store.masks(name).path} has no map of row {missing[0]['row']}, "
+                f"{missing[0]['image']}{_and_more(missing)}: let the run that makes it go on to "
+                "its end, or take the file away"
+            )
+    return {name: _of_method(store.masks(name).path, work) for name in names}
+
+
+def _methods(folder: Path, work: Work) -> dict[str, Maps]:
+    paths = _arrays_in(folder)
+    if not paths:
+        raise InputError(f"{folder} holds no .npy files: give a folder of maps, or a finished run")
+    return {path.stem: _of_method(path, work) for path in paths}
+
+
+def _of_method(path: Path, work: Work) -> Maps:
+    """The maps of one method, a row each; their order where it is stored beside them."""
+    values, raw_path = _array(path), path.with_name(path.stem + _RAW)
+    if values.ndim != 3 or len(values) != len(work.rows):
+        raise InputError(
+            f"{path} holds an array of shape {values.shape}: expected [{len(work.rows)},g,h], a "
+            "map for each row, or a file named as each image"
+        )
+    _refuse_larger(path, values.shape[1:], work)
+    raw = _array(raw_path) if raw_path.exists() else None
+
+    def of_row(row: int) -> Map:
+        return as_map(values[row]) if raw is None else Map(values[row], raw[row])
+
+    return of_row
+
+
+# --- A file an image ------------------------------------------------------------------------------
+
+
+def _of_images(folder: Path, files: Mapping[str, Path], work: Work, cut: bool) -> Maps:
+    """Maps in files that are named as the images are."""
+    stems = [Path(row.name).stem for row in work.rows]
+    _refuse_unless_there(folder, dict(zip(stems, work.rows, strict=True)), set(files), work, cut)
+    first = _array(files[stems[0]])
+    for stem in dict.fromkeys(stems):
+        values = _array(files[stem])
+        if values.ndim != 2 or values.shape != first.shape:
+            raise InputError(
+                f"{files[stem]} holds an array of shape {values.shape}: expected a map [g,h], of "
+                f"one size with {files[stems[0]].name} {first.shape}"
+            )
+    _refuse_larger(files[stems[0]], first.shape, work)
+    return lambda row: as_map(_array(files[stems[row]]))
+
+
+def _of_original(folder: Path, files: Mapping[int, Path], work: Work, cut: bool) -> Maps:
+    """Masks of the original's results, each of the image that it shows."""
+    numbers = numbers_of(work.source.names)
+    of_row = [numbers[row.image] for row in work.rows]
+    _refuse_unless_there(folder, dict(zip(of_row, work.rows, strict=True)), set(files), work, cut)
+
+    def mask(row: int) -> Map:
+        path = files[of_row[row]]
+        result = read_result(path)
+        if result.mask.shape != work.explainee.image_size:
+            raise InputError(
+                f"{path} holds a mask of {result.mask.shape} pixels, and {work.explainee.name} "
+                f"sees {work.explainee.image_size}: give the network that it explains"
+            )
+        _refuse_other_image(path, result, row, work)
+        return as_map(result.mask)
+
+    return mask
+
+
+def _refuse_other_image(path: Path, result: OriginalResult, row: int, work: Work) -> None:
+    """The image in a result, normalised or not, is the row's; one without any contrast says
+    nothing."""
+    planned = work.rows[row]
+    image = work.source.load(planned.image, work.how).as_input()
+    pairs = [(image[..., c].ravel(), result.image[..., c].ravel()) for c in range(image.shape[-1])]
+    alike = [np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs if ours.std() * theirs.std()]
+    if alike and np.mean(alike) < _SAME_IMAGE:
+        raise InputError(
+            f"{path} shows another image than {planned.name} (correlation {np.mean(alike):.2f}): "
+            "give the images of that run in its order, resized as it did"
+        )
+
+
+def _refuse_unless_there(
+    folder: Path, wanted: Mapping[Any, Row], there: set[Any], work: Work, cut: bool
+) -> None:
+    """See that each image has a map, and each map, where all images are asked for, an image."""
+    if missing := [key for key in wanted if key not in there]:
+        raise InputError(
+            f"{folder} has no map {missing[0]} for {wanted[missing[0]].name}"
+            f"{_and_more(missing)}: add it, or leave the image out with config.indices"
+        )
+    if not cut and (extra := sorted(there - set(wanted))):
+        raise InputError(
+            f"{folder} has a map {extra[0]}{_and_more(extra)} for no image of "
+            f"{len(work.rows)} rows: give its image, or choose images with config.indices"
+        )
+
+
+def _and_more(found: Sequence[object]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+
+
+# --- Arrays ---------------------------------------------------------------------------------------
+
+
+def _refuse_larger(path: Path, shape: tuple[int, ...], work: Work) -> None:
+    """A map has cells or pixels, at most as many as the image either way."""
+    size = work.explainee.image_size
+    if shape[0] > size[0] or shape[1] > size[1] or 0 in shape:
+        raise InputError(
+            f"{path} holds maps of {shape}, and {work.explainee.name} sees {size}: expected at "
+            "most a value a pixel; resize them, or give the network that they explain"
+        )
+
+
+def _arrays_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.npy")) if not path.name.endswith(_RAW)]
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path, mmap_mode="r")
+    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
+        raise InputError(f"{path} is not a whole .npy file: write it again") from error
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{path} holds {values.dtype}: expected numbers")
+    return values
