@@ -36,6 +36,7 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.evaluation import SCORED
 from ltx_jax.reporting.lines import Record
 from ltx_jax.reporting.publish import SUMMARY
+from ltx_jax.reporting.records import column
 from ltx_jax.reporting.store import SETTINGS, ResultStore
 
 _WIDTH = 22  # of a column of scores
@@ -76,7 +77,7 @@ class Run(NamedTuple):
     def values(self, method: str, score: str) -> np.ndarray:
         """A score of each explanation [n]; NaN where it is not known."""
         found = [record.get(method, {}).get(score) for record in self.records]
-        return np.array(found, np.float64)
+        return SCORES[score].of_each(column(found))
 
 
 def paired(first: Path, second: Path) -> tuple[Run, Run]:
