@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -12,7 +12,16 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.errors import InputError
-from ltx_jax.models.layers import Added, Intermediates, exact_dense, normalised, precision
+from ltx_jax.models.layers import (
+    BACKWARD,
+    Added,
+    Intermediates,
+    exact_dense,
+    normalised,
+    plus,
+    precision,
+    with_biases,
+)
 
 
 class Backbone(nn.Module):
@@ -80,6 +89,30 @@ class Backbone(nn.Module):
             raise InputError(f"{name} is no ViT: leave attention at xla")
         return self
 
+    def with_backward(self, name: str, backward: str) -> Backbone:
+        """The network with another rule for gradients on their way back; its values are the same.
+
+        Args:
+          name: of the network, for messages.
+          backward: of the rule.
+
+        Raises:
+          InputError: where it has none of that name.
+        """
+        if backward != "true":
+            raise InputError(
+                f"{name} has no backward rule {backward!r}: choose a method that needs none, or a "
+                "network that has it"
+            )
+        return self
+
+    def answer(
+        self, variables: Mapping[str, Any], inputs: Float[Array, "n ..."], added: Added
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
+        """The network with these variables as a function; see `__call__`."""
+        found: Any = self.apply(variables, inputs, added)
+        return found
+
     def classified(self, read: Float[Array, "n c"], name: str) -> Float[Array, "n classes"]:
         """Logits by a last layer of that name; without classes, what it would read."""
         return exact_dense(self.num_classes, name=name)(read) if self.num_classes else read
@@ -90,14 +123,30 @@ class ConvolutionalNetwork(Backbone):
 
     Attributes:
       as_products: see `Convolution`.
+      backward: how gradients go back through its activations, one of `layers.BACKWARD`.
     """
 
     as_products: bool = False
+    backward: str = "true"
     feature_kind: ClassVar[str] = "map"
 
     def for_slots(self) -> Backbone:
         """With its convolutions as matrix products."""
         return self.clone(as_products=True)
+
+    def with_backward(self, name: str, backward: str) -> Backbone:
+        """With that rule for its activations."""
+        if backward not in BACKWARD:
+            return super().with_backward(name, backward)
+        return self.clone(backward=backward)
+
+    def answer(
+        self, variables: Mapping[str, Any], inputs: Float[Array, "n ..."], added: Added
+    ) -> tuple[Float[Array, "n classes"], Intermediates]:
+        """With what each layer's bias adds among the intermediates, where `added` is given."""
+        if added is None:
+            return super().answer(variables, inputs, added)
+        return with_biases(self, variables, inputs, added)
 
 
 @dataclass(frozen=True)
@@ -118,11 +167,15 @@ class Features:
     def __call__(
         self, params: Mapping[str, Any], images: Float[Array, "n H W C"], added: Added = None
     ) -> tuple[Float[Array, "n classes"], Intermediates]:
-        """See `Backbone`."""
+        """See `Backbone`; the images as the network wants them are an intermediate, `input`."""
         with precision(self.module.dtype):
-            inputs = normalised(images, self.mean, self.std)
-            answer: Any = self.module.apply(params, inputs, added)
-        return answer
+            inputs = plus(normalised(images, self.mean, self.std), added, "input")
+            logits, found = self.module.answer(params, inputs, added)
+        return logits, {"input": inputs, **found}
+
+    def with_backward(self, name: str, backward: str) -> Features:
+        """See `Backbone`."""
+        return replace(self, module=self.module.with_backward(name, backward))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ltx_jax.models.layers import (
     Added,
     Convolution,
     Intermediates,
+    activate,
     avg_pool,
     batch_norm,
     max_pool,
@@ -28,6 +29,7 @@ class DenseLayer(nn.Module):
     bn_size: int
     dtype: Any = jnp.float32
     as_products: bool = False
+    backward: str = "true"
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
@@ -42,9 +44,9 @@ class DenseLayer(nn.Module):
                 name=name,
             )
 
-        y = nn.relu(batch_norm("norm1", self.dtype)(x))
+        y = activate(batch_norm("norm1", self.dtype)(x), self.backward)
         y = convolution("conv1", self.bn_size * self.growth_rate, 1)(y)
-        y = nn.relu(batch_norm("norm2", self.dtype)(y))
+        y = activate(batch_norm("norm2", self.dtype)(y), self.backward)
         return jnp.concatenate([x, convolution("conv2", self.growth_rate, 3)(y)], axis=-1)
 
 
@@ -73,7 +75,8 @@ class DenseNet(ConvolutionalNetwork, kw_only=True):
         head.
         """
         x = self._convolution("conv0", self.num_init_features, 7, 2)(images)
-        x = max_pool(nn.relu(batch_norm("norm0", self.dtype)(x)), 3, 2, ((1, 1), (1, 1)))
+        x = activate(batch_norm("norm0", self.dtype)(x), self.backward)
+        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         for block, layers in enumerate(self.block_config, 1):
@@ -83,15 +86,16 @@ class DenseNet(ConvolutionalNetwork, kw_only=True):
                     self.bn_size,
                     self.dtype,
                     self.as_products,
+                    self.backward,
                     name=f"block{block}_{i}",
                 )(x)
             x = tap(out, f"block{block}", x, added)
             if block < len(self.block_config):
-                x = nn.relu(batch_norm(f"transition{block}_norm", self.dtype)(x))
+                x = activate(batch_norm(f"transition{block}_norm", self.dtype)(x), self.backward)
                 x = self._convolution(f"transition{block}_conv", x.shape[-1] // 2, 1, 1)(x)
                 x = avg_pool(x, 2)
         x = tap(out, "features", batch_norm("norm5", self.dtype)(x), added)
-        pooled = nn.relu(x).mean((1, 2), dtype=jnp.float32)
+        pooled = activate(x, self.backward).mean((1, 2), dtype=jnp.float32)
         return self.classified(pooled, "classifier"), out
 
     def _convolution(self, name: str, width: int, kernel: int, stride: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.models import backbone
+from ltx_jax.models.layers import is_bias
 from ltx_jax.models.links import LINKS, Link, of_class
 from ltx_jax.models.registry import Architecture
 
@@ -135,9 +137,26 @@ class Explainee:
         logits, found = self.features(self.params, jnp.asarray(images), added or {})
         if unknown := set(added or ()) - set(found):
             raise InputError(
-                f"{self.name} has no intermediate {min(unknown)!r}: it has {', '.join(found)}"
+                f"{self.name} has no intermediate {min(unknown)!r}: it has {listed(found)}"
             )
         return self._logits(logits), found
+
+    def with_backward(self, backward: str) -> Explainee:
+        """The same classifier with another rule for gradients on their way back.
+
+        Args:
+          backward: of a CNN of ours one of `models.layers.BACKWARD`.
+
+        Raises:
+          InputError: where there is no such rule for it.
+        """
+        if not isinstance(self.features, backbone.Features):
+            raise InputError(
+                f"{self.name} has no backward rule {backward!r}, as only networks by name have: "
+                "choose a method that needs none"
+            )
+        features = self.features.with_backward(self.name, backward)
+        return dataclasses.replace(self, apply=backbone.Logits(features), features=features)
 
     def _logits(self, logits: Array) -> Array:
         logits = logits.astype(jnp.float32)
@@ -200,6 +219,11 @@ class Explainee:
         for name, value in {**dict(structure), **told.words, "params": leaves[0]}.items():
             object.__setattr__(made, name, value)
         return made
+
+
+def listed(found: Iterable[str]) -> str:
+    """The names of intermediates for a message; those of biases are many, and left out."""
+    return ", ".join(name for name in found if not is_bias(name)) or "none"
 
 
 @dataclass(frozen=True, eq=False)

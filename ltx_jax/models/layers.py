@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -13,12 +13,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from ltx_jax.weights.state_dict import flatten, unflatten
+
 # What a network returns beside its logits: named activations. Those nobody reads cost nothing
 # under `jit`. Every family gives `features` [n,g,h,c], what a mask head is put on.
 Intermediates = dict[str, Array]
 # What is added to intermediates on their way, by their names; None where nobody asks for it.
 Added = Mapping[str, Array] | None
 Padding = str | Sequence[tuple[int, int]]
+Activation = Callable[[Array], Array]
+# Where Flax keeps what layers tell of themselves, and what is added to it.
+_TOLD, _ADDED = "intermediates", "added"
 
 
 def normalised(
@@ -53,6 +58,38 @@ def tap(out: Intermediates, name: str, value: Array, added: Added) -> Array:
     """The same as `plus` of a whole intermediate, which is put down in `out` as well."""
     out[name] = plus(value, added, name)
     return out[name]
+
+
+def biased(layer: nn.Module, y: Float[Array, "n h w c"], bias: Float[Array, " c"]) -> Array:
+    """What a layer has computed, and its bias.
+
+    What that adds at each position [n,h,w,c] is an intermediate of its own, see `with_biases`.
+    """
+    share = per_channel(bias, y)
+    if layer.is_mutable_collection(_TOLD):
+        whole = jnp.broadcast_to(share, y.shape)
+        share = tap({}, "bias", whole, layer.variables.get(_ADDED))
+        layer.sow(_TOLD, "bias", share, init_fn=lambda: None, reduce_fn=lambda _, told: told)
+    return y + share
+
+
+def with_biases(
+    network: nn.Module, variables: Mapping[str, Any], inputs: Array, added: Mapping[str, Array]
+) -> tuple[Array, Intermediates]:
+    """Apply a network; what its biases add is among the intermediates.
+
+    Each goes by the name of its layer, such as `layer1_0/bn1/bias`. A frozen batch norm is a scale
+    and a shift, and the shift is its bias.
+    """
+    to_biases = unflatten({name: value for name, value in added.items() if is_bias(name)})
+    answer, told = network.apply({**variables, _ADDED: to_biases}, inputs, added, mutable=(_TOLD,))
+    logits, out = answer
+    return logits, out | flatten(told.get(_TOLD, {}))
+
+
+def is_bias(name: str) -> bool:
+    """Whether an intermediate of that name is what a layer's bias adds."""
+    return name.endswith("/bias")
 
 
 def precision(dtype: Any) -> Any:
@@ -103,7 +140,7 @@ class Convolution(nn.Module):
         y = convolve(x.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + per_channel(bias, y)
+            y = biased(self, y, bias)
         return y
 
 
@@ -256,9 +293,59 @@ class FrozenBatchNorm(nn.Module):
         scale = scale / jnp.sqrt(var + self.epsilon)
         shift = self.param("bias", nn.initializers.zeros, shape, exact) - mean * scale
         x = x.astype(exact)
-        return (x * per_channel(scale, x) + per_channel(shift, x)).astype(self.dtype)
+        return biased(self, x * per_channel(scale, x), shift).astype(self.dtype)
 
 
 def batch_norm(name: str, dtype: Any) -> nn.Module:
     """The batch norm of every network here."""
     return FrozenBatchNorm(dtype=dtype, name=name)
+
+
+# --- Activations, and how a gradient goes back through them ---------------------------------------
+
+
+def activate(x: Array, backward: str, function: Activation = nn.relu) -> Array:
+    """An activation whose gradient follows one of `BACKWARD`; the values are the same by all.
+
+    Args:
+      x: what it is of.
+      backward: which.
+      function: what it is, elementwise.
+    """
+    return BACKWARD[backward](x, function)
+
+
+def _true(x: Array, function: Activation) -> Array:
+    return function(x)
+
+
+def _guided(x: Array, function: Activation) -> Array:
+    """Guided backpropagation (Springenberg et al. 2015): only what is positive goes back."""
+    return _positive_goes_back(function(x))
+
+
+@jax.custom_vjp
+def _positive_goes_back(x: Array) -> Array:
+    return x
+
+
+_positive_goes_back.defvjp(lambda x: (x, None), lambda _, gradient: (nn.relu(gradient),))
+
+
+def _rescaled(x: Array, function: Activation) -> Array:
+    """DeepLIFT's rescale rule (Shrikumar et al. 2017): the second half of a batch are references of
+    the first, and the slope is that of the line between the two."""
+    y = function(x)
+    (here, there), (ours, theirs) = jnp.split(x, 2), jnp.split(y, 2)
+    apart = jnp.abs(here - there) > 1e-6  # else the line is the tangent
+    _, tangent = jax.jvp(function, (here,), (jnp.ones_like(here),))
+    slope = jnp.where(apart, (ours - theirs) / jnp.where(apart, here - there, 1), tangent)
+    line = jax.lax.stop_gradient(jnp.concatenate([slope, slope])) * x
+    return line + jax.lax.stop_gradient(y - line)
+
+
+BACKWARD: dict[str, Callable[[Array, Activation], Array]] = {
+    "true": _true,
+    "guided": _guided,
+    "rescaled": _rescaled,
+}

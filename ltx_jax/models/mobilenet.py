@@ -13,6 +13,7 @@ from ltx_jax.models.layers import (
     Convolution,
     Intermediates,
     Padding,
+    activate,
     batch_norm,
     tap,
 )
@@ -44,7 +45,7 @@ class MobileNetV2(ConvolutionalNetwork):
         self, images: Float[Array, "n H W C"], added: Added = None
     ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `block0` … `block16`, `features`)."""
-        x = nn.relu6(self._convolve(images, "stem", 32, 3, 2))
+        x = self._relu6(self._convolve(images, "stem", 32, 3, 2))
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         number = 0
@@ -54,7 +55,7 @@ class MobileNetV2(ConvolutionalNetwork):
                 x = self._inverted_residual(x, f"block{number}", expansion, channels, stride)
                 x = tap(out, f"block{number}", x, added)
                 number += 1
-        x = tap(out, "features", nn.relu6(self._convolve(x, "last", 1280, 1)), added)
+        x = tap(out, "features", self._relu6(self._convolve(x, "last", 1280, 1)), added)
         pooled = x.mean((1, 2), dtype=jnp.float32)
         return self.classified(pooled, "classifier"), out
 
@@ -62,10 +63,13 @@ class MobileNetV2(ConvolutionalNetwork):
         self, x: Array, name: str, expansion: int, channels: int, stride: int
     ) -> Array:
         wide = x.shape[-1] * expansion
-        y = nn.relu6(self._convolve(x, f"{name}_expand", wide, 1)) if expansion > 1 else x
-        y = nn.relu6(self._convolve(y, f"{name}_depthwise", wide, 3, stride, groups=wide))
+        y = self._relu6(self._convolve(x, f"{name}_expand", wide, 1)) if expansion > 1 else x
+        y = self._relu6(self._convolve(y, f"{name}_depthwise", wide, 3, stride, groups=wide))
         y = self._convolve(y, f"{name}_project", channels, 1)
         return x + y if stride == 1 and x.shape[-1] == channels else y
+
+    def _relu6(self, x: Array) -> Array:
+        return activate(x, self.backward, nn.relu6)
 
     def _convolve(
         self, x: Array, name: str, width: int, kernel: int, stride: int = 1, groups: int = 1

@@ -14,6 +14,7 @@ from ltx_jax.models.layers import (
     Added,
     Convolution,
     Intermediates,
+    activate,
     batch_norm,
     max_pool,
     tap,
@@ -29,6 +30,7 @@ class ResidualBlock(nn.Module):
       bottleneck: which of the two.
       padded_shortcut: CIFAR's "option A": the input at every `stride`-th position, zero channels
         added on both sides, instead of a projection.
+      backward: see `ConvolutionalNetwork`.
     """
 
     features: int
@@ -37,6 +39,7 @@ class ResidualBlock(nn.Module):
     padded_shortcut: bool = False
     dtype: Any = jnp.float32
     as_products: bool = False
+    backward: str = "true"
 
     @nn.compact
     def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
@@ -48,8 +51,8 @@ class ResidualBlock(nn.Module):
         for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
             stride = self.stride if i == strided else 1
             y = self._convolve(y, f"{i + 1}", width, kernel, stride)
-            y = nn.relu(y) if i < len(widths) - 1 else y
-        return nn.relu(y + self._shortcut(x, out))
+            y = activate(y, self.backward) if i < len(widths) - 1 else y
+        return activate(y + self._shortcut(x, out), self.backward)
 
     def _shortcut(self, x: Array, out: int) -> Array:
         if self.stride == 1 and x.shape[-1] == out:
@@ -100,7 +103,7 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
             as_products=self.as_products,
             name="conv1",
         )
-        x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
+        x = activate(batch_norm("bn1", self.dtype)(stem(images)), self.backward)
         x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
@@ -112,6 +115,7 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
                     self.bottleneck,
                     dtype=self.dtype,
                     as_products=self.as_products,
+                    backward=self.backward,
                     name=f"layer{stage + 1}_{i}",
                 )(x)
             x = tap(out, f"layer{stage + 1}", x, added)
@@ -144,7 +148,7 @@ class CifarResNet(ConvolutionalNetwork):
             as_products=self.as_products,
             name="conv1",
         )
-        x = nn.relu(batch_norm("bn1", self.dtype)(stem(images)))
+        x = activate(batch_norm("bn1", self.dtype)(stem(images)), self.backward)
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         for stage in range(3):
@@ -156,6 +160,7 @@ class CifarResNet(ConvolutionalNetwork):
                     padded_shortcut=True,
                     dtype=self.dtype,
                     as_products=self.as_products,
+                    backward=self.backward,
                     name=f"layer{stage + 1}_{i}",
                 )(x)
             x = tap(out, f"layer{stage + 1}", x, added)

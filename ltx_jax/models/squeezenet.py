@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
-from ltx_jax.models.layers import Added, Convolution, Intermediates, max_pool, tap
+from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
 
 # (squeeze, expand) channels of the fire modules.
 _FIRES = tuple((squeeze, 4 * squeeze) for squeeze in (16, 16, 32, 32, 48, 48, 64, 64))
@@ -38,20 +38,23 @@ class SqueezeNet(ConvolutionalNetwork):
         self, images: Float[Array, "n H W C"], added: Added = None
     ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `stem`, `fire3` … and `features`)."""
-        x = nn.relu(self._convolution("stem", *self.first, stride=2)(images))
+        x = self._convolution("stem", *self.first, stride=2)(images)
+        x = activate(x, self.backward)
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         for place, (squeeze, expand) in self.fires.items():
             if place in self.pooled:
                 x = max_pool(x, 3, 2, "VALID", ceil_mode=True)
-            x = nn.relu(self._convolution(f"fire{place}_squeeze", squeeze, 1)(x))
+            x = self._convolution(f"fire{place}_squeeze", squeeze, 1)(x)
+            x = activate(x, self.backward)
             narrow = self._convolution(f"fire{place}_expand1x1", expand, 1)(x)
             wide = self._convolution(f"fire{place}_expand3x3", expand, 3, padding=1)(x)
-            x = nn.relu(jnp.concatenate([narrow, wide], axis=-1))
+            x = activate(jnp.concatenate([narrow, wide], axis=-1), self.backward)
             x = tap(out, f"fire{place}", x, added)
         x = tap(out, "features", x, added)
         if self.num_classes:
-            x = nn.relu(self._convolution("classifier", self.num_classes, 1)(x))
+            x = self._convolution("classifier", self.num_classes, 1)(x)
+            x = activate(x, self.backward)
         return x.mean((1, 2), dtype=jnp.float32), out
 
     def _convolution(

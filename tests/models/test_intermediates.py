@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from families import CNNS, FAMILIES, small
 
+from ltx_jax.models.layers import is_bias
+
 NAMES = {
     "vit": {"embedding", "blocks", "attention", "class_token", "features"},
     "resnet50": {"stem", *(f"layer{i}" for i in (1, 2, 3, 4)), "features"},
@@ -39,8 +41,9 @@ def test_nothing_added_changes_nothing(name):
     plain, fewer = jax.jit(network.features)(variables, images)
     logits, named = jax.jit(network.features)(variables, images, {})
     np.testing.assert_allclose(logits, plain, atol=1e-5)
-    assert named.keys() == NAMES[name]
-    assert fewer.keys() == named.keys() - {"attention"}
+    biases = {key for key in named if is_bias(key)}
+    assert named.keys() == NAMES[name] | {"input"} | biases
+    assert fewer.keys() == named.keys() - {"attention"} - biases
     np.testing.assert_allclose(jax.jit(network.apply)(variables, images), plain, atol=1e-5)
 
 
@@ -76,6 +79,36 @@ def test_the_gradient_at_features_is_the_classifiers_weights(name):
         expected = expected * (features @ kernel.reshape(-1) + bias > 0)[..., None]
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(slopes["features"], expected, atol=1e-6)
+
+
+def test_biases_go_by_their_layers():
+    found, slopes = gradients("squeezenet1_1")
+    weights = small("squeezenet1_1").variables["params"]
+    assert {key for key in found if is_bias(key)} == {f"{layer}/bias" for layer in weights}
+    bias = np.asarray(weights["fire3_squeeze"]["bias"])
+    assert (found["fire3_squeeze/bias"] == bias).all()
+    assert (
+        found["fire3_squeeze/bias"].shape == slopes["fire3_squeeze/bias"].shape == (2, 15, 15, 16)
+    )
+    nested, _ = gradients("densenet121")
+    layer = jax.tree.map(np.asarray, small("densenet121").variables)
+    norm, seen = (layer[kind]["block2_1"]["norm2"] for kind in ("params", "batch_stats"))
+    shift = norm["bias"] - seen["mean"] * norm["scale"] / np.sqrt(seen["var"] + 1e-5)
+    told = nested["block2_1/norm2/bias"]
+    np.testing.assert_allclose(told, np.broadcast_to(shift, told.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", set(CNNS) - {"mobilenetv2_100"})  # where a ReLU6 cuts off at 6
+def test_input_and_biases_make_up_a_logit(name):
+    network, variables, images = small(name)
+    found, slopes = gradients(name)
+    parts = ["input", *(key for key in found if is_bias(key))]
+    total = sum((found[key] * slopes[key]).sum((1, 2, 3)) for key in parts)
+    last = [variables["params"].get(key, {}) for key in ("fc", "linear", "classifier")]
+    if name != "squeezenet1_1":  # whose classifier's bias is at every position
+        total += next(np.asarray(layer["bias"])[1] for layer in last if layer)
+    logits, _ = jax.jit(network.features)(variables, images)
+    np.testing.assert_allclose(total, logits[:, 1], rtol=1e-4, atol=1e-5)
 
 
 def norm(x, leaves):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltx_jax.models.layers import Convolution, convolve_as_products, max_pool
+from ltx_jax.models.layers import Convolution, activate, convolve_as_products, max_pool
 
 CASES = [
     # kernel, strides, padding, input channels, output channels, groups, side
@@ -91,3 +91,26 @@ def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
     )
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backward", "expected"),
+    [
+        ("true", [0, 0, 2, -1]),
+        ("guided", [0, 0, 2, 0]),
+        # Slopes of the lines from the references: (0 - 1) / -3, 0, (3 - 0) / 4, 1.
+        ("rescaled", [2 / 3, 0, 3 / 2, -1]),
+    ],
+)
+def test_gradients_go_back_by_their_rule(backward, expected):
+    x = jnp.array([[-2.0, -1, 3, 1], [1, -3, -1, 2]])
+    coming = jnp.array([2.0, -1, 2, -1])
+    y, back = jax.vjp(lambda x: activate(x, backward), x)
+    np.testing.assert_array_equal(y, jnp.maximum(x, 0))
+    np.testing.assert_allclose(back(jnp.stack([coming, 0 * coming]))[0][0], expected, rtol=1e-6)
+
+
+def test_a_reference_at_the_same_place_leaves_the_tangent():
+    x = jnp.array([[1.0, -1, 7], [1, -1, 7]])
+    _, back = jax.vjp(lambda x: activate(x, "rescaled", flax.linen.relu6), x)
+    np.testing.assert_array_equal(back(jnp.ones_like(x))[0][0], [1, 0, 0])
