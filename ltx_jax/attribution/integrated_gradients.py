@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ltx_jax.attribution.rival import Rival, target_logits
 from ltx_jax.models.explainee import Explainee
 
-_STEPS = 32
+STEPS = 50
 
 
 @partial(jax.jit, static_argnames="steps")
@@ -20,7 +20,7 @@ def integrated_gradients(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
     targets: Int[Array, " n"],
-    steps: int = _STEPS,
+    steps: int = STEPS,
 ) -> Float[Array, "n H W"]:
     """The path integral of the target logit's gradient from a black image.
 
@@ -41,6 +41,6 @@ INTEGRATED_GRADIENTS = Rival(
     "integrated_gradients",
     "integrated gradients",
     "Sundararajan, Taly & Yan, ICML 2017",
-    f"{_STEPS} gradients",
+    f"{STEPS} gradients",
     integrated_gradients,
 )

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ltx_jax.attribution.rival import Rival, target_logits
 from ltx_jax.models.explainee import Explainee
 
-_SAMPLES, _NOISE = 50, 0.15
+SAMPLES, NOISE = 50, 0.15
 
 
 @partial(jax.jit, static_argnames=("samples", "noise"))
@@ -20,8 +20,8 @@ def smoothgrad(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
     targets: Int[Array, " n"],
-    samples: int = _SAMPLES,
-    noise: float = _NOISE,
+    samples: int = SAMPLES,
+    noise: float = NOISE,
 ) -> Float[Array, "n H W"]:
     """The mean gradient of the target's logit over noisy copies of the image; the absolute value is
     summed over channels.
@@ -51,6 +51,6 @@ SMOOTHGRAD = Rival(
     "smoothgrad",
     "SmoothGrad",
     "Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, arXiv 1706.03825",
-    f"{_SAMPLES} gradients, noise {_NOISE:g} of the range",
+    f"{SAMPLES} gradients, noise {NOISE:g} of the range",
     smoothgrad,
 )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_class_activation_maps import FOR_CNNS
 
 from ltx_jax.attribution import RIVALS
 from ltx_jax.attribution.gradient_x_input import gradient_x_input
@@ -32,7 +33,7 @@ OF_TARGET = np.stack([np.asarray(WEIGHTS)[..., k] for k in (1, 0)])
 
 
 def test_what_there_is():
-    assert set(RIVALS) == {"grad_cam", "gradient_x_input", "integrated_gradients", "smoothgrad"}
+    assert set(RIVALS) >= {"grad_cam", "gradient_x_input", "integrated_gradients", "smoothgrad"}
     assert all(rival.source and rival.budget and rival.title for rival in RIVALS.values())
 
 
@@ -74,7 +75,7 @@ def test_smoothgrad_averages_over_its_own_noise():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", list(RIVALS))
+@pytest.mark.parametrize("name", [name for name in RIVALS if name not in FOR_CNNS])
 def test_neighbours_change_nothing(name, explainee, images):
     targets = jnp.array([0, 3, 1], jnp.int32)
     pictures = jnp.asarray(images[:3])

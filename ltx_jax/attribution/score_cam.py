@@ -1,0 +1,69 @@
+"""Score-CAM (Wang et al. 2020)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from ltx_jax.attribution.last_map import last_map, seen, shapes_with, weighted
+from ltx_jax.attribution.rival import Rival, scaled
+from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.models.links import of_class
+
+# Forwards at a time.
+_CHUNK = 32
+
+
+@jax.jit
+def score_cam(
+    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"]
+) -> Float[Array, "n g h"]:
+    """The positive part of the channels of the last map, weighted with the softmax over channels of
+    the target's logit for what each of them shows of the image (eq. 6, algorithm 1).
+
+    A channel, enlarged to the image and scaled to span [0,1], is multiplied with what the network
+    reads, the normalised image: what it hides is the mean colour. The paper's baseline, the logit
+    where all is hidden, is the same for all channels and falls out of the softmax.
+
+    Raises:
+      InputError: where the explainee gives no intermediates, or no `input` and `features` among
+        them.
+    """
+    shapes_with(explainee, images, "input", "Score-CAM")
+    _, found = seen(explainee, images, "Score-CAM")
+    maps, inputs = last_map(found).astype(jnp.float32), found["input"]
+    n, _, _, channels = maps.shape
+
+    def scores(pairs: tuple[Array, Array]) -> Array:
+        image, channel = pairs
+        masks = scaled(enlarged(maps[image, :, :, channel], explainee.image_size))
+        hidden = inputs[image] * (masks[..., None] - 1)
+        logits, _ = explainee.intermediates(images[image], {"input": hidden})
+        return of_class(logits, targets[image])
+
+    pairs = jnp.repeat(jnp.arange(n), channels), jnp.tile(jnp.arange(channels), n)
+    weights = jax.nn.softmax(in_chunks(scores, pairs, _CHUNK).reshape(n, channels))
+    return jax.nn.relu(weighted(maps, weights))
+
+
+def enlarged(maps: Float[Array, "n g h"], size: tuple[int, int]) -> Float[Array, "n H W"]:
+    """Maps interpolated linearly, the corners of both lying on each other."""
+
+    def shares(cells: int, pixels: int) -> Array:
+        places = jnp.linspace(0, cells - 1, pixels)[:, None]
+        centres = jnp.arange(cells, dtype=jnp.float32)[None]
+        return jax.nn.relu(1 - jnp.abs(places - centres))
+
+    rows, columns = (shares(*sizes) for sizes in zip(maps.shape[1:], size, strict=True))
+    return jnp.einsum("Hg,ngh,Wh->nHW", rows, maps, columns, precision="highest")
+
+
+SCORE_CAM = Rival(
+    "score_cam",
+    "Score-CAM",
+    "Wang, Wang, Du, Yang, Zhang, Ding, Mardziel & Hu, CVPR Workshops 2020",
+    "1 forward a channel of the last map",
+    score_cam,
+)
