@@ -53,6 +53,10 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
             ["--config=configs/demo.py", "--config.finetune.steps=abc"],
             "--config.finetune.steps=abc",
         ),
+        (
+            ["--config=configs/demo.py", "--config.rivals=('lift_cam',)"],
+            "has no backward rule 'rescaled': choose a method that needs none",
+        ),
         (["--config=configs/nope.py"], "configs/nope.py is no configuration file"),
         (["--config=configs/demo.py", "--config.seed=9999999999"], "seed is 9999999999: it must"),
         (["--config=configs/demo.py", "--config.x'y=1"], "cannot read the setting"),

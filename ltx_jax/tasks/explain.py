@@ -174,8 +174,8 @@ def run(settings: Settings, workdir: Path) -> str:
 
 def open_job(settings: Settings) -> Job:
     """The job of a configuration."""
-    check_rivals(settings.rivals)
     work, given = open_work(settings), settings.explainer
+    check_rivals(settings.rivals, work.explainee)
     if given.trained != "mask" and given.checkpoint is None:
         logging.warning(_FRESH_HEAD)
     explainer = open_explainer(settings, work.explainee)

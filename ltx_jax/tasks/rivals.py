@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -26,14 +26,18 @@ from ltx_jax.tasks.maps import Map, Maps
 from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, own_share, score_rows
 
 
-def check_rivals(names: Iterable[str]) -> None:
-    """Refuse unknown rivals.
+def check_rivals(names: Sequence[str], explainee: Explainee) -> None:
+    """Refuse rivals that there are not, or not for this explainee, before anything is computed.
 
     Raises:
-      InputError: naming those that there are.
+      InputError: naming those that there are, or what the explainee lacks.
     """
     if unknown := set(names) - set(RIVALS):
         raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")
+    image = jax.ShapeDtypeStruct((1, *explainee.image_shape), np.float32)
+    target = jax.ShapeDtypeStruct((1,), np.int32)
+    for name in names:
+        jax.eval_shape(RIVALS[name].maps, explainee, image, target)
 
 
 def add_rival(
