@@ -1,0 +1,139 @@
+"""Time rivals beside the packages that they are checked against.
+
+python tools/time_rivals.py squeezenet1_1 --weights=W.safetensors --images=PHOTOGRAPHS --count=10
+
+For each rival the table gives milliseconds an image, one image at a time and in batches, of ours
+and of the package (`grad-cam` or `captum`, on the same network in PyTorch) where one has it; how
+many times as fast ours is; and how far the maps of the batch are apart, each scaled to span [0,1].
+Compiling is left out: everything runs once before it is timed once. Classes are the predicted ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import ltx_jax
+from ltx_jax.attribution import RIVALS
+from ltx_jax.attribution.rival import scaled
+from ltx_jax.data.given import as_batch
+from ltx_jax.errors import InputError
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks.rivals import check_rivals
+
+_COLUMNS = ("one", "batch", "package one", "batch", "times one", "batch", "apart")
+Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Timed(NamedTuple):
+    """Milliseconds an image, of one alone and in a batch, and the maps [n,g,h] of the batch."""
+
+    one: float
+    batch: float
+    maps: np.ndarray
+
+
+def main() -> int:
+    """Print the table as it grows; 2 where something given cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("explainee", help="a network's timm name")
+    parser.add_argument("--weights", help="its file; from the hub if not given")
+    parser.add_argument("--images", type=Path, help="a folder; noise if not given")
+    parser.add_argument("--count", type=int, default=8, help="images in the batch")
+    parser.add_argument("--rivals", nargs="+", default=[], help="those for the network by default")
+    parser.add_argument("--alone", action="store_true", help="without the packages")
+    arguments = parser.parse_args()
+    try:
+        ltx_jax.prepare()
+        explainee = ltx_jax.load_explainee(arguments.explainee, arguments.weights)
+        names = arguments.rivals or _suitable(explainee)
+        check_rivals(names, explainee)
+        images = _images(explainee, arguments.images, arguments.count)
+        packages = {} if arguments.alone else _packages(explainee)
+        targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
+        print(" " * 24 + "".join(f"{column:>12}" for column in _COLUMNS))
+        for name in names:
+            print(line(explainee, name, packages.get(name), images, targets), flush=True)
+    except InputError as error:
+        print(f"time_rivals: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def line(
+    explainee: Explainee,
+    name: str,
+    package: Method | None,
+    images: np.ndarray,
+    targets: np.ndarray,
+) -> str:
+    """A rival's line of the table, with the package's numbers where there is one."""
+    ours = timed(lambda *given: RIVALS[name].maps(explainee, *given), images, targets)
+    found = [ours.one, ours.batch]
+    text = "".join(f"{value:12.1f}" for value in found)
+    if package is None:
+        return f"{name:24}{text}"
+    theirs = timed(package, images, targets)
+    apart = float(np.abs(np.asarray(scaled(ours.maps)) - scaled(theirs.maps)).max())
+    ratios = theirs.one / ours.one, theirs.batch / ours.batch
+    text += f"{theirs.one:12.1f}{theirs.batch:12.1f}"
+    return f"{name:24}{text}" + "".join(f"{ratio:12.2f}" for ratio in ratios) + f"{apart:12.1e}"
+
+
+def timed(method: Method, images: np.ndarray, targets: np.ndarray) -> Timed:
+    """Run a method on one image and on all, twice each, and time the second."""
+    milliseconds = []
+    for n in (1, len(images)):
+        for _ in range(2):
+            began = time.perf_counter()
+            maps = np.asarray(method(images[:n], targets[:n]))
+            seconds = time.perf_counter() - began
+        milliseconds.append(1000 * seconds / n)
+    return Timed(*milliseconds, maps)
+
+
+def _suitable(explainee: Explainee) -> list[str]:
+    """The rivals that the explainee has all for."""
+
+    def suits(name: str) -> bool:
+        try:
+            check_rivals([name], explainee)
+        except InputError:
+            return False
+        return True
+
+    return [name for name in RIVALS if suits(name)]
+
+
+def _images(explainee: Explainee, folder: Path | None, count: int) -> np.ndarray:
+    if folder is None:
+        rng = np.random.default_rng(0)
+        return rng.random((count, *explainee.image_shape), np.float32)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if len(files) < count:
+        raise InputError(f"{folder} holds {len(files)} files: give a --count of at most that")
+    return as_batch(files[:count], explainee.preprocessing("squash"))
+
+
+def _packages(explainee: Explainee) -> dict[str, Method]:
+    """What the packages have, on the same network in PyTorch."""
+    from pytorch_networks import load_classifier
+    from pytorch_rivals import PACKAGES, Case
+
+    classifier = load_classifier(explainee)
+
+    def of(package: Callable[[Any], np.ndarray]) -> Method:
+        return lambda images, targets: package(Case(classifier, images, targets))
+
+    return {name: of(package) for name, package in PACKAGES.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
