@@ -98,6 +98,32 @@ def guided_backpropagation(case: Case) -> np.ndarray:
         return _attribution("GuidedBackprop")(case)
 
 
+def lift_cam(case: Case) -> np.ndarray:
+    """With contributions of `captum`'s DeepLIFT, from the last map on."""
+    network, seen = case.classifier.network, []
+    handle = last_layer(network).register_forward_hook(lambda _, _in, out: seen.append(out))
+    with torch.no_grad():
+        network(case.normalised())
+    handle.remove()
+    maps = seen[0].clone().requires_grad_()
+    method = importlib.import_module("captum.attr").DeepLift(_after_last_layer(network))
+    with _in_silence():
+        found = method.attribute(maps, target=torch.tensor(case.targets))
+    weights = found.sum((2, 3), keepdim=True)
+    return (weights * maps).sum(1).relu().detach().cpu().numpy()
+
+
+def _after_last_layer(network: Any) -> torch.nn.Module:
+    nn = torch.nn
+    if hasattr(network, "fc"):
+        return nn.Sequential(network.avgpool, nn.Flatten(), network.fc)
+    if isinstance(network.classifier, nn.Sequential):
+        convolution = network.classifier[1]
+        return nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pooled = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*pooled, network.classifier)
+
+
 def smoothgrad(case: Case) -> np.ndarray:
     """Of `captum`, with the noise that ours draws."""
     attr = importlib.import_module("captum.attr")
@@ -153,6 +179,7 @@ PACKAGES: dict[str, Callable[[Case], np.ndarray]] = {
     "score_cam": _map_of("ScoreCAM"),
     "ablation_cam": _map_of("AblationCAM"),
     "full_grad": full_grad,
+    "lift_cam": lift_cam,
     "gradient_x_input": _attribution("InputXGradient"),
     "integrated_gradients": _attribution(
         "IntegratedGradients", n_steps=STEPS, method="riemann_middle", internal_batch_size=16

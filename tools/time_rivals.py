@@ -5,7 +5,8 @@ python tools/time_rivals.py squeezenet1_1 --weights=W.safetensors --images=PHOTO
 For each rival the table gives milliseconds an image, one image at a time and in batches, of ours
 and of the package (`grad-cam` or `captum`, on the same network in PyTorch) where one has it; how
 many times as fast ours is; and how far the maps of the batch are apart, each scaled to span [0,1].
-Compiling is left out: everything runs once before it is timed once. Classes are the predicted ones.
+Compiling is left out: what is timed ran before, a package on one image alone. Classes are the
+predicted ones.
 """
 
 from __future__ import annotations
@@ -75,23 +76,24 @@ def line(
     targets: np.ndarray,
 ) -> str:
     """A rival's line of the table, with the package's numbers where there is one."""
-    ours = timed(lambda *given: RIVALS[name].maps(explainee, *given), images, targets)
+    ours = timed(lambda *given: RIVALS[name].maps(explainee, *given), images, targets, warm=True)
     found = [ours.one, ours.batch]
     text = "".join(f"{value:12.1f}" for value in found)
     if package is None:
         return f"{name:24}{text}"
-    theirs = timed(package, images, targets)
+    theirs = timed(package, images, targets, warm=False)
     apart = float(np.abs(np.asarray(scaled(ours.maps)) - scaled(theirs.maps)).max())
     ratios = theirs.one / ours.one, theirs.batch / ours.batch
     text += f"{theirs.one:12.1f}{theirs.batch:12.1f}"
     return f"{name:24}{text}" + "".join(f"{ratio:12.2f}" for ratio in ratios) + f"{apart:12.1e}"
 
 
-def timed(method: Method, images: np.ndarray, targets: np.ndarray) -> Timed:
-    """Run a method on one image and on all, twice each, and time the second."""
+def timed(method: Method, images: np.ndarray, targets: np.ndarray, warm: bool) -> Timed:
+    """Run a method on one image, twice, and on all, twice where that has to be warm, and time the
+    last of each."""
     milliseconds = []
-    for n in (1, len(images)):
-        for _ in range(2):
+    for n, times in ((1, 2), (len(images), 1 + warm)):
+        for _ in range(times):
             began = time.perf_counter()
             maps = np.asarray(method(images[:n], targets[:n]))
             seconds = time.perf_counter() - began
@@ -119,7 +121,8 @@ def _images(explainee: Explainee, folder: Path | None, count: int) -> np.ndarray
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if len(files) < count:
         raise InputError(f"{folder} holds {len(files)} files: give a --count of at most that")
-    return as_batch(files[:count], explainee.preprocessing("squash"))
+    pictures = as_batch(files[:count], explainee.preprocessing("squash"))
+    return pictures.astype(np.float32) / 255
 
 
 def _packages(explainee: Explainee) -> dict[str, Method]:
