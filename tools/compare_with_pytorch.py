@@ -43,6 +43,8 @@ _WIDTH = 22  # of a column of scores
 # Of ours, the mask that the original's is compared with: the first that there is.
 _LTX = ("selected", "final")
 _ORIGINAL = "original"
+# Seconds between two files in which they may have been copied, but no image explained.
+_COPIED = 0.01
 
 
 def main() -> int:
@@ -322,7 +324,8 @@ def _seconds_between(files: Mapping[int, Path]) -> float | None:
     files do not tell, as when they were copied."""
     times = [files[number].stat().st_mtime for number in sorted(files)]
     between = np.diff(times)
-    return float(np.median(between)) if len(between) and (between > 0).all() else None
+    written = len(between) > 0 and between.min() > 0 and np.median(between) > _COPIED
+    return float(np.median(between)) if written else None
 
 
 if __name__ == "__main__":
