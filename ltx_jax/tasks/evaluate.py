@@ -43,8 +43,8 @@ def run(settings: Settings, workdir: Path) -> str:
     """
     wanted, chunk = settings.evaluate, settings.finetune.chunk
     with together():
-        check_rivals(settings.rivals)
         work = open_work(settings)
+        check_rivals(settings.rivals, work.explainee)
         _refuse_unlabelled(work, wanted.scored_for)
         found = _found(settings, workdir, work)
         methods = dict(found.methods)
