@@ -58,7 +58,8 @@ def resize_masks(masks: Bool[np.ndarray, "k h w"], how: Preprocessing) -> Bool[n
     """
     resized = np.empty((len(masks), *how.size), np.bool_)
     for row, mask in zip(resized, masks, strict=True):
-        row[:] = _resize(mask, how, "nearest")
+        # As bytes: Pillow gives true back as 255, which NumPy takes for true and XLA does not.
+        row[:] = _resize(mask.view(np.uint8), how, "nearest") != 0
     return resized
 
 

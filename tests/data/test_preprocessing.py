@@ -3,6 +3,7 @@
 import tracemalloc
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -182,3 +183,12 @@ def test_cut_first_or_last_it_is_the_same_to_a_few_levels(monkeypatch, method):
     last = resize_image(image, how).astype(int)
     monkeypatch.setattr("ltx_jax.data.preprocessing._MOST_PIXELS", 0)
     assert np.abs(resize_image(image, how) - last).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 4)])
+def test_true_is_one_whatever_pillow_makes_of_it(size):
+    """Devices count what a byte says: 255 would be no single pixel."""
+    mask = np.asarray(Image.fromarray(np.tri(8) > 0).transpose(Image.Transpose.ROTATE_90))
+    resized = resize_masks(mask[None], Preprocessing(size))
+    assert resized.any() and set(np.unique(resized.view(np.uint8))) == {0, 1}
+    assert jnp.asarray(resized).sum() == resized.sum()
