@@ -49,7 +49,7 @@ def test_two_processes_evaluate_what_one_does(tmp_path):
     more = "--config.task=evaluate", "--config.evaluate.scored_for=both"
     subprocess.run(command(tmp_path / "one", *more), check=True, capture_output=True)
     assert sum("7 rows scored" in text for text in by_two(tmp_path / "two", *more)) == 1
-    files = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "one").rglob("[!.]*") if path.is_file()]
     assert {"scores.jsonl", "table.csv", "evaluation.html"} <= {path.name for path in files}
     for path in files:
         again = tmp_path / "two" / path.relative_to(tmp_path / "one")
