@@ -18,7 +18,7 @@ ROOMS = {
     "explainers": {"masks", "models", "weights"},
     "objectives": {"masks", "models"},
     "metrics": {"masks", "models"},
-    "attribution": {"models"},
+    "attribution": {"masks", "models"},
     "engine": {"data", "explainers", "masks", "metrics", "models", "objectives", "settings"},
     "loading": {"attribution", "explainers", "models", "settings", "weights"},
     "reporting": {"attribution", "engine", "masks", "metrics", "settings"},

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.masks.covering import covered
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.links import of_class
 
 Attribute = Callable[[Explainee, Array, Array], Array]
+# Images in one forward of what looks at an image through many masks: few stay in a CPU's cache.
+_AT_ONCE = {"cpu": 9}
+_AT_ONCE_ELSEWHERE = 144
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,27 @@ def target_logits(
 ) -> Float[Array, ""]:
     """The sum of the targets' logits: its gradient is each image's own."""
     return of_class(explainee(images), targets).sum()
+
+
+def masks_at_once(images: int) -> int:
+    """How many masks of each of so many images go through the explainee in one forward."""
+    return max(_AT_ONCE.get(jax.default_backend(), _AT_ONCE_ELSEWHERE) // images, 1)
+
+
+def logits_through(
+    explainee: Explainee,
+    images: Float[Array, "n H W C"],
+    masks: Float[
+        Array,
+        (
+            m  # n H W
+        ),
+    ],
+) -> Float[Array, "m n classes"]:
+    """Each image through each of the masks; what they hide is black."""
+    seen = covered(images[None], masks)
+    logits = explainee(seen.reshape(-1, *images.shape[1:]))
+    return logits.reshape(len(masks), len(images), -1)
 
 
 def scaled(maps: Float[Array | np.ndarray, "n H W"]) -> Float[Array, "n H W"]:
