@@ -1,10 +1,10 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
-from ltx_jax.api import evaluate, explain, pretrain
+from ltx_jax.api import attribute, evaluate, explain, pretrain
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.checkpoints import save_explainer
-from ltx_jax.loading.explainees import load_explainee
+from ltx_jax.loading.explainees import explainee_of, load_explainee
 from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.reporting.results import Evaluation, Explanations, Stored, load
@@ -24,8 +24,10 @@ __all__ = [
     "Settings",
     "Stored",
     "__version__",
+    "attribute",
     "evaluate",
     "explain",
+    "explainee_of",
     "load",
     "load_explainee",
     "load_explainer",

@@ -1,4 +1,4 @@
-"""What `import ltx_jax` gives: explain, pretrain and evaluate from Python."""
+"""What `import ltx_jax` gives: explain, attribute, pretrain and evaluate from Python."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.engine.memory import lay_out
@@ -38,6 +39,7 @@ from ltx_jax.settings.sections import (
 )
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
+from ltx_jax.tasks import rivals
 from ltx_jax.tasks.arrays import source_of, targets_of, with_arrays
 from ltx_jax.tasks.inputs import Row, Work
 from ltx_jax.tasks.maps import as_map
@@ -134,6 +136,7 @@ def explain(
       InputError: where images, targets, labels or options do not fit, memory the slots; or the
         explainee gives no finite numbers for a black image or one of the images.
     """
+    rivals.refuse_without_gradients(explainee, "explain")
     explainee = with_arrays(explainee)
     explainer = explainer or load_mask(explainee)
     usual = LTX if isinstance(explainer, Explainer) else Settings()
@@ -196,11 +199,7 @@ def evaluate(
             f"masks are {maps.dtype} of shape {maps.shape}: expected numbers [{len(source)},g,h], "
             "one map for each image"
         )
-    wanted = targets_of(targets, len(source), explainee)
-    if any(len(several) != 1 for several in wanted):
-        raise InputError("several targets of one image: give one target for each mask")
-    rows = [Row(i, source.names[i], target, None) for i, (target,) in enumerate(wanted)]
-    asked = [Asked(i, row.target) for i, row in enumerate(rows)]
+    rows, asked = _row_an_image(source, targets, explainee)
     given = [as_map(one) for one in maps]
     if wrong := [i for i, one in enumerate(given) if not one.finite]:
         raise InputError(f"mask {wrong[0]} holds values that are no numbers: give finite ones")
@@ -212,6 +211,33 @@ def evaluate(
         {name: column([line[name] for line in found]) for name in work.scores},
         np.array([line[PROBABILITY] for line in found], np.float64),
     )
+
+
+@nan_is_unknown
+def attribute(
+    explainee: Explainee, images: Any, method: str, targets: Any = None
+) -> Float[np.ndarray, "n g h"]:
+    """Another method's masks, to be looked at, and compared by `evaluate`.
+
+    Args:
+      explainee: the classifier; one from `explainee_of` for methods that need no gradients.
+      images: [n,H,W,C] or a single [H,W,C], as `explain` takes them.
+      method: its name, one of `ltx_jax.attribution.RIVALS`, whose `maps` give the same in the
+        method's own range.
+      targets: the class of each image, by number or name; the predicted one where not given.
+
+    Returns:
+      A mask for each image over pixels, or over cells, that spans [0,1].
+
+    Raises:
+      InputError: for an unknown method, or one that needs what the explainee does not give; and
+        where images or targets do not fit it.
+    """
+    explainee = with_arrays(explainee)
+    rivals.check_rivals([method], explainee)
+    source = source_of(images, explainee, None)
+    rows, asked = _row_an_image(source, targets, explainee)
+    return rivals.attribute(_work(explainee, source, rows, ()), method, asked)
 
 
 @nan_is_unknown
@@ -248,6 +274,7 @@ def pretrain(
       InputError: where images, labels or options do not fit, or another training is in `workdir`.
     """
     chosen = _options(Pretrain(), options)
+    rivals.refuse_without_gradients(explainee, "pretrain")
     explainee = with_arrays(explainee)
     source = source_of(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
@@ -267,6 +294,21 @@ def pretrain(
         fingerprint=told,
     )
     return made.explainer
+
+
+def _row_an_image(
+    source: ArraySource, targets: Any, explainee: Explainee
+) -> tuple[list[Row], list[Asked]]:
+    """One row for each image, of one class.
+
+    Raises:
+      InputError: where several are given.
+    """
+    wanted = targets_of(targets, len(source), explainee)
+    if any(len(several) != 1 for several in wanted):
+        raise InputError("several targets of one image: give one target for each mask")
+    rows = [Row(i, source.names[i], target, None) for i, (target,) in enumerate(wanted)]
+    return rows, [Asked(i, row.target) for i, row in enumerate(rows)]
 
 
 def _work(explainee: Explainee, source: ArraySource, rows: list[Row], scores: Any) -> Work:

@@ -157,9 +157,10 @@ class Batch(NamedTuple):
     chunk: int
 
 
-def batch_of_use(images: int, chunk: int | None = None) -> Batch:
+def batch_of_use(explainee: Explainee, images: int, chunk: int | None = None) -> Batch:
     """A batch for so many images; the chunk is chosen where none is asked for."""
-    mesh = slot_mesh(images)
+    # Calls of Python from several devices of a CPU wait for each other, for ever.
+    mesh = slot_mesh(1 if explainee.on_host else images)
     of_use = _SLOTS_OF_USE[mesh.devices.flat[0].platform]
     each = min(of_use, -(-images // mesh.size))
     return Batch(each * mesh.size, mesh, chunk or default_chunk())

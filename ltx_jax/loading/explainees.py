@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.python_function import PythonFunction
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.settings.sections import Settings, checked
 from ltx_jax.weights.files import hub_file, read_safetensors
 from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of, unwrapped
+
+# Share of the logits by which two calls may differ that compute the same in another order.
+_SAME = 1e-2
 
 
 def load_explainee(
@@ -66,6 +71,70 @@ def load_explainee(
         features=network.features,
         architecture=network,
     )
+
+
+def explainee_of(
+    function: Callable[[np.ndarray], Any],
+    *,
+    image_size: tuple[int, int],
+    num_classes: int,
+    name: str = Explainee.name,
+    class_names: Sequence[str] = (),
+    channels: int = Explainee.channels,
+    link: str = Explainee.link,
+) -> Explainee:
+    """Any Python function as a classifier: a PyTorch model, a NumPy function, a program elsewhere.
+
+    It can be explained by methods that need no gradients (`ltx_jax.attribute`), and scored. It is
+    called on the host, a few images at a time, and here with black and white ones to be checked.
+
+    Args:
+      function: images, a NumPy array float32 [n,H,W,C] in [0,1] that is its own, to logits
+        [n,num_classes]: an array, or a tensor of PyTorch's. Of each image by itself, and always
+        the same: normalisation, evaluation mode and `no_grad` are its own affair.
+      image_size: (H, W) in pixels.
+      num_classes: length of the logits; with one, the classes are no (0) and yes (1).
+      name: for messages and records.
+      class_names: one a class, or none.
+      channels: of the images.
+      link: `softmax`, or `sigmoid` where each class is there or is not.
+
+    Raises:
+      InputError: where it fails on images of that size, or gives no finite logits of that shape.
+    """
+    apply = PythonFunction(function, num_classes)
+    explainee = Explainee(
+        apply, None, image_size, num_classes, name, tuple(class_names), channels, link
+    )
+    explainee.check()
+    _try_out(apply, explainee)
+    return explainee
+
+
+def _try_out(apply: PythonFunction, explainee: Explainee) -> None:
+    """See that a function gives finite logits for black and white, and for black alone the same."""
+    name, images = explainee.name, np.zeros((2, *explainee.image_shape), np.float32)
+    images[1] = 1
+    try:
+        both, alone = apply.on_host(images), apply.on_host(images[:1])
+    except InputError:
+        raise
+    except Exception as error:  # whatever the function may raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{name} cannot be applied to images {images.shape} ({told}): correct image_size and "
+            "channels, or the function, which gets NumPy's, channels last"
+        ) from error
+    if not np.isfinite(both).all():
+        raise InputError(
+            f"the logits of {name} for a black or a white image are not finite: correct the "
+            "function, since masks show what is nearly black"
+        )
+    if np.abs(both[:1] - alone).max() > _SAME * max(np.abs(both).max(), 1):
+        raise InputError(
+            f"{name} gives a black image other logits beside a white one than alone: put it into "
+            "evaluation mode, without dropout, or make it a function of each image"
+        )
 
 
 def computing(network: Architecture, compute_dtype: str, attention: str) -> Architecture:

@@ -19,6 +19,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models import backbone
 from ltx_jax.models.layers import is_bias
 from ltx_jax.models.links import LINKS, Link, of_class
+from ltx_jax.models.python_function import PythonFunction
 from ltx_jax.models.registry import Architecture
 
 Intermediates = dict[str, Array]
@@ -173,6 +174,11 @@ class Explainee:
     def classes(self) -> int:
         """How many classes can be asked for."""
         return max(self.num_classes, 2)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is a Python function, which gives no gradients and runs beside the devices."""
+        return isinstance(self.apply, PythonFunction)
 
     @property
     def _link(self) -> Link:

@@ -12,18 +12,18 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import Attribute, scaled
+from ltx_jax.attribution.rival import Attribute, Rival, scaled
 from ltx_jax.data.examples import Example
-from ltx_jax.engine.memory import Batch
-from ltx_jax.engine.scoring import padded
-from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
+from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
+from ltx_jax.engine.scoring import in_groups, padded
+from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
-from ltx_jax.tasks.inputs import Work
+from ltx_jax.tasks.inputs import Work, examples
 from ltx_jax.tasks.maps import Map, Maps
-from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, own_share, score_rows
+from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, own_share, predicted, score_rows
 
 
 def check_rivals(names: Sequence[str], explainee: Explainee) -> None:
@@ -34,10 +34,71 @@ def check_rivals(names: Sequence[str], explainee: Explainee) -> None:
     """
     if unknown := set(names) - set(RIVALS):
         raise InputError(f"unknown rival {min(unknown)!r}: there are {', '.join(RIVALS)}")
+    for name in names:
+        refuse_without_gradients(explainee, name)
+        _traced(RIVALS[name], explainee)
+
+
+def refuse_without_gradients(explainee: Explainee, what: str) -> None:
+    """See that a method works with an explainee that gives no gradients, if this is one.
+
+    Args:
+      explainee: the classifier.
+      what: a rival, or anything that needs gradients.
+
+    Raises:
+      InputError: naming the rivals that need none.
+    """
+    if explainee.on_host and what not in (others := _without_gradients(explainee)):
+        raise InputError(
+            f"{what} needs gradients, and {explainee.name}, a Python function, gives none: these "
+            f"of ltx_jax.attribute need none: {', '.join(others)}"
+        )
+
+
+def _without_gradients(explainee: Explainee) -> list[str]:
+    """The rivals that can be computed for a Python function."""
+
+    def works(rival: Rival) -> bool:
+        try:
+            _traced(rival, explainee)
+        except InputError:
+            return False
+        return True
+
+    return [name for name, rival in RIVALS.items() if works(rival)]
+
+
+def _traced(rival: Rival, explainee: Explainee) -> None:
+    """Trace a rival, which refuses an explainee that lacks something."""
     image = jax.ShapeDtypeStruct((1, *explainee.image_shape), np.float32)
     target = jax.ShapeDtypeStruct((1,), np.int32)
-    for name in names:
-        jax.eval_shape(RIVALS[name].maps, explainee, image, target)
+    jax.eval_shape(rival.maps, explainee, image, target)
+
+
+def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray, "n g h"]:
+    """A rival's maps as masks, each of which spans [0,1].
+
+    Args:
+      work: what they rest on; its images can all be read.
+      name: of the rival.
+      asked: the rows, with the class of each.
+
+    Raises:
+      InputError: where memory runs out, or the logits of an image are not finite.
+    """
+    batch = batch_of_use(work.explainee, len(asked))
+    work = work._replace(explainee=replicate(work.explainee, batch.mesh))
+    found = zip(asked, examples(work, [one.row for one in asked], 2 * batch.images), strict=True)
+    masks = []
+    with progress_bar(len(asked), "images", name) as bar:
+        for group in in_groups(found, batch.images):
+            with within_memory(batch.images // batch.mesh.size):
+                known = predicted(work, group, "explained", batch)
+                each = [(one.asked, one.example) for one in known]
+                masks.append(np.asarray(scaled(compute(work.explainee, name, each, batch))))
+            bar.update(len(group))
+    return np.concatenate(masks)
 
 
 def add_rival(

@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     target: int | None
 
 
-class _Predicted(NamedTuple):
+class Predicted(NamedTuple):
     """A row with its image and logits, the class of its map known, and the classes to score for."""
 
     asked: Asked
@@ -105,7 +105,7 @@ def score_rows(
     if not asked:
         return
     # The whole run's, however many of its rows are left: other batches have other last digits.
-    batch = batch_of_use(len(work.rows), chunk)
+    batch = batch_of_use(work.explainee, len(work.rows), chunk)
     work = work._replace(explainee=replicate(work.explainee, batch.mesh))
     refuse_unless_finite_on_black(work.explainee, batch.images, batch.mesh)
     found = zip(asked, examples(work, [one.row for one in asked], 2 * batch.images), strict=True)
@@ -116,7 +116,7 @@ def score_rows(
             if not read:
                 yield unread
                 continue
-            known = _predicted(work, read, scored_for, batch)
+            known = predicted(work, read, scored_for, batch)
             before([(one.asked, one.example) for one in known], batch)
             yield unread + list(score_examples(work, known, maps, batch))
 
@@ -127,9 +127,9 @@ def _unread(work: Work, asked: Asked, reason: Exception) -> tuple[int, Record]:
     return asked.row, {"row": asked.row, "image": name, "skipped": str(reason)}
 
 
-def _predicted(
+def predicted(
     work: Work, group: Sequence[tuple[Asked, Example]], scored_for: str, batch: Batch
-) -> list[_Predicted]:
+) -> list[Predicted]:
     """A batch of rows, once their logits are known.
 
     Raises:
@@ -160,12 +160,12 @@ def _predicted(
             "both": [int(answer), label],
         }[scored_for]
         asked = Asked(one.row, target)
-        found.append(_Predicted(asked, example, row, np.array(classes, np.int32), planned.label))
+        found.append(Predicted(asked, example, row, np.array(classes, np.int32), planned.label))
     return found
 
 
 def score_examples(
-    work: Work, known: Sequence[_Predicted], maps: Maps, batch: Batch
+    work: Work, known: Sequence[Predicted], maps: Maps, batch: Batch
 ) -> Iterator[tuple[int, Record]]:
     """The scores of a batch of maps.
 

@@ -1,0 +1,68 @@
+"""Any Python function from images to logits as what an explainee applies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from ltx_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class PythonFunction:
+    """Calls a function on the host from compiled programs.
+
+    Attributes:
+      function: images, a NumPy array float32 [n,H,W,C] in [0,1] that it may write into, to logits
+        [n,num_classes]: an array, or a tensor of PyTorch's.
+      num_classes: length of the logits.
+    """
+
+    function: Callable[[np.ndarray], Any]
+    num_classes: int
+
+    def __call__(self, params: None, images: Float[Array, "n H W C"]) -> Float[Array, "n classes"]:
+        """Logits of images, under JAX's tracing as well."""
+        return _called(self, images)
+
+    def on_host(
+        self, images: Float[Array | np.ndarray, "n H W C"]
+    ) -> Float[np.ndarray, "n classes"]:
+        """What the function gives.
+
+        Raises:
+          InputError: where that is not logits of these images.
+        """
+        found = self.function(np.array(images, np.float32))
+        if hasattr(found, "detach"):  # PyTorch's know gradients, and may lie on an accelerator
+            found = found.detach().cpu()
+        logits: np.ndarray = np.asarray(found)
+        expected = len(images), self.num_classes
+        if logits.shape != expected or not np.issubdtype(logits.dtype, np.floating):
+            raise InputError(
+                f"the function gives {logits.dtype} {logits.shape} for {len(images)} images: "
+                f"expected logits, floats {expected}; correct num_classes or the function"
+            )
+        return logits.astype(np.float32)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _called(function: PythonFunction, images: Array) -> Array:
+    shape = jax.ShapeDtypeStruct((len(images), function.num_classes), jnp.float32)
+    return jax.pure_callback(function.on_host, shape, images, vmap_method="sequential")
+
+
+@_called.defjvp
+def _no_gradients(function: PythonFunction, primals: Any, tangents: Any) -> Any:
+    raise InputError(
+        "a Python function gives no gradients, which this needs: choose a method that needs none, "
+        "or write the classifier in JAX"
+    )
