@@ -361,5 +361,7 @@ def test_masks_of_another_run_are_refused(config, tmp_path):
     masks = tmp_path / "run" / "masks" / "rival.npy"
     np.save(masks, np.full((6, 4, 4), np.nan, np.float32))  # as a run leaves it that was killed
     config.rivals = ()
-    with pytest.raises(InputError, match=r"rival\.npy has no map of row 0, a\.png: let the run"):
+    with pytest.raises(
+        InputError, match=r"rival\.npy has no map of row 0, a\.png \(and 4 more\): let"
+    ):
         run(config, tmp_path / "out")
