@@ -120,7 +120,7 @@ def architecture(
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3, cutoff=0.3) or ARCHITECTURES
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
     found = ARCHITECTURES[base]
-    known = {f.name for f in dataclasses.fields(found.module)} - {"parent", "name"}
+    known = {f.name for f in dataclasses.fields(found.module)} - {"parent", "name", "operations"}
     sizes = {key: _hashable(size) for key, size in sizes.items() if size is not None}
     for key in set(sizes) - known:
         raise InputError(

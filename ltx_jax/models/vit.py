@@ -6,7 +6,7 @@ mean of the patches in place of a class token, as timm has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -19,7 +19,8 @@ from jaxtyping import Float
 
 from ltx_jax.errors import InputError
 from ltx_jax.models.backbone import Backbone
-from ltx_jax.models.layers import Added, Intermediates, per_channel, plus, precision, tap
+from ltx_jax.models.layers import Added, Intermediates, exact_dense, per_channel, plus, tap
+from ltx_jax.models.operations import GRADIENT, Operations, layer_norm, mix, scores, softmax
 
 # Ranges of tokens: (first, end) each.
 Ranges = tuple[tuple[int, int | None], ...]
@@ -38,6 +39,7 @@ class PatchEmbedding(nn.Module):
     patch_size: int
     width: int
     dtype: Any = jnp.float32
+    operations: Operations = GRADIENT
 
     @nn.compact
     def __call__(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
@@ -49,8 +51,7 @@ class PatchEmbedding(nn.Module):
         grid = images.reshape(n, height // p, p, width // p, p, channels)
         patches = grid.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, p * p * channels)
         flat_kernel = kernel.reshape(-1, self.width).astype(self.dtype)
-        tokens = patches.astype(self.dtype) @ flat_kernel
-        return tokens + per_channel(bias, tokens)
+        return self.operations.embed(patches.astype(self.dtype), flat_kernel, bias)
 
 
 class Dense(nn.Module):
@@ -63,14 +64,15 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
     rank: int = 0
     use_bias: bool = True
+    operations: Operations = GRADIENT
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
         spread, zeros, width = nn.initializers.lecun_normal(), nn.initializers.zeros, self.features
         inputs = inputs.astype(self.dtype)
-        y = inputs @ self._weights("kernel", spread, inputs.shape[-1], width)
-        if self.use_bias:
-            y = y + per_channel(self._weights("bias", zeros, width), y)
+        kernel = self._weights("kernel", spread, inputs.shape[-1], width)
+        bias = self._weights("bias", zeros, width) if self.use_bias else None
+        y = self.operations.dense(inputs, kernel, bias)
         if not self.rank:
             return y
         down = self._weights("lora_a", spread, inputs.shape[-1], self.rank)
@@ -80,51 +82,11 @@ class Dense(nn.Module):
         return self.param(name, initialise, shape, jnp.float32).astype(self.dtype)
 
 
-def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
-    """Softmax over the last axis, as products with the reciprocal of the sum.
-
-    A division would become such a product, or would not, with the number of devices, and the last
-    digit of a mask with it.
-    """
-    powers = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    return powers * (1 / powers.sum(-1, keepdims=True))
-
-
-@jax.custom_vjp
-def _scores(
-    query: Float[Array, "n h r e"], key: Float[Array, "n h t e"]
-) -> Float[Array, "n h r t"]:
-    """Each query times each key, in float32. The products of the gradient are in the compute type
-    again, where its float32 would make them slow ones."""
-    return jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
-
-
-def _scores_forward(query: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _scores(query, key), (query, key)
-
-
-def _scores_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    query, key = kept
-    gradient = gradient.astype(query.dtype)
-    with precision(query.dtype):  # traced when the network's own has been left
-        return gradient @ key, gradient.swapaxes(-1, -2) @ query
-
-
-_scores.defvjp(_scores_forward, _scores_backward)
-
-
-def _shares(
-    query: Float[Array, "n h r e"], key: Float[Array, "n h t e"]
-) -> Float[Array, "n h r t"]:
-    """The share that each query has of each token, in float32; its shares add up to 1."""
-    return softmax(_scores(query, key))
-
-
 def _mix(
     query: Float[Array, "n h r e"], key: Float[Array, "n h t e"], value: Float[Array, "n h t e"]
 ) -> Float[Array, "n h r e"]:
     """What each query gets of the values."""
-    return _shares(query, key).astype(value.dtype) @ value
+    return mix(softmax(scores(query, key)), value)
 
 
 def _mix_fused(
@@ -162,7 +124,8 @@ class Attention(nn.Module):
 
     Returns what each range of `queries` (first token, end) gets from all tokens; a range that
     nobody reads costs nothing under `jit`. Where `added` is given, the map `attention`
-    [n,heads,t,t] as well, which a fused kernel does not have.
+    [n,heads,t,t] as well, which a fused kernel does not have, the `values` [n,heads,t,e] and what
+    is `mixed` of them [n,heads,t,e].
     """
 
     num_heads: int
@@ -171,32 +134,40 @@ class Attention(nn.Module):
     kernel: str = "xla"
     queries: Ranges = EVERY
     qkv_bias: bool = True
+    operations: Operations = GRADIENT
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "n t d"], added: Added = None
     ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
         n, t, d = tokens.shape
-        qkv = Dense(3 * d, self.dtype, self.lora_rank, self.qkv_bias, name="qkv")(tokens)
+        with_bias, by = self.qkv_bias, self.operations
+        qkv = Dense(3 * d, self.dtype, self.lora_rank, with_bias, by, name="qkv")(tokens)
         heads = checkpoint_name(qkv, _KEPT).reshape(n, t, 3, self.num_heads, -1)
         query, key, value = heads.transpose(2, 0, 3, 1, 4)  # [n,heads,t,d/heads] each
-        query = query * query.shape[-1] ** -0.5
-        project = Dense(d, dtype=self.dtype, rank=self.lora_rank, name="proj")
+        query = by.scale(query, query.shape[-1] ** -0.5)
+        value = plus(value, added, "values")
+        project = Dense(d, self.dtype, self.lora_rank, operations=by, name="proj")
         maps: list[Array] = []
+        mixtures: list[Array] = []
 
         def attend(first: int, end: int | None) -> Array:
             asking = query[:, :, first:end]
-            if added is None:
+            if added is None and by == GRADIENT:
                 mixed = ATTENTION[self.kernel](asking, key, value)
             else:
                 rows = np.s_[:, :, first:end]
-                maps.append(plus(_shares(asking, key), added, "attention", rows))
-                mixed = maps[-1].astype(value.dtype) @ value
+                maps.append(plus(by.softmax(by.scores(asking, key)), added, "attention", rows))
+                mixed = plus(by.mix(maps[-1], value), added, "mixed", rows)
+                mixtures.append(mixed)
             mixed = mixed.swapaxes(1, 2).reshape(n, -1, d)
             return project(checkpoint_name(mixed, _KEPT))
 
         attended = [attend(first, end) for first, end in self.queries]
-        return attended, {"attention": jnp.concatenate(maps, axis=2)} if maps else {}
+        if not maps:
+            return attended, {}
+        attention, mixed = (jnp.concatenate(parts, axis=2) for parts in (maps, mixtures))
+        return attended, {"attention": attention, "values": value, "mixed": mixed}
 
 
 class Block(nn.Module):
@@ -214,16 +185,16 @@ class Block(nn.Module):
     kernel: str = "xla"
     qkv_bias: bool = True
     layer_scale: bool = False
+    operations: Operations = GRADIENT
     ranges: Ranges = EVERY
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "n t d"], added: Added = None
     ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
-        width = tokens.shape[-1]
-        norm1, norm2 = (
-            nn.LayerNorm(epsilon=self.epsilon, name=name) for name in ("norm1", "norm2")
-        )
+        width, by = tokens.shape[-1], self.operations
+        tokens = by.enter(tokens)
+        norm1, norm2 = (layer_norm(by, self.epsilon, name) for name in ("norm1", "norm2"))
         attention = Attention(
             self.num_heads,
             self.dtype,
@@ -231,18 +202,19 @@ class Block(nn.Module):
             self.kernel,
             self.ranges,
             self.qkv_bias,
+            by,
             name="attention",
         )
-        fc1 = Dense(self.mlp_width, dtype=self.dtype, rank=self.lora_rank, name="fc1")
-        fc2 = Dense(width, dtype=self.dtype, rank=self.lora_rank, name="fc2")
+        fc1 = Dense(self.mlp_width, self.dtype, self.lora_rank, operations=by, name="fc1")
+        fc2 = Dense(width, self.dtype, self.lora_rank, operations=by, name="fc2")
 
         scale1, scale2 = (self._scale(name, width) for name in ("ls1", "ls2"))
 
         def onward(tokens: Array, attended: Array) -> Array:
-            tokens = checkpoint_name(tokens + scale1(attended.astype(tokens.dtype)), _KEPT)
+            tokens = checkpoint_name(by.add(tokens, scale1(attended.astype(tokens.dtype))), _KEPT)
             hidden = checkpoint_name(fc1(norm2(tokens).astype(self.dtype)), _KEPT)
-            new = fc2(nn.gelu(hidden.astype(jnp.float32), approximate=False))
-            return tokens + scale2(new.astype(tokens.dtype))
+            new = fc2(by.gelu(hidden.astype(jnp.float32)))
+            return by.add(tokens, scale2(new.astype(tokens.dtype)))
 
         attended, out = attention(norm1(tokens).astype(self.dtype), added)
         parts = [
@@ -256,7 +228,7 @@ class Block(nn.Module):
         if not self.layer_scale:
             return lambda update: update
         factors = self.param(name, nn.initializers.ones, (width,), jnp.float32)
-        return lambda update: update * per_channel(factors, update)
+        return lambda update: self.operations.scale(update, per_channel(factors, update))
 
 
 class ScannedBlock(Block):
@@ -290,6 +262,7 @@ class VisionTransformer(Backbone):
       norm_pooled: the last norm is of what the classifier reads, not of every token.
       layer_scale, qkv_bias: see `Block`; whether queries, keys and values have a bias.
       prefix_positions: whether the tokens before the patches have a position embedding as well.
+      operations: what it computes with, which is what its gradients are.
     """
 
     image_size: int = 224
@@ -310,6 +283,7 @@ class VisionTransformer(Backbone):
     layer_scale: bool = False
     qkv_bias: bool = True
     prefix_positions: bool = True
+    operations: Operations = GRADIENT
     feature_kind: ClassVar[str] = "tokens"
 
     @property
@@ -322,6 +296,11 @@ class VisionTransformer(Backbone):
     def averaged(self) -> bool:
         """Whether the classifier reads the mean of the patches."""
         return self.average_pool or not self.class_token
+
+    @property
+    def last_norm(self) -> str:
+        """Name of the norm before the classifier."""
+        return "fc_norm" if self.norm_pooled else "norm"
 
     def prefix_tokens(self) -> dict[str, int]:
         """timm's names and the numbers of the tokens before the patches, in order."""
@@ -345,7 +324,8 @@ class VisionTransformer(Backbone):
         (patch tokens after the last norm, if it is of every token), and what the classifier reads:
         `class_token` [n,d], and `distillation_token` [n,d], where no logit depends on `features`;
         or `pooled` [n,d], their mean. Where `added` is given also `attention` [depth,n,heads,t,t]
-        (after the softmax). What is before the prefix is missing where that is given.
+        (after the softmax), and [depth,n,heads,t,e] the `values` and what is `mixed` of them. What
+        is before the prefix is missing where that is given.
         """
         out: Intermediates = {}
         tokens, stacked = images, []
@@ -373,7 +353,7 @@ class VisionTransformer(Backbone):
 
     def _logits(self, parts: Sequence[Array], out: Intermediates, added: Added) -> Array:
         """From what leaves the last block, the patches last; notes what is read on the way."""
-        norm = nn.LayerNorm(epsilon=self.epsilon, name="fc_norm" if self.norm_pooled else "norm")
+        norm = layer_norm(self.operations, self.epsilon, self.last_norm)
         if not self.norm_pooled:
             parts = [norm(part) for part in parts]
         features = parts[-1].reshape(len(parts[-1]), *self.grid, self.width)
@@ -387,9 +367,32 @@ class VisionTransformer(Backbone):
         distilled = tap(out, "distillation_token", parts[0][:, 1], added)
         return (logits + self.classified(distilled, "head_dist")) / 2
 
+    def classified(self, read: Float[Array, "n d"], name: str) -> Float[Array, "n classes"]:
+        """As every network's, by its own operations."""
+        if self.operations == GRADIENT or not self.num_classes:
+            return super().classified(read, name)
+        return Dense(self.num_classes, operations=self.operations, name=name)(read)
+
     def prefix(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
         """The tokens after the frozen blocks, from which the network can go on."""
         return self(images, until_prefix=True)[0]
+
+    def logits_of(
+        self, params: Mapping[str, Any], tokens: Float[Array, "*n d"]
+    ) -> Float[Array, "*n classes"]:
+        """What the last norm and the classifier make of any tokens, of any depth.
+
+        Args:
+          params: the network's variables.
+          tokens: in place of the one that it reads, before the norm.
+        """
+        leaves = params["params"]
+        norm = nn.LayerNorm(epsilon=self.epsilon, parent=None)
+        normed = norm.apply({"params": leaves[self.last_norm]}, tokens)
+        head = exact_dense(self.num_classes, parent=None)
+        names = [name for name in ("head", "head_dist") if name in leaves]
+        logits: list[Any] = [head.apply({"params": leaves[name]}, normed) for name in names]
+        return jnp.stack(logits).mean(0)
 
     def with_trained(self, name: str, frozen_blocks: int, lora_rank: int) -> VisionTransformer:
         """With its first blocks in a stack of their own, and updates beside its dense layers."""
@@ -419,7 +422,9 @@ class VisionTransformer(Backbone):
         return {name: length for name, length in lengths.items() if length}
 
     def _embedding(self, images: Array) -> Array:
-        tokens = PatchEmbedding(self.patch_size, self.width, self.dtype, name="patch_embed")(images)
+        by = self.operations
+        embed = PatchEmbedding(self.patch_size, self.width, self.dtype, by, name="patch_embed")
+        tokens = embed(images)
         n, t, d = tokens.shape
         exact = jnp.float32
         first = [
@@ -432,10 +437,10 @@ class VisionTransformer(Backbone):
         position = self.param("pos_embed", nn.initializers.normal(0.02), (1, positions, d), exact)
         tokens = tokens.astype(exact)
         if self.prefix_positions:
-            return jnp.concatenate([*first, tokens], axis=1) + position
-        return jnp.concatenate([*first, tokens + position], axis=1)
+            return by.place(jnp.concatenate([*first, tokens], axis=1), position)
+        return jnp.concatenate([*first, by.place(tokens, position)], axis=1)
 
-    def _block_sizes(self) -> tuple[int, int, float, Any, int, str, bool, bool]:
+    def _block_sizes(self) -> tuple[int, int, float, Any, int, str, bool, bool, Operations]:
         # A ratio of two whole numbers may fall short of them by its rounding.
         mlp_width = int(self.width * self.mlp_ratio + 1e-6)
         return (
@@ -447,6 +452,7 @@ class VisionTransformer(Backbone):
             self.attention,
             self.qkv_bias,
             self.layer_scale,
+            self.operations,
         )
 
     def _stack(self, name: str, tokens: Array, added: Added) -> tuple[Array, Intermediates]:
@@ -470,5 +476,5 @@ def _of_blocks(added: Added, blocks: slice | int) -> Added:
     """What is added inside these blocks."""
     if added is None:
         return None
-    names = [name for name in ("attention", "blocks") if name in added]
+    names = [name for name in ("attention", "values", "mixed", "blocks") if name in added]
     return {name: jnp.asarray(added[name])[blocks] for name in names}

@@ -11,8 +11,9 @@ from families import CNNS, FAMILIES, small
 
 from ltx_jax.models.layers import is_bias
 
+OF_ATTENTION = {"attention", "values", "mixed"}
 NAMES = {
-    "vit": {"embedding", "blocks", "attention", "class_token", "features"},
+    "vit": {"embedding", "blocks", *OF_ATTENTION, "class_token", "features"},
     "resnet50": {"stem", *(f"layer{i}" for i in (1, 2, 3, 4)), "features"},
     "cifar_resnet20": {"stem", "layer1", "layer2", "layer3", "features"},
     "densenet121": {"stem", "block1", "block2", "features"},
@@ -43,7 +44,7 @@ def test_nothing_added_changes_nothing(name):
     np.testing.assert_allclose(logits, plain, atol=1e-5)
     biases = {key for key in named if is_bias(key)}
     assert named.keys() == NAMES[name] | {"input"} | biases
-    assert fewer.keys() == named.keys() - {"attention"} - biases
+    assert fewer.keys() == named.keys() - OF_ATTENTION - biases
     np.testing.assert_allclose(jax.jit(network.apply)(variables, images), plain, atol=1e-5)
 
 
