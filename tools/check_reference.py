@@ -4,9 +4,9 @@ python tools/check_reference.py DIR
 
 DIR holds, for each of two small networks, weights and what the original computes with them:
 logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; a
-Lightning checkpoint with one resumed step; and maps with their segmentation scores. Prints a row a
-quantity with its worst error and limit; exits with 1 if any is beyond its limit, with 2 where DIR
-cannot be read.
+Lightning checkpoint with one resumed step; maps with their segmentation scores; and the maps of
+rival methods on the ViT. Prints a row a quantity with its worst error and limit; exits with 1 if
+any is beyond its limit, with 2 where DIR cannot be read.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import ltx_jax
+from ltx_jax.attribution import RIVALS
+from ltx_jax.attribution.rival import scaled
 from ltx_jax.engine.finetune import (
     Slots,
     Start,
@@ -60,6 +62,18 @@ _UNTOUCHED, _LOSS, _DIFFERENT, _POINTS, _CONFIDENCE = 5e-6, 2e-4, 0.03, 1.0, 1e-
 _RELATIVE = 2e-4
 # Masks that were finetuned: a ReLU or the sign of a gradient may fall the other way.
 _MASK = 1e-4
+# Maps of rivals, relative to each image's norm; the original has some of them of a network whose
+# layer norms have another epsilon.
+_MAP, _MAP_OF_OTHER_NORMS = 1e-3, 1e-2
+_RIVALS = {
+    "lrp_last_layer_attn": ("raw_attention", _MAP),
+    "lrp_last_layer": ("partial_lrp", _MAP),
+    "lrp_rollout": ("lrp_rollout", _MAP),
+    "lrp_transformer_attribution": ("transformer_attribution", _MAP),
+    "attention_rollout": ("attention_rollout", _MAP_OF_OTHER_NORMS),
+    "generic_attention": ("generic_attention", _MAP_OF_OTHER_NORMS),
+    "grad_cam": ("attention_grad_cam", _MAP_OF_OTHER_NORMS),
+}
 _STEPS, _PEAK = 12, 1e-3
 _SCHEDULES = {
     "finetune_constant": [_PEAK] * _STEPS,
@@ -135,6 +149,7 @@ def check(folder: Path) -> Iterator[Row]:
             yield from check_confidence(network)
         yield from check_checkpoint(folder, networks[0], Path(scratch))
         yield from check_segmentation(folder, networks[0].explainee)
+        yield from check_attributions(folder, networks[0])
 
 
 def load(folder: Path, name: str, scratch: Path) -> Network:
@@ -332,6 +347,41 @@ def segmentation_values(
     ]
     found = list(score(replicate(explainee, mesh), given, names, len(given), mesh, chunk=9))
     return {name: np.stack([one[name][0] for one in found]) for name in names}
+
+
+def check_attributions(folder: Path, network: Network) -> Iterator[Row]:
+    """Maps of rival methods; of the first images where the file holds fewer than there are."""
+    theirs = _arrays(folder, "vit_attributions.npz")
+    targets = jnp.asarray(theirs["target"], jnp.int32)
+
+    def maps(name: str) -> jax.Array:
+        return RIVALS[name].maps(network.explainee, jnp.asarray(network.images), targets)
+
+    for key, (name, limit) in _RIVALS.items():
+        ours = scaled(maps(name)) if key == "grad_cam" else maps(name)
+        yield Row(f"attribution {key}", _relative(ours, theirs[key]), limit)
+    # Relevance is divided by sums that may cancel. Where they do, it depends on the last digit, the
+    # original's as well: in twice as many digits, as many pixels differ.
+    difference, largest = _differences(maps("full_lrp"), theirs["lrp_full"]), theirs["lrp_full"]
+    largest = np.abs(largest).max((1, 2))[:, None]
+    different = (difference > _MAP * largest).mean()
+    yield Row("attribution lrp_full (share that differs)", float(different), _DIFFERENT)
+
+
+def _relative(ours: Any, theirs: np.ndarray) -> float:
+    """The largest over images of the difference's norm by the norm of theirs."""
+    norms = [np.linalg.norm(x, axis=1) for x in (_differences(ours, theirs), _flat(theirs))]
+    return float((norms[0] / norms[1]).max())
+
+
+def _differences(ours: Any, theirs: np.ndarray) -> np.ndarray:
+    """Absolute ones of each image; infinite where the shapes differ."""
+    ours, theirs = _flat(np.asarray(ours, np.float64)[: len(theirs)]), _flat(theirs)
+    return np.abs(ours - theirs) if ours.shape == theirs.shape else np.full(theirs.shape, np.inf)
+
+
+def _flat(maps: np.ndarray) -> np.ndarray:
+    return maps.reshape(len(maps), -1)
 
 
 def _worst(ours: Any, theirs: np.ndarray) -> float:
