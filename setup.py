@@ -22,6 +22,7 @@ CORE = [
     "absl-py>=2.1.0",
     "pillow>=11.0.0",
     "tqdm>=4.66.0",
+    "scipy>=1.13.0",
 ]
 TEST = ["pytest>=8.0.0", "pytest-xdist>=3.6.0", "beartype>=0.20.0"]
 
@@ -48,8 +49,16 @@ setup(
     extras_require={
         "hub": ["huggingface_hub>=0.30"],
         "heic": ["pillow-heif>=0.18"],
+        "segmentation": ["h5py>=3.11", "pycocotools>=2.0.8"],
         "test": TEST,
-        "parity": [*TEST, "torch>=2.13.0", "torchvision>=0.28.0", "timm>=1.0.15"],
+        "parity": [
+            *TEST,
+            "torch>=2.13.0",
+            "torchvision>=0.28.0",
+            "timm>=1.0.15",
+            "captum>=0.9.0",
+            "grad-cam>=1.5.5",
+        ],
         "dev": [*TEST, "ruff>=0.12", "mypy>=1.15", "pre-commit>=4.0"],
     },
 )
