@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,9 @@ def legrad(
     network = computing_by(explainee, Operations(enter=constant), _TITLE)
     features, module = network_of(network, _TITLE)
 
-    def scores(params: Any, images: Array, added: Intermediates) -> tuple[Array, Intermediates]:
+    def scores(
+        params: Any, images: Array, added: Mapping[str, Array]
+    ) -> tuple[Array, Intermediates]:
         _, found = features(params, images, added)
         means = found["blocks"].mean(2)
         return module.logits_of(params, means).sum(0), found

@@ -35,6 +35,10 @@ class Squares(NamedTuple):
     shift: Int[Array, "m 2"]
 
 
+# The maps, and the means of their gradients and of these squared.
+_Adam = tuple[Array, Array, Array]
+
+
 @partial(jax.jit, static_argnames=("masks", "tried", "steps"))
 def sloc(
     explainee: Explainee,
@@ -163,7 +167,7 @@ def _fitted(
         magnitude = jnp.abs(maps).mean((1, 2))
         return (local + _VARIATION * variation + _MAGNITUDE * magnitude).sum()
 
-    def descend(state: tuple[Array, Array, Array], t: Array) -> tuple[tuple[Array, ...], None]:
+    def descend(state: _Adam, t: Array) -> tuple[_Adam, None]:
         maps, first, second = state
         slope = jax.grad(loss)(maps)
         first = _FIRST * first + (1 - _FIRST) * slope
