@@ -177,8 +177,8 @@ def _fitted(
 
     nothing = jnp.zeros_like(maps)
     times = jnp.arange(1, steps + 1, dtype=jnp.float32)
-    (maps, *_), _ = jax.lax.scan(descend, (maps, nothing, nothing), times)
-    return maps
+    (found, _, _), _ = jax.lax.scan(descend, (maps, nothing, nothing), times)
+    return found
 
 
 _FORWARDS = len(_SQUARES) * (_MASKS + len(_SHARES) * _TRIED)
