@@ -39,6 +39,7 @@ TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "pretrain": pretrain.run,
     "evaluate": evaluate.run,
 }
+_INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 _USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--config.SETTING=VALUE]"
 
 
@@ -80,15 +81,25 @@ def main(argv: Sequence[str]) -> int:
         return _complain(str(error))
     except KeyboardInterrupt:
         _complain("interrupted: what is done is kept, and the same command goes on")
-        return 130
+        return _INTERRUPTED[0]
     except _Terminated:
         _complain("terminated: what is done is kept, and the same command goes on")
-        return 143
+        return _INTERRUPTED[1]
     except BrokenPipeError:  # whoever reads the table has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         leave_processes()
     return 0
+
+
+def _command(argv: Sequence[str]) -> int:
+    """`main`, which leaves at once where it was interrupted: what JAX tidies up at the end breaks
+    down over computations that are still under way."""
+    code = main(argv)
+    if code in _INTERRUPTED:
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 class _Terminated(BaseException):
@@ -155,4 +166,4 @@ def _complain(message: str) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(_command, flags_parser=_parse)
