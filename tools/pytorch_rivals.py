@@ -26,7 +26,7 @@ class Case(NamedTuple):
     """What is to be explained.
 
     Attributes:
-      classifier: what `pytorch_networks.load_classifier` gives.
+      classifier: what `pytorch_networks.load_classifier` gives; in float64 after `double()`.
       images: [n,H,W,3] in [0,1].
       targets: [n].
     """
@@ -37,9 +37,8 @@ class Case(NamedTuple):
 
     def inputs(self) -> torch.Tensor:
         """The images [n,3,H,W], at which gradients are to be had."""
-        device = self.classifier.mean.device
-        given = torch.tensor(self.images.transpose(0, 3, 1, 2), device=device)
-        return given.requires_grad_()
+        channels_first = torch.tensor(self.images.transpose(0, 3, 1, 2))
+        return channels_first.to(self.classifier.mean).requires_grad_()
 
     def normalised(self) -> torch.Tensor:
         """The same as the network below the normalisation wants them."""
@@ -72,9 +71,9 @@ def _run(name: str, case: Case, gain: float = 1.0) -> np.ndarray:
 
 
 def full_grad(case: Case) -> np.ndarray:
-    """FullGrad of `grad-cam`, scaled to span [0,1]. The logit is multiplied by 1,000, which changes
-    nothing but the weight of the constant that keeps it from dividing by zero."""
-    return _run("FullGrad", case, gain=1000.0)
+    """FullGrad of `grad-cam`, scaled to span [0,1]. The logit is multiplied by a power of 2, which
+    changes nothing but the weight of the constant that keeps it from dividing by zero."""
+    return _run("FullGrad", case, gain=2.0**20)
 
 
 def _attribution(name: str, **how: Any) -> Callable[[Case], np.ndarray]:
@@ -128,8 +127,8 @@ def smoothgrad(case: Case) -> np.ndarray:
     """Of `captum`, with the noise that ours draws."""
     attr = importlib.import_module("captum.attr")
     method, maps = attr.NoiseTunnel(attr.Saliency(case.classifier)), []
-    for given, target in zip(case.inputs(), case.targets, strict=True):
-        deviation = NOISE * float(given.max() - given.min())
+    for given, image, target in zip(case.inputs(), case.images, case.targets, strict=True):
+        deviation = NOISE * float(np.ptp(image))
         with mock.patch.object(torch, "normal", _Noise(case.images.shape[1:])):
             found = method.attribute(
                 given[None],

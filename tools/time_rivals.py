@@ -30,7 +30,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.rivals import check_rivals
 
 _COLUMNS = ("one", "batch", "package one", "batch", "times one", "batch", "apart")
-Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Method = Callable[[np.ndarray, np.ndarray], Any]
 
 
 class Timed(NamedTuple):
@@ -50,6 +50,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=8, help="images in the batch")
     parser.add_argument("--rivals", nargs="+", default=[], help="those for the network by default")
     parser.add_argument("--alone", action="store_true", help="without the packages")
+    parser.add_argument(
+        "--exact", action="store_true", help="packages in float64, for how far apart maps are"
+    )
     arguments = parser.parse_args()
     try:
         ltx_jax.prepare()
@@ -57,7 +60,7 @@ def main() -> int:
         names = arguments.rivals or _suitable(explainee)
         check_rivals(names, explainee)
         images = _images(explainee, arguments.images, arguments.count)
-        packages = {} if arguments.alone else _packages(explainee)
+        packages = {} if arguments.alone else _packages(explainee, arguments.exact)
         targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
         print(" " * 24 + "".join(f"{column:>12}" for column in _COLUMNS))
         for name in names:
@@ -98,7 +101,8 @@ def timed(method: Method, images: np.ndarray, targets: np.ndarray, warm: bool) -
             maps = np.asarray(method(images[:n], targets[:n]))
             seconds = time.perf_counter() - began
         milliseconds.append(1000 * seconds / n)
-    return Timed(*milliseconds, maps)
+    one, batch = milliseconds
+    return Timed(one, batch, maps)
 
 
 def _suitable(explainee: Explainee) -> list[str]:
@@ -125,12 +129,14 @@ def _images(explainee: Explainee, folder: Path | None, count: int) -> np.ndarray
     return pictures.astype(np.float32) / 255
 
 
-def _packages(explainee: Explainee) -> dict[str, Method]:
+def _packages(explainee: Explainee, exact: bool) -> dict[str, Method]:
     """What the packages have, on the same network in PyTorch."""
     from pytorch_networks import load_classifier
     from pytorch_rivals import PACKAGES, Case
 
     classifier = load_classifier(explainee)
+    if exact:  # in float32 a ReLU on the edge now and then lets through what it should not
+        classifier = classifier.double()
 
     def of(package: Callable[[Any], np.ndarray]) -> Method:
         return lambda images, targets: package(Case(classifier, images, targets))

@@ -52,6 +52,8 @@ class Explainee:
         logit is a sigmoid, whatever this says.
       features: (params, images, added) to (logits, intermediates): named features and attention
         maps, each with `added[name]` added to it where there is one; None where nobody knows them.
+        Rivals read `features`, `input` (the images once normalised), and `…/bias` (what a layer's
+        bias adds at each position [n,g,h,c]).
       architecture: what `load_explainee` built, None for one of your own; an explainer without
         weights of its own starts from it.
     """
