@@ -48,3 +48,12 @@ def test_a_wrong_segmentation_fails(tmp_path):
     given["labels"][0] = np.where(given["labels"][0] < 0, 1, given["labels"][0])  # void is object
     np.savez(tmp_path / "segmentation.npz", **given)
     assert not any(r.passed for r in check_reference.check_segmentation(tmp_path, BLIND))
+
+
+def test_maps_are_compared_image_by_image():
+    theirs = np.array([[[3.0, 4.0]], [[0.0, 1.0]]])
+    ours = theirs + np.array([[[0.0, 0.5]], [[0.2, 0.0]]])
+    assert check_reference._relative(ours, theirs) == pytest.approx(0.2)
+    assert check_reference._relative(ours, theirs[:1]) == pytest.approx(0.1)
+    assert check_reference._relative(ours[:1], theirs) == np.inf
+    assert check_reference._relative(ours[:, :, :1], theirs) == np.inf
