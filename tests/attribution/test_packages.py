@@ -22,7 +22,7 @@ from ltx_jax.models.explainee import Explainee  # noqa: E402
 from ltx_jax.models.registry import architecture  # noqa: E402
 from ltx_jax.weights.state_dict import from_state_dict, shapes_of  # noqa: E402
 
-SIDE = 64
+SIDE = 40
 IMAGES = np.random.default_rng(0).random((2, SIDE, SIDE, 3), np.float32)
 CASES = [("resnet18", rival) for rival in package.PACKAGES] + [("squeezenet1_1", "lift_cam")]
 
