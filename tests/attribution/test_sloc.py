@@ -58,7 +58,7 @@ def test_the_map_is_made_of_the_parts(planted):
 
 
 def test_sums_over_regions_are_what_they_gain(planted):
-    """Over masks that were not fitted; of another size as well."""
+    """Over masks that were not fitted, of another size as well; softly, so that a tenth is left."""
     _, images, maps, weights = planted
     for side in (4, 6):
         grid = Grid(side, (28, 28))
@@ -71,4 +71,4 @@ def test_sums_over_regions_are_what_they_gain(planted):
 def test_neighbours_change_nothing(planted):
     mine, images, maps, _ = planted
     alone = sloc(mine, images[1:], jnp.ones(1, jnp.int32), masks=200, tried=20)
-    np.testing.assert_allclose(alone[0], maps[1], atol=2e-3 * np.ptp(maps[1]))
+    np.testing.assert_allclose(alone[0], maps[1], atol=1e-2 * np.ptp(maps[1]))
