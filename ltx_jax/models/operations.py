@@ -43,15 +43,20 @@ def softmax(scores: Float[Array, "... t"]) -> Float[Array, "... t"]:
     return powers * (1 / powers.sum(-1, keepdims=True))
 
 
-@jax.custom_vjp
+# A function of its own, since those that have rules for gradients cannot be pickled.
 def scores(query: Float[Array, "n h r e"], key: Float[Array, "n h t e"]) -> Float[Array, "n h r t"]:
     """Each query times each key, in float32. The products of the gradient are in the compute type
     again, where its float32 would make them slow ones."""
+    return _scores(query, key)
+
+
+@jax.custom_vjp
+def _scores(query: Array, key: Array) -> Array:
     return jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
 
 
 def _scores_forward(query: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
-    return scores(query, key), (query, key)
+    return _scores(query, key), (query, key)
 
 
 def _scores_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
@@ -61,7 +66,7 @@ def _scores_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array,
         return gradient @ key, gradient.swapaxes(-1, -2) @ query
 
 
-scores.defvjp(_scores_forward, _scores_backward)
+_scores.defvjp(_scores_forward, _scores_backward)
 
 
 def mix(

@@ -48,7 +48,9 @@ def test_intermediates_are_the_networks(explainee, images):
     )
     weights = explainee.params["params"]["head"]["kernel"]
     np.testing.assert_allclose(pushed - logits, np.tile(weights.sum(0), (7, 1)), atol=1e-5)
-    with pytest.raises(InputError, match="vit has no intermediate 'layer4': it has embedding"):
+    with pytest.raises(
+        InputError, match="vit has no intermediate 'layer4': it has input, embedding"
+    ):
         explainee.intermediates(images, {"layer4": jnp.zeros((1,), jnp.float32)})
 
 

@@ -86,7 +86,8 @@ def test_maps_are_scored_as_by_hand(dataset, tmp_path):
     assert second["mean_iou"] == [None] * 4 and second["pixel_accuracy"] == [None] * 2
     assert second["f1"] is second["iou"] is second["average_precision"] is None
     assert third["mean_iou"] == [128, 0, 0, 128] and third["average_precision"] == 100
-    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["hand"]
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    found = found["methods"]["hand"]
     expected = {
         "pixel_accuracy": 100 * (pixels - 64 + 256) / (pixels + 256),
         "mean_iou": 100 * (160 / 224 + (pixels + 32) / (pixels + 96)) / 2,
