@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.metrics.single_deletion import parts_of
 
 # A class depends on a part where its probability falls by as much without it.
 _NOTICED = 0.05
@@ -19,7 +18,7 @@ def background_independence(case: Case) -> Float[Array, "n k"]:
     """Percent of the mask's sum over all parts of the image that lies in those without which the
     class's probability falls by 0.05 or more, and not in the others alone; NaN where it does so
     without each part, or the mask is 0 in all of them."""
-    parts, logits = parts_of(case)
+    parts, logits = case.parts
     probability = case.explainee.probability(logits[:, None], case.classes[..., None])
     drops = case.probability(case.logits)[..., None] - probability
     used = (parts[:, None] & (drops >= _NOTICED)[..., None, None]).any(2)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, UInt8
 
@@ -76,6 +77,18 @@ class Case:
     def masked_logits(self) -> Float[Array, "n classes"]:
         """Logits through the mask."""
         return in_chunks(self.explainee, covered(self.images, self.masks), self.chunk)
+
+    @cached_property
+    def parts(self) -> tuple[Bool[Array, "n p H W"], Float[Array, "n p classes"]]:
+        """Where each part of an image is seen, nowhere for one that it has not; and the logits of
+        the image without it."""
+        assert self.without is not None
+        n, p, *shape = self.without.shape
+        without = self.without.astype(jnp.float32) / 255
+        # Compared as pictures are, in steps of 1/255.
+        parts = (jnp.abs(without - self.images[:, None]) > 0.5 / 255).any(-1)
+        logits = in_chunks(self.explainee, without.reshape(n * p, *shape), self.chunk)
+        return parts, logits.reshape(n, p, -1)
 
     def probability(self, logits: Float[Array, "n classes"]) -> Float[Array, "n k"]:
         """The probability of each of the classes."""

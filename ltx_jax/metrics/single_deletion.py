@@ -9,30 +9,17 @@ from jaxtyping import Bool, Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.models.explainee import in_chunks
 
 
 def single_deletion(case: Case) -> Float[Array, "n k"]:
     """Spearman correlation over the parts of an image between the drop of the class's logit as the
     image is made again without the part, and the sum of the mask where that changes it; NaN where
     fewer than two parts can be seen, or one side is constant."""
-    parts, logits = parts_of(case)
+    parts, logits = case.parts
     drops = case.logits[:, None] - logits
     drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
     relevance = jnp.where(parts, case.masks[:, None], 0).sum((2, 3))[:, None]
     return spearman(drops, relevance, parts.any((2, 3))[:, None])
-
-
-def parts_of(case: Case) -> tuple[Bool[Array, "n p H W"], Float[Array, "n p classes"]]:
-    """Where each part of an image is seen, nowhere for one that it has not; and the logits of the
-    image without it."""
-    assert case.without is not None
-    n, p, *shape = case.without.shape
-    without = case.without.astype(jnp.float32) / 255
-    # Compared as pictures are, in steps of 1/255.
-    parts = (jnp.abs(without - case.images[:, None]) > 0.5 / 255).any(-1)
-    logits = in_chunks(case.explainee, without.reshape(n * p, *shape), case.chunk)
-    return parts, logits.reshape(n, p, -1)
 
 
 def spearman(
