@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.last_map import as_added, last_map, seen, weighted
+from ltx_jax.attribution.intermediates import seen
+from ltx_jax.attribution.last_map import as_added, last_map, weighted
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.links import of_class
@@ -43,7 +44,7 @@ def ablation_cam_signed(
 
     def of_one(one: tuple[Array, Array]) -> Array:
         image, target = (x[None] for x in one)
-        logits, found = seen(explainee, image, "Ablation-CAM")
+        logits, found = seen(explainee, image, ["features"], "Ablation-CAM")
         maps = last_map(found)
 
         def without(channel: Array) -> Array:

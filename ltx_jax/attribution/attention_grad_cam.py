@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import gradients, of_patches, reading
+from ltx_jax.attribution.transformers import of_patches, reading
 from ltx_jax.models.explainee import Explainee
 
 _TITLE = "Grad-CAM on attention"

@@ -6,14 +6,9 @@ import jax
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.attribution.intermediates import seen
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import (
-    attention_of,
-    of_patches,
-    reading,
-    rolled_out,
-    with_residual,
-)
+from ltx_jax.attribution.transformers import of_patches, reading, rolled_out, with_residual
 from ltx_jax.models.explainee import Explainee
 
 _TITLE = "attention rollout"
@@ -33,7 +28,7 @@ def attention_rollout(
     Raises:
       InputError: where the explainee gives no attention maps.
     """
-    found = attention_of(explainee, images, _TITLE)
+    found = seen(explainee, images, ["attention"], _TITLE)[1]
     heads = found["attention"].mean(2)
     mixings = with_residual(heads[min(_FIRST, len(heads) - 1) :])
     mixings = mixings / mixings.sum(-1, keepdims=True)

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.last_map import shapes_with
+from ltx_jax.attribution.intermediates import gradients, shapes_with
 from ltx_jax.attribution.rival import Rival, scaled
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee, Intermediates
 from ltx_jax.models.layers import is_bias
-from ltx_jax.models.links import of_class
 
 
 @jax.jit
@@ -47,21 +46,16 @@ def full_gradients(
     Raises:
       InputError: as `full_grad`.
     """
-    shapes = shapes_with(explainee, images, "input", "FullGrad")
+    shapes = shapes_with(explainee, images, ["input"], "FullGrad")
     biases = [name for name in shapes if is_bias(name)]
     if not biases:
         raise InputError(
             f"{explainee.name} does not tell what its biases add, which FullGrad needs: choose "
             "another method"
         )
-    zeros = {name: jnp.zeros(shapes[name].shape) for name in ("input", *biases)}
-
-    def target_logits(added: Intermediates) -> tuple[Array, Intermediates]:
-        logits, found = explainee.intermediates(images, added)
-        return of_class(logits, targets).sum(), found
-
-    slopes, found = jax.grad(target_logits, has_aux=True)(zeros)
-    return {name: found[name].astype(jnp.float32) * slope for name, slope in slopes.items()}
+    found, slopes = gradients(explainee, images, targets, ["input", *biases], "FullGrad")
+    both = ((name, found[name], slope) for name, slope in slopes.items())
+    return {name: x.astype(jnp.float32) * slope.astype(jnp.float32) for name, x, slope in both}
 
 
 FULL_GRAD = Rival(

@@ -6,14 +6,9 @@ import jax
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import (
-    gradients,
-    of_patches,
-    reading,
-    rolled_out,
-    with_residual,
-)
+from ltx_jax.attribution.transformers import of_patches, reading, rolled_out, with_residual
 from ltx_jax.models.explainee import Explainee
 
 _TITLE = "generic attention explainability"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.errors import InputError
-from ltx_jax.models.explainee import Explainee, Intermediates, listed
-from ltx_jax.models.links import of_class
+from ltx_jax.attribution.intermediates import gradients, shapes_with
+from ltx_jax.models.explainee import Explainee, Intermediates
 
 # The intermediates that `last_map` reads.
 _READ = ("embedding", "blocks", "features", "pooled")
@@ -31,40 +28,6 @@ def last_map(found: Intermediates) -> Float[Array, "n g h c"]:
     return entering[:, -g * h :].reshape(n, g, h, c)
 
 
-def shapes_with(
-    explainee: Explainee, images: Float[Array, "n H W C"], needed: str, method: str
-) -> dict[str, Any]:
-    """Shapes of the intermediates, among which there must be one.
-
-    Args:
-      explainee, images: as every rival's.
-      needed: name of the intermediate.
-      method: what needs it, for the message.
-
-    Raises:
-      InputError: where the explainee gives no intermediates, or none of that name.
-    """
-    _, found = jax.eval_shape(lambda: explainee.intermediates(images, {}))
-    if needed not in found:
-        raise InputError(
-            f"{explainee.name} has no intermediate {needed!r}, which {method} needs: it has "
-            f"{listed(found)}"
-        )
-    return found
-
-
-def seen(
-    explainee: Explainee, images: Float[Array, "n H W C"], method: str
-) -> tuple[Float[Array, "n classes"], Intermediates]:
-    """Logits and intermediates with a last map among them.
-
-    Raises:
-      InputError: as `shapes_with`.
-    """
-    shapes_with(explainee, images, "features", method)
-    return explainee.intermediates(images, {})
-
-
 def with_slopes(
     explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"], method: str
 ) -> tuple[Float[Array, "n g h c"], Float[Array, "n g h c"]]:
@@ -73,15 +36,10 @@ def with_slopes(
     Raises:
       InputError: as `shapes_with`.
     """
-    shapes = shapes_with(explainee, images, "features", method)
-    zeros = {name: jnp.zeros(shapes[name].shape) for name in _READ if name in shapes}
-
-    def target_logits(added: Intermediates) -> tuple[Array, Intermediates]:
-        logits, found = explainee.intermediates(images, added)
-        return of_class(logits, targets).sum(), found
-
-    slopes, found = jax.grad(target_logits, has_aux=True)(zeros)
-    return last_map(found).astype(jnp.float32), last_map(slopes)
+    shapes = shapes_with(explainee, images, ["features"], method)
+    read = [name for name in _READ if name in shapes]
+    found, slopes = gradients(explainee, images, targets, read, method)
+    return last_map(found).astype(jnp.float32), last_map(slopes).astype(jnp.float32)
 
 
 def as_added(found: Intermediates, change: Float[Array, "n g h c"]) -> Intermediates:

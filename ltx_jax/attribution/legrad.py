@@ -11,8 +11,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution.held_constant import constant
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import computing_by, gradients, network_of, of_patches
+from ltx_jax.attribution.transformers import computing_by, network_of, of_patches
 from ltx_jax.models.explainee import Explainee, Intermediates
 from ltx_jax.models.operations import Operations
 

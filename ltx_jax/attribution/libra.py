@@ -9,8 +9,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution.held_constant import LINEAR, constant
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import computing_by, gradients, of_patches
+from ltx_jax.attribution.transformers import computing_by, of_patches
 from ltx_jax.models import operations
 from ltx_jax.models.explainee import Explainee
 

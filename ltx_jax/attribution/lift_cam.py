@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.last_map import last_map, seen, weighted
+from ltx_jax.attribution.intermediates import seen
+from ltx_jax.attribution.last_map import last_map, weighted
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.links import of_class
@@ -39,7 +40,7 @@ def lift_cam_signed(
     Raises:
       InputError: as `lift_cam`.
     """
-    _, found = seen(explainee, images, "LIFT-CAM")
+    _, found = seen(explainee, images, ["features"], "LIFT-CAM")
     maps = last_map(found)
     paired = explainee.with_backward("rescaled")
     twice = jnp.concatenate([images, images])

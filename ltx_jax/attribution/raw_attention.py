@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.attribution.intermediates import seen
 from ltx_jax.attribution.rival import Rival
-from ltx_jax.attribution.transformers import attention_of, of_patches, reading
+from ltx_jax.attribution.transformers import of_patches, reading
 from ltx_jax.models.explainee import Explainee
 
 _TITLE = "raw attention"
@@ -26,7 +27,7 @@ def raw_attention(
     Raises:
       InputError: where the explainee gives no attention maps.
     """
-    found = attention_of(explainee, images, _TITLE)
+    found = seen(explainee, images, ["attention"], _TITLE)[1]
     heads = found["attention"][-1].mean(1)
     return of_patches(jnp.einsum("t,nts->ns", reading(found), heads), found)
 

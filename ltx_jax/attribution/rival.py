@@ -58,12 +58,7 @@ def masks_at_once(images: int) -> int:
 def logits_through(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
-    masks: Float[
-        Array,
-        (
-            m  # n H W
-        ),
-    ],
+    masks: Float[Array, "m #n H W"],  # noqa: UP037  (the sign is jaxtyping's, no comment)
 ) -> Float[Array, "m n classes"]:
     """Each image through each of the masks; what they hide is black."""
     seen = covered(images[None], masks)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.last_map import last_map, seen, shapes_with, weighted
+from ltx_jax.attribution.intermediates import seen
+from ltx_jax.attribution.last_map import last_map, weighted
 from ltx_jax.attribution.rival import Rival, scaled
 from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.links import of_class
@@ -31,8 +32,7 @@ def score_cam(
       InputError: where the explainee gives no intermediates, or no `input` and `features` among
         them.
     """
-    shapes_with(explainee, images, "input", "Score-CAM")
-    _, found = seen(explainee, images, "Score-CAM")
+    _, found = seen(explainee, images, ["input", "features"], "Score-CAM")
     maps, inputs = last_map(found).astype(jnp.float32), found["input"]
     n, _, _, channels = maps.shape
 

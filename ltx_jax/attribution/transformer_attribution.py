@@ -7,11 +7,11 @@ import jax
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.relevance import RELEVANCE
 from ltx_jax.attribution.rival import Rival, target_logits
 from ltx_jax.attribution.transformers import (
     computing_by,
-    gradients,
     network_of,
     of_patches,
     reading,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ltx_jax.errors import InputError
 from ltx_jax.models.backbone import Features, Logits
 from ltx_jax.models.explainee import Explainee, Intermediates
-from ltx_jax.models.links import of_class
 from ltx_jax.models.operations import Operations
 from ltx_jax.models.vit import VisionTransformer
 
@@ -44,59 +42,6 @@ def computing_by(explainee: Explainee, operations: Operations, method: str) -> E
     module = module.clone(operations=operations, dtype=jnp.float32, attention="xla")
     features = dataclasses.replace(features, module=module)
     return dataclasses.replace(explainee, features=features, apply=Logits(features))
-
-
-def gradients(
-    explainee: Explainee,
-    images: Float[Array, "n H W C"],
-    targets: Int[Array, " n"],
-    names: Sequence[str],
-    method: str,
-) -> tuple[Intermediates, Intermediates]:
-    """The intermediates, and of those named what the target's logit sends back to them: its
-    gradient, as the explainee's operations have it.
-
-    Raises:
-      InputError: where the explainee has none of that name; `method` is what needs it.
-    """
-    shapes = shapes_of(explainee, images, names, method)
-    nothing = {name: jnp.zeros(shapes[name].shape, shapes[name].dtype) for name in names}
-
-    def target_logits(added: Intermediates) -> tuple[Array, Intermediates]:
-        logits, found = explainee.intermediates(images, added)
-        return of_class(logits, targets).sum(), found
-
-    slopes, found = jax.grad(target_logits, has_aux=True)(nothing)
-    return found, slopes
-
-
-def attention_of(
-    explainee: Explainee, images: Float[Array, "n H W C"], method: str
-) -> Intermediates:
-    """The intermediates, `attention` [depth,n,heads,t,t] among them.
-
-    Raises:
-      InputError: where the explainee has no attention maps; `method` is what needs them.
-    """
-    shapes_of(explainee, images, ["attention"], method)
-    return explainee.intermediates(images)[1]
-
-
-def shapes_of(
-    explainee: Explainee, images: Float[Array, "n H W C"], names: Sequence[str], method: str
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of all intermediates.
-
-    Raises:
-      InputError: where one of those names is not among them.
-    """
-    _, found = jax.eval_shape(lambda: explainee.intermediates(images))
-    if missing := [name for name in names if name not in found]:
-        raise InputError(
-            f"{explainee.name} has no intermediate {missing[0]!r}, which {method} needs: it has "
-            f"{', '.join(found) or 'none'}"
-        )
-    return found
 
 
 def reading(found: Intermediates) -> Float[Array, " t"]:

@@ -11,9 +11,10 @@ from families import small
 
 from ltx_jax.attribution import RIVALS
 from ltx_jax.attribution.held_constant import HALVED, LINEAR, constant, gradient_x_input
+from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.relevance import RELEVANCE
 from ltx_jax.attribution.res_lrp import weighted_sum
-from ltx_jax.attribution.transformers import computing_by, gradients, reading, rolled_out
+from ltx_jax.attribution.transformers import computing_by, reading, rolled_out
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.models.explainee import Explainee
