@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ _STEPS, _RATE, _MOMENTUM, _AREA = 800, 0.01, 0.9, 0.1
 _WEIGHT, _GROWTH = 300.0, 1.0035
 # Pixels from one value of the mask to the next, and the greatest blur, of a side of 224 pixels.
 _STEP, _BLUR, _OF, _LEVELS = 7, 20, 224, 8
+# With fewer pixels from value to value a mask of ones is even but at the border, which then ranks
+# first and is kept.
+_LEAST_STEP = 3
 # A value reaches as far as three steps, more or less; so many others play a part in a pixel's.
 _REACH, _COLDNESS = 3, 20.0
 _AROUND, _PADDING = 2 * (_REACH + 1) + 1, 2 * _REACH + 1
@@ -37,8 +41,9 @@ def extremal_perturbation(
 
     Gradient ascent with momentum on logit − w_t·mean (m − r)², r being 1 for the pixels of the
     mask m that rank within the area and 0 for the others, w_t = 300·1.0035^t; pixels of equal rank
-    share what is left of the area. The mask is a smooth maximum of its values (`smooth_maximum`).
-    Every other step sees the image mirrored. Beyond the border the blur repeats it.
+    share what is left of the area. The mask is a smooth maximum of its values (`smooth_maximum`),
+    on an image of few pixels over parts of them, of which a pixel gets the mean. Every other step
+    sees the image mirrored. Beyond the border the blur repeats it.
 
     Args:
       explainee, images, targets: as every rival's.
@@ -47,14 +52,15 @@ def extremal_perturbation(
     """
     n, height, width, _ = images.shape
     scale = max(height, width) / _OF
-    step = max(round(_STEP * scale), 1)
+    parts = math.ceil(_LEAST_STEP / (_STEP * scale))
+    step, size = round(_STEP * scale * parts), (height * parts, width * parts)
     blurs = np.linspace(_BLUR * scale, 0, _LEVELS).tolist()
     levels = jnp.stack([blurred(images, blur) for blur in blurs])
 
     def gain(values: Array, weight: Array, mirrored: Array) -> Array:
         wide = smooth_maximum(values, step)
         missed = (wide - jax.lax.stop_gradient(_within(wide, area))) ** 2
-        seen = _between(levels, _cut(wide, step, (height, width)))
+        seen = _between(levels, _of_pixels(_cut(wide, step, size), parts))
         seen = jnp.where(mirrored, seen[:, :, ::-1], seen)
         return target_logits(explainee, seen, targets) - weight * missed.mean((1, 2)).sum()
 
@@ -65,10 +71,10 @@ def extremal_perturbation(
         speed = jnp.where(t == 0, slope, _MOMENTUM * speed + (1 - _MOMENTUM) * slope)
         return (jnp.clip(values + _RATE * speed, 0, 1), speed), None
 
-    values = jnp.ones((n, -(-height // step), -(-width // step)))
+    values = jnp.ones((n, *(math.ceil(side / step) for side in size)))
     steps_taken = jnp.arange(steps, dtype=jnp.int32)
     (values, _), _ = jax.lax.scan(ascend, (values, jnp.zeros_like(values)), steps_taken)
-    return _cut(smooth_maximum(values, step), step, (height, width))
+    return _of_pixels(_cut(smooth_maximum(values, step), step, size), parts)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))  # else it keeps 81 times as much on its way
@@ -179,6 +185,12 @@ def _cut(wide: Float[Array, "n a b"], step: int, size: tuple[int, int]) -> Float
     """The part of a mask that lies over the image."""
     before = _REACH * step
     return wide[:, before : before + size[0], before : before + size[1]]
+
+
+def _of_pixels(masks: Float[Array, "n a b"], parts: int) -> Float[Array, "n H W"]:
+    """The mean over the parts of each pixel, so many each way."""
+    n, a, b = masks.shape
+    return masks.reshape(n, a // parts, parts, b // parts, parts).mean((2, 4))
 
 
 def _within(masks: Float[Array, "n a b"], area: float) -> Float[Array, "n a b"]:

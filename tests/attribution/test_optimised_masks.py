@@ -92,14 +92,27 @@ def test_between_levels_of_blur():
 
 def test_extremal_perturbation_finds_the_planted_pixels_at_its_area():
     mine, images = planted(200.0, 0.5)
-    maps = extremal.extremal_perturbation(mine, images, jnp.ones(2, jnp.int32))
+    maps = extremal.extremal_perturbation(mine, images, jnp.ones(2, jnp.int32), steps=500)
     # A tenth of the mask with its margin, 90 pixels, and a little more, since its edge is soft.
     area = np.asarray(maps).sum((1, 2))
     assert area.min() > 90 and area.max() < 110, area
     inside, outside = inside_and_outside(maps)
     assert inside.min() > 0.8 and outside.max() < 0.1, (inside, outside)
-    alone = extremal.extremal_perturbation(mine, images[1:], jnp.ones(1, jnp.int32))
+
+
+def test_extremal_perturbation_leaves_the_corners_of_a_small_image():
+    """A mask that is even to begin with ranks its corners first, and would keep them."""
+    mine, images = planted(20.0, 0.5)
+    maps = extremal.extremal_perturbation(mine, images, jnp.ones(2, jnp.int32), steps=200)
+    corners = np.asarray(maps)[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.max() < 0.1, corners
+    alone = extremal.extremal_perturbation(mine, images[1:], jnp.ones(1, jnp.int32), steps=200)
     np.testing.assert_allclose(alone[0], maps[1], atol=2e-3)
+
+
+def test_parts_of_pixels():
+    parts = jnp.arange(16.0).reshape(1, 4, 4)
+    np.testing.assert_allclose(extremal._of_pixels(parts, 2), [[[2.5, 4.5], [10.5, 12.5]]])
 
 
 # --- iGOS++ ---------------------------------------------------------------------------------------
