@@ -58,6 +58,7 @@ setup(
             "timm>=1.0.15",
             "captum>=0.9.0",
             "grad-cam>=1.5.5",
+            "quantus>=0.6.0",
         ],
         "dev": [*TEST, "ruff>=0.12", "mypy>=1.15", "pre-commit>=4.0"],
     },

@@ -38,11 +38,12 @@ class Curves(NamedTuple):
     """What remains of the prediction of each image and class, [n,k,points] each: of the image as it
     is, and as tenth after tenth of its pixels is gone.
 
-    `agreement`: whether arg max equals the class; `probability`: of the class.
+    `agreement`: whether arg max equals the class; `probability` and `logit`: of the class.
     """
 
     agreement: Bool[Array, "n k points"]
     probability: Float[Array, "n k points"]
+    logit: Float[Array, "n k points"]
 
     def areas(self) -> Areas:
         """The area under each."""
@@ -172,9 +173,23 @@ def perturbation_curves(
       fill: what stands where pixels are gone; see `masks.covering.covered`.
     """
     order = removal(pixel_masks, most_relevant_first)
+    return curves_of_removal(explainee, images, order, classes, logits, chunk, fill)
+
+
+def curves_of_removal(
+    explainee: Explainee,
+    images: Float[Array | np.ndarray, "n H W C"],
+    order: Removal,
+    classes: Int[Array | np.ndarray, "n k"],
+    logits: Float[Array | np.ndarray, "n classes"],
+    chunk: int | None = None,
+    fill: Fill = "black",
+) -> Curves:
+    """The `perturbation_curves` of each image as its pixels go in any order."""
     perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk, fill)
     curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
-    return Curves(*_read(explainee, curve, classes))
+    asked = jnp.take_along_axis(curve, jnp.asarray(classes)[:, None], -1).swapaxes(1, 2)
+    return Curves(*_read(explainee, curve, classes), asked)
 
 
 def contending_areas(

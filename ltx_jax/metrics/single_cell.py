@@ -11,15 +11,16 @@ from ltx_jax.metrics.grid import cells_of, logits_under
 from ltx_jax.metrics.score import Score
 from ltx_jax.metrics.single_deletion import spearman
 
-_SIDE = 4
+# Cells a side.
+SIDE = 4
 
 
 def single_cell_deletion(case: Case) -> Float[Array, "n k"]:
     """Spearman correlation over 4×4 cells between the drop of the class's logit as that cell alone
     is black, and the sum of the mask in it; NaN where one side is constant."""
     _, height, width = case.masks.shape
-    cells = cells_of(height, width, _SIDE)
-    alone = cells[None] == jnp.arange(_SIDE * _SIDE, dtype=jnp.int32)[:, None, None]
+    cells = cells_of(height, width, SIDE)
+    alone = cells[None] == jnp.arange(SIDE * SIDE, dtype=jnp.int32)[:, None, None]
     drops = case.logits[:, None] - logits_under(case, ~alone)
     drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
     inside = jnp.einsum("nhw,chw->nc", case.masks, alone.astype(jnp.float32))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import jax
@@ -205,8 +206,9 @@ def to_state_dict(variables: Variables, table: Sequence[Entry]) -> dict[str, np.
     return state
 
 
+@cache
 def shapes_of(module: Any, image_size: tuple[int, int], channels: int = 3) -> Variables:
-    """A module's variables as shapes, without computing anything."""
+    """A module's variables as shapes, without computing anything; not to be changed."""
     image = jax.ShapeDtypeStruct((1, *image_size, channels), np.float32)
     return jax.eval_shape(module.init, jax.random.key(0), image)
 

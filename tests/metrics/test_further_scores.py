@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scoring_tools import scored
+from scoring_tools import FIRST_PIXEL, scored
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import SceneSource
@@ -41,6 +41,27 @@ def test_area_and_variation():
     assert one(*SMALL, mask, "area") == pytest.approx([50])
     # Down |1 − 0.5| and |0 − 0.5|, across 1 and 0: means 0.5 and 0.5.
     assert one(*SMALL, mask, "total_variation") == pytest.approx([100])
+
+
+def test_the_gain_of_a_logit():
+    # A pixel of ten, that goes first, or never: at all points but the first the logit is lower.
+    falling, white = np.linspace(1, 0, 10).reshape(1, 10), np.ones((1, 1, 10, 3), np.float32)
+    found = one(FIRST_PIXEL, white, falling, "srg_logit", classes=((0, 1),))
+    assert found == pytest.approx([4 * 8.5 / 9, 0])
+
+
+def test_the_gain_as_whole_cells_go():
+    weights = np.full((16, 16), -1e-3)
+    weights[4:6, 8:10] = 1.0
+    given = linear(weights)
+    order = np.full((16, 16), 0.5)
+    # One pixel of it lifts the cell above all others: lost at once, or never.
+    order[5, 8] = 0.6
+    assert one(*given, order, "srg_cells") == pytest.approx([85])
+    order[5, 9] = 0.1  # and another one lowers it below them
+    assert one(*given, order, "srg_cells") == pytest.approx([-85])
+    # Equal cells go in the same random order either way.
+    assert one(*given, np.full((16, 16), 0.5), "srg_cells") == pytest.approx([0])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Perturbation scores against curves worked out by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,10 @@ from scoring_tools import FIRST_PIXEL
 
 from ltx_jax.metrics.perturbation import FRACTIONS, contending_areas, perturbation_areas, removal
 
+# Compiled: operation by operation each takes half a minute.
+_compiled = partial(jax.jit, static_argnames=("most_relevant_first", "chunk"))
+areas_of, contending_areas_of = _compiled(perturbation_areas), _compiled(contending_areas)
+logits_of = jax.jit(lambda explainee, images: explainee(images))
 WHITE = np.ones((1, 1, 10, 3), np.float32)
 FALLING = np.linspace(1, 0, 10, dtype=np.float32).reshape(1, 1, 10)
 
@@ -94,10 +99,11 @@ def test_no_forward_is_larger_than_its_chunk(chunk):
 @pytest.mark.parametrize("chunk", [1, 9, 20, 1000])
 def test_chunks_change_nothing(explainee, images, chunk):
     masks = np.random.default_rng(0).random((6, 16, 16), np.float32)
-    logits = explainee(images[:6])
+    logits = logits_of(explainee, images[:6])
     classes = logits.argmax(-1).astype(jnp.int32)[:, None]
-    whole = perturbation_areas(explainee, images[:6], masks, classes, logits, True)
-    parts = perturbation_areas(explainee, images[:6], masks, classes, logits, True, chunk)
+    setting = (explainee, images[:6], masks, classes, logits)
+    whole = areas_of(*setting, most_relevant_first=True)
+    parts = areas_of(*setting, most_relevant_first=True, chunk=chunk)
     np.testing.assert_array_equal(whole.agreement, parts.agreement)
     np.testing.assert_allclose(whole.probability, parts.probability, rtol=1e-4)
 
@@ -106,12 +112,13 @@ def test_chunks_change_nothing(explainee, images, chunk):
 def test_masks_out_of_the_running_are_left_alone(explainee, images, most_relevant_first):
     rng = np.random.default_rng(2)
     masks = rng.random((len(images), 16, 16), np.float32)
-    logits = explainee(images)
+    logits = logits_of(explainee, images)
     classes = np.stack([logits.argmax(-1), np.zeros(len(images))], 1).astype(np.int32)
-    setting = (explainee, images, masks, classes, logits, most_relevant_first)
-    whole = perturbation_areas(*setting)
+    setting = (explainee, images, masks, classes, logits)
+    whole = areas_of(*setting, most_relevant_first=most_relevant_first)
     to_beat = np.median(np.asarray(whole.agreement[:, 0])) + rng.choice([-5, 5], len(images))
-    found = contending_areas(*setting, jnp.asarray(to_beat, jnp.float32), chunk=4)
+    first, to_beat_32 = most_relevant_first, jnp.asarray(to_beat, jnp.float32)
+    found = contending_areas_of(*setting, to_beat=to_beat_32, most_relevant_first=first, chunk=4)
     better = np.asarray(whole.agreement[:, 0]) < to_beat
     better = better if most_relevant_first else np.asarray(whole.agreement[:, 0]) > to_beat
     assert 0 < better.sum() < len(images)
@@ -127,7 +134,10 @@ def test_what_is_left_out_does_not_depend_on_the_masks_beside():
     images, masks = WHITE.repeat(10, 0), middle.repeat(10, 0)
     setting = images, masks, jnp.zeros((10, 1), jnp.int32), FIRST_PIXEL(images)
     to_beat = jnp.array([45.0] + 9 * [-jnp.inf], jnp.float32)
-    together = contending_areas(FIRST_PIXEL, *setting, True, to_beat)
-    alone = contending_areas(FIRST_PIXEL, *(x[:1] for x in setting), True, to_beat[:1])
+    first = {"most_relevant_first": True}
+    together = contending_areas_of(FIRST_PIXEL, *setting, to_beat=to_beat, **first)
+    alone = contending_areas_of(
+        FIRST_PIXEL, *(x[:1] for x in setting), to_beat=to_beat[:1], **first
+    )
     for ours, theirs in zip(together, alone, strict=True):
         np.testing.assert_array_equal(ours[:1], theirs)

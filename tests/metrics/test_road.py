@@ -1,5 +1,6 @@
 """ROAD by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_imputed_of_what_is_left_and_not_of_what_is_gone():
 @pytest.mark.parametrize("chunk", [4, 20])
 def test_chunks_change_nothing(explainee, images, chunk):
     masks = np.random.default_rng(0).random((7, 16, 16))
-    classes = np.asarray(explainee(images)).argmax(-1)[:, None]
+    classes = np.asarray(jax.jit(explainee)(images)).argmax(-1)[:, None]
     given = (explainee, images, masks, classes, ("srg_road",))
     whole, parts = (scored(*given, chunk=c)["srg_road"] for c in (None, chunk))
     np.testing.assert_allclose(parts, whole, atol=1e-4)

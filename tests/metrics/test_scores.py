@@ -39,6 +39,8 @@ def test_names_directions_and_ranges():
         "srg_blur": "higher",
         "srg_noise": "higher",
         "srg_other": "higher",
+        "srg_logit": "higher",
+        "srg_cells": "higher",
         "srg_road": "higher",
         "single_deletion": "higher",
         "single_cell": "higher",
