@@ -2,11 +2,12 @@
 
 python tools/time_rivals.py squeezenet1_1 --weights=W.safetensors --images=PHOTOGRAPHS --count=10
 
-For each rival the table gives milliseconds an image, one image at a time and in batches, of ours
-and of the package (`grad-cam` or `captum`, on the same network in PyTorch) where one has it; how
-many times as fast ours is; and how far the maps of the batch are apart, each scaled to span [0,1].
-Compiling is left out: what is timed ran before, a package on one image alone. Classes are the
-predicted ones.
+For each rival the table gives what an image costs in forwards of the explainee (by operations of
+matrix products and convolutions; of a search whose length is not known, one step); milliseconds an
+image, one image at a time and in batches, of ours and of the package (`grad-cam` or `captum`, on
+the same network in PyTorch) where one has it; how many times as fast ours is; and how far the maps
+of the batch are apart, each scaled to span [0,1]. Compiling is left out: what is timed ran before,
+a package on one image alone. Classes are the predicted ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from counting import operations
 
 import ltx_jax
 from ltx_jax.attribution import RIVALS
@@ -29,7 +31,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.rivals import check_rivals
 
-_COLUMNS = ("one", "batch", "package one", "batch", "times one", "batch", "apart")
+_COLUMNS = ("forwards", "one", "batch", "package one", "batch", "times one", "batch", "apart")
 Method = Callable[[np.ndarray, np.ndarray], Any]
 
 
@@ -80,7 +82,9 @@ def line(
 ) -> str:
     """A rival's line of the table, with the package's numbers where there is one."""
     ours = timed(lambda *given: RIVALS[name].maps(explainee, *given), images, targets, warm=True)
-    found = [ours.one, ours.batch]
+    one = images[:1], targets[:1]
+    cost = operations(RIVALS[name].maps, explainee, *one) / operations(explainee, one[0])
+    found = [cost, ours.one, ours.batch]
     text = "".join(f"{value:12.1f}" for value in found)
     if package is None:
         return f"{name:24}{text}"
