@@ -81,12 +81,9 @@ def random_weights(path: Path, name: str, seed: int = 0, **sizes: object) -> Pat
 
 @pytest.fixture(scope="module", autouse=True)
 def let_programs_go() -> Iterator[None]:
-    """Each loaded program takes memory maps, of which Linux allows a process 65,530; until half of
-    them are taken, the next module finds what it has in common with those before."""
+    """Each loaded program takes memory maps, of which Linux allows a process so many."""
     yield
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or len(maps.read_bytes().splitlines()) > 32_000:
-        jax.clear_caches()
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ from ltx_jax.progress import progress_bar
 from ltx_jax.runtime import prepare
 from ltx_jax.settings.configuration import read
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks.inputs import open_explainee, open_source
+from ltx_jax.tasks.inputs import open_explainee, open_source, plan
 from ltx_jax.weights.state_dict import to_state_dict
 
 
@@ -122,9 +122,10 @@ def load(settings: Settings, explainee: Explainee) -> Labelled:
     """All images of a configuration that can be read, in memory.
 
     Raises:
-      InputError: where there is none, or one has no label.
+      InputError: where there is none, or one has no label, or one beyond the classes.
     """
     source, how = open_source(settings), explainee.preprocessing(settings.resize)
+    plan(source, explainee)
     found = [e for _, e in iterate(source, how, range(len(source)))]
     examples = [e for e in found if not isinstance(e, UnreadableImage)]
     if not examples or not all(e.labels for e in examples):

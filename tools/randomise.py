@@ -107,8 +107,8 @@ def networks(
         return
     assert explainee.architecture is not None
     layers = layers_of(explainee.architecture.table(explainee.architecture.module))
-    counts = [1, *(round(len(layers) * stage / stages) for stage in range(1, stages + 1))]
-    for count in sorted(set(counts)):
+    counts = {max(round(len(layers) * stage / stages), 1) for stage in range(stages + 1)}
+    for count in sorted(counts):
         yield f"last {count} of {len(layers)} layers", shuffled(explainee, layers[-count:])
 
 
