@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt
 from ltx_jax.masks.covering import Fill, covered, filling
 from ltx_jax.metrics.score import Score
 from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.models.links import of_class
 
 # Shares of pixels blackened after the unperturbed image.
 FRACTIONS = tuple(k / 10 for k in range(1, 10))
@@ -188,8 +189,8 @@ def curves_of_removal(
     """The `perturbation_curves` of each image as its pixels go in any order."""
     perturbed = perturbed_logits(explainee, jnp.asarray(images), order, chunk, fill)
     curve = jnp.concatenate([logits[:, None], perturbed], axis=1)
-    asked = jnp.take_along_axis(curve, jnp.asarray(classes)[:, None], -1).swapaxes(1, 2)
-    return Curves(*_read(explainee, curve, classes), asked)
+    logit = of_class(curve[:, None], jnp.asarray(classes)[..., None])
+    return Curves(*_read(explainee, curve, classes), logit)
 
 
 def contending_areas(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.grid import cells_of, logits_under
 from ltx_jax.metrics.score import Score
+from ltx_jax.models.links import of_class
 
 # Cells a side, how many of them are gone, and how often so many are drawn.
 _SIDE, _GONE, _DRAWS = 8, (4, 16, 32), 32
@@ -23,7 +24,7 @@ def sensitivity_n(case: Case) -> Float[Array, "n k"]:
     gone = _sets()
     cells = cells_of(height, width, _SIDE)
     drops = case.logits[:, None] - logits_under(case, ~gone.reshape(-1, _SIDE**2)[:, cells])
-    drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
+    drops = of_class(drops[:, None], case.classes[..., None])
     drops = drops.reshape(*drops.shape[:2], len(_GONE), _DRAWS)
     inside = jax.vmap(lambda x: jax.ops.segment_sum(x.ravel(), cells.ravel(), _SIDE**2))(case.order)
     sums = jnp.einsum("nc,gdc->ngd", inside, gone.astype(jnp.float32))

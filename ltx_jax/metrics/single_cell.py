@@ -10,6 +10,7 @@ from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.grid import cells_of, logits_under
 from ltx_jax.metrics.score import Score
 from ltx_jax.metrics.single_deletion import spearman
+from ltx_jax.models.links import of_class
 
 # Cells a side.
 SIDE = 4
@@ -22,7 +23,7 @@ def single_cell_deletion(case: Case) -> Float[Array, "n k"]:
     cells = cells_of(height, width, SIDE)
     alone = cells[None] == jnp.arange(SIDE * SIDE, dtype=jnp.int32)[:, None, None]
     drops = case.logits[:, None] - logits_under(case, ~alone)
-    drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
+    drops = of_class(drops[:, None], case.classes[..., None])
     inside = jnp.einsum("nhw,chw->nc", case.masks, alone.astype(jnp.float32))
     return spearman(drops, inside[:, None], jnp.ones_like(inside, bool)[:, None])
 

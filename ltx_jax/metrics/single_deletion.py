@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
+from ltx_jax.models.links import of_class
 
 
 def single_deletion(case: Case) -> Float[Array, "n k"]:
@@ -17,7 +18,7 @@ def single_deletion(case: Case) -> Float[Array, "n k"]:
     fewer than two parts can be seen, or one side is constant."""
     parts, logits = case.parts
     drops = case.logits[:, None] - logits
-    drops = jnp.take_along_axis(drops, case.classes[:, None], -1).swapaxes(1, 2)
+    drops = of_class(drops[:, None], case.classes[..., None])
     relevance = jnp.where(parts, case.masks[:, None], 0).sum((2, 3))[:, None]
     return spearman(drops, relevance, parts.any((2, 3))[:, None])
 

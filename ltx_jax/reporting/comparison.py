@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.records import Record
-from ltx_jax.reporting.summary import RESAMPLES, Intervals, as_interval, score_intervals
+from ltx_jax.reporting.summary import Intervals, as_interval, resampled, score_intervals
 
 Difference = dict[str, float | int | None]
 # A method's scores that differ this surely are marked.
@@ -109,12 +109,10 @@ def paired_difference(
       values, reference: of the same n rows: numbers [n], or [n,c] of counts, which have no p.
       aggregate: of many rows to one number.
     """
-    n, rng = len(values), np.random.default_rng(0)
-    drawn = (rng.integers(n, size=n) for _ in range(RESAMPLES))
-    resampled = [aggregate(values[rows]) - aggregate(reference[rows]) for rows in drawn]
-    found: Difference = {**as_interval(aggregate(values) - aggregate(reference), resampled)}
+    differences = resampled(values, aggregate) - resampled(reference, aggregate)
+    found: Difference = {**as_interval(aggregate(values) - aggregate(reference), differences)}
     p = wilcoxon(values - reference) if values.ndim == 1 else None
-    return found | {"n": n, "p": p}
+    return found | {"n": len(values), "p": p}
 
 
 def wilcoxon(differences: Float[np.ndarray, " n"]) -> float:

@@ -12,7 +12,8 @@ from ltx_jax.reporting.records import column
 
 Interval = dict[str, float]
 Intervals = dict[str, Interval]
-RESAMPLES = 1000
+_RESAMPLES = 1000
+_AT_ONCE = 2**20  # rows drawn: 8 MB
 
 
 def interval(
@@ -27,12 +28,21 @@ def interval(
       aggregate: what is taken for the mean, of [n] or [n,c] values.
     """
     known = _known(values)
-    drawn = np.random.default_rng(0).integers(len(known), size=(RESAMPLES, len(known)))
-    if aggregate is np.mean:  # all at once, since every score of every method comes by here
-        resampled = known[drawn].mean(1)
-    else:
-        resampled = np.array([aggregate(known[rows]) for rows in drawn])
-    return as_interval(aggregate(known), resampled)
+    return as_interval(aggregate(known), resampled(known, aggregate))
+
+
+def resampled(values: np.ndarray, aggregate: Callable[[np.ndarray], Any] = np.mean) -> np.ndarray:
+    """The aggregate of each of 1000 resamples of values [n] or [n,c]; the rows are drawn alike for
+    every array of the same n."""
+    n, rng, found = len(values), np.random.default_rng(0), []
+    together = min(max(_AT_ONCE // n, 1), _RESAMPLES)
+    for first in range(0, _RESAMPLES, together):
+        drawn = rng.integers(n, size=(min(together, _RESAMPLES - first), n))
+        if aggregate is np.mean:  # of every score of every method: a call for each would be slow
+            found.append(values[drawn].reshape(len(drawn), -1).mean(1))
+        else:
+            found.append(np.array([aggregate(values[rows]) for rows in drawn]))
+    return np.concatenate(found)
 
 
 def as_interval(value: float, resampled: Sequence[float] | np.ndarray) -> Interval:
