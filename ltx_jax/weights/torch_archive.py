@@ -215,9 +215,8 @@ def _begin(stream: io.BytesIO) -> Any:
 
 def _fill(array: np.ndarray, stream: io.BytesIO) -> None:
     """Read a storage's values to where the tensors that were made of it expect them."""
-    count = int.from_bytes(stream.read(8), "little")
-    content = stream.read(array.nbytes)
-    if count != len(array) or len(content) != array.nbytes:
+    count, content = stream.read(8), stream.read(array.nbytes)
+    if count != len(array).to_bytes(8, "little") or len(content) != array.nbytes:
         raise ValueError(f"a storage of {len(array)} values is cut off")
     array[:] = np.frombuffer(content, array.dtype)
 

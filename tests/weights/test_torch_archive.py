@@ -365,6 +365,17 @@ def test_giants_and_traps(tmp_path, content, message):
     assert most < 16 << 20
 
 
+def test_an_empty_storage_at_the_end_is_cut_off(tmp_path):
+    path = tmp_path / "a.pth"
+    whole = MAGIC + b"\x80\x02" + storage(0) + b"." + pickle.dumps(["0"], protocol=2) + bytes(8)
+    path.write_bytes(whole)
+    assert read_archive(path).shape == (0,)
+    for missing in (1, 4, 8):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(InputError, match="a storage of 0 values is cut off"):
+            read_archive(path)
+
+
 def test_a_part_that_is_larger_than_the_archive(tmp_path):
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
