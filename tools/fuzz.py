@@ -413,7 +413,7 @@ def held(directory: Path) -> Held:
     ResultStore.open(directory, _SETTINGS, _ROWS)
     store = ResultStore.find(directory)
     for layout in _layouts(directory).values():
-        must(type(layout.get("slots", 1)) is int, f"slots in {layout}")
+        must(layout["slots"] > 0 and (layout["chunk"] or 1) > 0, f"slots in {layout}")
     _with_earlier({"device": None}, directory / "summary.json")
     masks = {
         (name, raw): np.array(store.masks(name, raw).load())

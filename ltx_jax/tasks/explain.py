@@ -263,9 +263,21 @@ def _layouts(workdir: Path) -> dict[str, Any]:
     path = workdir / _LAYOUT
     remedy = "take it away, and slots are chosen anew, which may change last digits"
     found = read_json(path, remedy) if path.exists() else {}
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+    if not isinstance(found, dict) or not all(map(_is_layout, found.values())):
         raise InputError(f"{path} is damaged: {remedy}")
     return found
+
+
+def _is_layout(noted: Any) -> bool:
+    """Whether it is as `keep_layout` writes it."""
+
+    def counts(value: Any) -> bool:
+        return type(value) is int and value > 0
+
+    match noted:
+        case {"slots": slots, "chunk": chunk, **others}:
+            return counts(slots) and (chunk is None or counts(chunk)) and not others
+    return False
 
 
 def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:

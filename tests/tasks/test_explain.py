@@ -253,6 +253,26 @@ def test_further_scores(config, tmp_path):
     assert all("rise_insertion" not in scores and "tied" in scores for scores in found)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        [],
+        {"cpu": 2},
+        {"cpu": {"slots": 2}},
+        {"cpu": {"slots": "a", "chunk": None}},
+        {"cpu": {"slots": 0, "chunk": None}},
+        {"cpu": {"slots": True, "chunk": None}},
+        {"cpu": {"slots": 2, "chunk": 1.5}},
+        {"another": {"slots": 2, "chunk": 9, "more": 1}},
+    ],
+)
+def test_a_layout_that_is_none_is_refused(config, tmp_path, damaged):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "layout.json").write_text(json.dumps(damaged))
+    with pytest.raises(InputError, match=r"layout\.json is damaged: take it away"):
+        run(config, tmp_path / "out")
+
+
 def test_label_scores_are_those_of_an_explanation_of_the_label(config, tmp_path):
     """Explained for the predicted class and scored for the label as well: the pretrained mask does
     not depend on the class, so its label scores are its scores where the label is explained."""
