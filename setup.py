@@ -50,6 +50,7 @@ setup(
         "hub": ["huggingface_hub>=0.30"],
         "heic": ["pillow-heif>=0.18"],
         "segmentation": ["h5py>=3.11", "pycocotools>=2.0.8"],
+        "tfds": ["tensorflow-datasets>=4.9.10"],
         "test": TEST,
         "parity": [
             *TEST,

@@ -39,46 +39,70 @@ def write_imagenet(path: Path, images: list[np.ndarray], masks: list[np.ndarray]
     return path
 
 
-def write_voc(folder: Path, images: dict[str, np.ndarray], indices: dict[str, np.ndarray]) -> Path:
-    """VOCdevkit/VOC2012 with its list, JPEGs and palette PNGs."""
-    root = folder / "VOCdevkit" / "VOC2012"
-    for inside in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / inside).mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(images) + "\n")
+def write_voc(
+    folder: Path,
+    images: dict[str, np.ndarray],
+    indices: dict[str, np.ndarray],
+    objects: dict[str, list[tuple[str, int]]] | None = None,
+    listed: str = "VOC2012/ImageSets/Segmentation/val.txt",
+) -> Path:
+    """A year of VOCdevkit with one list, JPEGs, palette PNGs of those that have indices, and
+    annotations: of each image its objects' classes, and whether they are difficult."""
+    root = folder / "VOCdevkit" / listed.split("/")[0]
+    for inside in ("JPEGImages", "SegmentationClass", "Annotations"):
+        (root / inside).mkdir(parents=True, exist_ok=True)
+    (root.parent / listed).parent.mkdir(parents=True, exist_ok=True)
+    (root.parent / listed).write_text("\n".join(images) + "\n")
     for name, image in images.items():
         Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
-        palette = Image.fromarray(indices[name].astype(np.uint8))
+    for name, each in indices.items():
+        palette = Image.fromarray(each.astype(np.uint8))
         palette.putpalette([i * 7 % 256 for i in range(768)])
         palette.save(root / "SegmentationClass" / f"{name}.png")
+    for name, each in (objects or {}).items():
+        boxes = [
+            f"<object><name>{kind}</name><difficult>{difficult}</difficult>"
+            "<part><name>head</name></part></object>"
+            for kind, difficult in each
+        ]
+        content = f"<annotation><filename>{name}.jpg</filename>{''.join(boxes)}</annotation>"
+        (root / "Annotations" / f"{name}.xml").write_text(content)
     return root
 
 
 def write_coco(
-    folder: Path, images: dict[str, np.ndarray], instances: list[tuple[str, object, int]]
+    folder: Path,
+    images: dict[str, np.ndarray],
+    instances: list[tuple[str, object, int]],
+    categories: list[int] | None = None,
+    called: str = "val2017",
 ) -> Path:
-    """annotations/instances_val2017.json and val2017/; each instance is an image's name, its
-    polygons or run lengths, and whether it is a crowd. Returns the annotation's path."""
-    (folder / "val2017").mkdir(parents=True)
-    (folder / "annotations").mkdir()
+    """A set's annotations and images; each instance is an image's name, its polygons or run
+    lengths, and whether it is a crowd; of category 1 if not given. Returns the annotation's path.
+    """
+    (folder / called).mkdir(parents=True)
+    (folder / "annotations").mkdir(exist_ok=True)
     listed, numbers = [], {}
     for number, (name, image) in enumerate(images.items(), 7):
-        Image.fromarray(image).save(folder / "val2017" / name, quality=95)
+        Image.fromarray(image).save(folder / called / name, quality=95)
         height, width = image.shape[:2]
         listed.append({"id": number, "file_name": name, "height": height, "width": width})
         numbers[name] = number
+    kinds = [1] * len(instances) if categories is None else categories
     annotations = [
         {
             "id": i,
             "image_id": numbers[name],
-            "category_id": 1,
+            "category_id": kind,
             "iscrowd": crowd,
             "segmentation": one,
         }
-        for i, (name, one, crowd) in enumerate(instances)
+        for i, ((name, one, crowd), kind) in enumerate(zip(instances, kinds, strict=True))
     ]
-    content = {"info": {"year": 2017}, "images": listed, "annotations": annotations}
-    path = folder / "annotations" / "instances_val2017.json"
-    path.write_text(json.dumps(content | {"categories": [{"id": 1, "name": "person"}]}))
+    content = {"info": {"year": int(called[-4:])}, "images": listed, "annotations": annotations}
+    known = [{"id": kind, "name": f"kind {kind}"} for kind in sorted(set(kinds))]
+    path = folder / "annotations" / f"instances_{called}.json"
+    path.write_text(json.dumps(content | {"categories": known}))
     return path
 
 

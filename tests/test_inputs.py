@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 import ltx_jax
 from ltx_jax.data import given
 from ltx_jax.data.given import as_batch
+from ltx_jax.data.labels import read_labels
 from ltx_jax.data.preprocessing import Preprocessing, read_rgb
-from ltx_jax.data.sources import open_images, read_labels, refuse_address
+from ltx_jax.data.sources import open_images, refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.models.explainee import Explainee

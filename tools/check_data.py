@@ -1,10 +1,12 @@
-"""Check a segmentation data set: is all of it there, and can each image be read?
+"""Check a data set: is all of it there, and can each image be read?
 
-python tools/check_data.py {imagenet_segmentation,coco,voc} PATH
+python tools/check_data.py {imagenet,imagenet_segmentation,coco,voc,tfds,folders} PATH [--labels=…]
 
-PATH is what config.images will be. Prints how many images there are beside the official number, of
-how many an object is known, what share of their pixels is of objects, and void, and which cannot be
-read and why. Exits with 1 where one cannot be read, with 2 where something is missing.
+PATH is what config.images will be, --labels what config.labels will be; `folders` is no data set
+but a folder with one for each class. Prints how many images there are beside the official number;
+of how many the classes are known, and which; of how many an object is known, what share of their
+pixels is of objects, and void; and which cannot be read and why. Exits with 1 where one cannot be
+read, with 2 where something is missing.
 """
 
 from __future__ import annotations
@@ -12,15 +14,35 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from ltx_jax.data.examples import Source, UnreadableImage, iterate
+import numpy as np
+from jaxtyping import Bool
+
+from ltx_jax.data.examples import Example, Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import DATASETS, open_images
 from ltx_jax.errors import InputError
 from ltx_jax.progress import progress_bar
 
-OFFICIAL = {"imagenet_segmentation": 4276, "coco": 5000, "voc": 1449}
+FOLDERS = "folders"
+# Images of each set as it is published, by how its path ends; the last of those that fit.
+OFFICIAL = {
+    "imagenet": {"train": 1_281_167, "val": 50_000},
+    "imagenet_segmentation": {"": 4276},
+    "coco": {"": 5000, "train2014": 82_783, "val2014": 40_504, "train2017": 118_287},
+    "voc": {
+        "": 1449,
+        "VOC2007/ImageSets/Main/train.txt": 2501,
+        "VOC2007/ImageSets/Main/val.txt": 2510,
+        "VOC2007/ImageSets/Main/trainval.txt": 5011,
+        "VOC2007/ImageSets/Main/test.txt": 4952,
+        "VOC2012/ImageSets/Main/train.txt": 5717,
+        "VOC2012/ImageSets/Main/val.txt": 5823,
+        "VOC2012/ImageSets/Main/trainval.txt": 11_540,
+        "VOC2012/ImageSets/Segmentation/train.txt": 1464,
+        "VOC2012/ImageSets/Segmentation/trainval.txt": 2913,
+    },
+}
 _HOW = Preprocessing((224, 224))  # as most networks see it
 _SHOWN = 20  # of images that cannot be read, or have no object
 
@@ -28,20 +50,31 @@ _SHOWN = 20  # of images that cannot be read, or have no object
 def main() -> int:
     """Check one data set; 0 when each of its images can be read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=sorted(DATASETS))
-    parser.add_argument("path", type=Path, help="what config.images will be")
-    arguments = parser.parse_args()
+    parser.add_argument("dataset", choices=[*sorted(DATASETS), FOLDERS])
+    parser.add_argument("path", help="what config.images will be")
+    parser.add_argument("--labels", help="what config.labels will be")
+    given = parser.parse_args()
+    if given.dataset == FOLDERS and given.labels is not None:
+        parser.error("folders are the labels: leave --labels out")
+    dataset = None if given.dataset == FOLDERS else given.dataset
+    labels = FOLDERS if given.dataset == FOLDERS else given.labels
     try:
-        source = open_images(arguments.path, dataset=arguments.dataset)
+        source = open_images(given.path, labels, dataset=dataset)
+        lines, unreadable = report(source, _official(given.dataset, given.path))
     except InputError as error:
         print(f"check_data: {error}", file=sys.stderr)
         return 2
-    lines, unreadable = report(source, OFFICIAL[arguments.dataset])
     print("\n".join(lines))
     return 1 if unreadable else 0
 
 
-def report(source: Source, official: int) -> tuple[list[str], int]:
+def _official(dataset: str, path: str) -> int | None:
+    """How many images there are of a set; None where nobody says."""
+    known = OFFICIAL.get(dataset, {}).items()
+    return next((count for end, count in reversed(known) if path.rstrip("/").endswith(end)), None)
+
+
+def report(source: Source, official: int | None) -> tuple[list[str], int]:
     """What there is to say of a data set, and how many of its images cannot be read.
 
     Args:
@@ -55,21 +88,42 @@ def report(source: Source, official: int) -> tuple[list[str], int]:
             if isinstance(example, UnreadableImage):
                 unreadable[source.names[index]] = str(example)
                 continue
-            found = example.mask_of(0)
+            found = _objects_of(example)
             without += [] if found is not None else [source.names[index]]
             objects += 0.0 if found is None else float(found.mean())
             void += 0.0 if example.void is None else float(example.void.mean())
     read = len(source) - len(unreadable)
     known = read - len(without)
-    lines = [
-        f"{len(source)} images; the official set has {official}",
-        f"{read} can be read; of {known} an object is known",
-        f"{100 * objects / max(known, 1):.1f} % of these images' pixels are of objects; of all "
-        f"{100 * void / max(read, 1):.1f} % are void",
-        *_some("no object: ", [f"{name}" for name in without]),
-        *_some("cannot be read: ", [f"{name} ({why})" for name, why in unreadable.items()]),
-    ]
+    beside = "" if official is None else f"; the official set has {official}"
+    masks = f"; of {known} an object is known" if source.has_masks else ""
+    lines = [f"{len(source)} images{beside}", f"{read} can be read{masks}", *_classes(source)]
+    if source.has_masks:
+        lines += [
+            f"{100 * objects / max(known, 1):.1f} % of these images' pixels are of objects; of all "
+            f"{100 * void / max(read, 1):.1f} % are void",
+            *_some("no object: ", [f"{name}" for name in without]),
+        ]
+    lines += _some("cannot be read: ", [f"{name} ({why})" for name, why in unreadable.items()])
     return lines, len(unreadable)
+
+
+def _objects_of(example: Example) -> Bool[np.ndarray, "H W"] | None:
+    """The pixels of all objects, whatever their classes; None where there are none."""
+    if example.masks is None:
+        return example.mask_of(0)
+    found = np.asarray(example.masks.any(axis=0))
+    return found if found.any() else None
+
+
+def _classes(source: Source) -> Iterator[str]:
+    """What is known of the images' classes, if anything."""
+    labels = {label for labels in source.labels for label in labels}
+    if labels:
+        known = sum(map(bool, source.labels))
+        yield (
+            f"of {known} classes are known, {len(labels)} in all, from {min(labels)} to "
+            f"{max(labels)}"
+        )
 
 
 def _some(what: str, each: list[str]) -> Iterator[str]:

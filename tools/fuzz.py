@@ -33,8 +33,8 @@ from PIL import Image
 
 import ltx_jax
 from ltx_jax.data.examples import UnreadableImage
+from ltx_jax.data.image_files import FileSource
 from ltx_jax.data.preprocessing import Preprocessing, read_rgb
-from ltx_jax.data.sources import FileSource
 from ltx_jax.errors import InputError
 from ltx_jax.files import write_json
 from ltx_jax.reporting.publish import _with_earlier
@@ -114,7 +114,7 @@ def pictures(rng: np.random.Generator, folder: Path) -> str:
     whole = rng.random() < 0.1
     content = encoded(rng)
     path.write_bytes(content if whole else damaged(rng, content))
-    source = FileSource((path.name,), ((),), (path,))
+    source = FileSource((path.name,), ((),), (str(path),))
     how = Preprocessing(_SIZE, resize=str(rng.choice(["squash", "crop"])))
     try:
         image = source.load(0, how).image

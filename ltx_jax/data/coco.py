@@ -1,24 +1,28 @@
-"""MS COCO 2017, the 5,000 images of its validation set.
+"""MS COCO: the images of one of its sets; those of the segmentation test are the 5,000 of val2017.
 
 `annotations/instances_val2017.json` and `val2017/` lie in one folder (or `images/val2017/`, where
-the original keeps them). The objects of an image are all its instances together, of any category
-and crowds among them, as in the original's test. The original leaves out images without an
-annotation; here they stay, and have no known truth.
+the original keeps them), and so do those of other sets and of 2014. The objects of an image are all
+its instances together, of any category and crowds among them, as in the original's test. The
+original leaves out images without an annotation; here they stay, and have no known truth.
+
+A class index is the id of a category, 1 to 90 with gaps: networks of 91 outputs count so.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
 from ltx_jax.data.examples import Example
+from ltx_jax.data.image_files import held_by
 from ltx_jax.data.preprocessing import read_rgb
 from ltx_jax.data.segmentation import (
     SegmentationSource,
@@ -29,9 +33,9 @@ from ltx_jax.data.segmentation import (
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json
 
-_YEAR = 2017
-_SPLIT = f"val{_YEAR}"
-_FILE = Path("annotations", f"instances_{_SPLIT}.json")
+_USUAL = "val2017"
+# A set is what its folder of images is called.
+_SET = re.compile(r"(?:train|val|test)(20\d\d)")
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,14 @@ class _Entry:
     Attributes:
       path: of the image.
       height, width: as its annotation says.
-      instances: polygons or run lengths of each.
+      instances: the category of each, or None where they are not told apart, and its polygons or
+        run lengths.
     """
 
     path: Path
     height: int
     width: int
-    instances: tuple[Any, ...]
+    instances: tuple[tuple[int | None, Any], ...]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -55,44 +60,91 @@ class _Entry:
 
     @property
     def told(self) -> str:
-        return json.dumps([self.height, self.width, *self.instances])
+        shapes = [shape for _, shape in self.instances]
+        categories = [category for category, _ in self.instances if category is not None]
+        return json.dumps([self.height, self.width, *shapes, *categories])
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(sorted({category for category, _ in self.instances if category is not None}))
 
     def read(self) -> Example:
         image = read_rgb(self.path, upright=False)
         refuse_another_size(image, self.height, self.width)
         if not self.instances:
             return Example(image)
-        return Example(image, objects=union(self.instances, self.height, self.width))
+        if not self.labels:
+            return Example(image, objects=self._pixels_of(None))
+        return Example(image, self.labels, np.stack([self._pixels_of(one) for one in self.labels]))
+
+    def _pixels_of(self, category: int | None) -> Bool[np.ndarray, "h w"]:
+        shapes = tuple(shape for one, shape in self.instances if one == category)
+        return union(shapes, self.height, self.width)
 
 
-def open_coco(path: Path) -> SegmentationSource:
-    """The validation set, in the order of the files' names.
+class _Set(NamedTuple):
+    """A set of images: the folder that holds it and its annotations, and what it is called."""
+
+    root: Path
+    name: str
+
+    @property
+    def year(self) -> int:
+        return int(self.name[-4:])
+
+    @property
+    def annotations(self) -> Path:
+        return self.root / "annotations" / f"instances_{self.name}.json"
+
+    @property
+    def archive(self) -> str:
+        return f"annotations_trainval{self.year}.zip"
+
+    @property
+    def images(self) -> Path:
+        here = self.root / self.name
+        return here if here.is_dir() else self.root / "images" / self.name
+
+
+def open_coco(path: Path, by_class: bool = False) -> SegmentationSource:
+    """The images of a set, in the order of their files' names.
 
     Args:
-      path: of the folder that holds `annotations/` and `val2017/`.
+      path: of the folder of a set's images, `train2014` for one; or of that which holds
+        `annotations/` and `val2017/`, for the segmentation test's.
+      by_class: whether an image has the categories of its instances as labels, and the masks of
+        these; without it any instance is one.
 
     Raises:
       InputError: where annotations are not there, of another year or damaged, an image is missing,
         or pycocotools is not installed.
     """
     needed_package("pycocotools.mask", "COCO")
-    file = path / _FILE
+    asked = _set_at(path)
+    file, folder = asked.annotations, asked.images
     if not file.is_file():
-        others = ", ".join(sorted(one.name for one in path.glob("annotations/instances_*.json")))
+        others = ", ".join(sorted(one.name for one in file.parent.glob("instances_*.json")))
         raise InputError(
-            f"no {_FILE} in {path}{f' (only {others})' if others else ''}: unpack "
-            f"annotations_trainval{_YEAR}.zip there"
+            f"no {file.relative_to(asked.root)} in {asked.root}"
+            f"{f' (only {others})' if others else ''}: unpack {asked.archive} there, or give the "
+            "folder of another set's images, as val2014"
         )
-    folder = path / _SPLIT if (path / _SPLIT).is_dir() else path / "images" / _SPLIT
     if not folder.is_dir():
-        raise InputError(f"no folder {_SPLIT} in {path}: unpack {_SPLIT}.zip there")
-    entries = _entries(file, folder)
-    there = {one.name for one in folder.iterdir()}
+        raise InputError(f"no folder {asked.name} in {asked.root}: unpack {asked.name}.zip there")
+    entries = _entries(asked, by_class)
+    there = {one.name for one in held_by(folder)}
     missing = [name for name in entries if name not in there]
-    refuse_missing(folder, missing, len(entries), f"unpack {_SPLIT}.zip again")
+    refuse_missing(folder, missing, len(entries), f"unpack {asked.name}.zip again")
     if bare := sum(not entry.instances for entry in entries.values()):
         logging.info("%d of %d images of %s have no annotation", bare, len(entries), file)
     return SegmentationSource.of(list(entries), list(entries.values()))
+
+
+def _set_at(path: Path) -> _Set:
+    if (path / "annotations").is_dir() or not _SET.fullmatch(path.name):
+        return _Set(path, _USUAL)
+    above = path.parent
+    return _Set(above.parent if above.name == "images" else above, path.name)
 
 
 def union(
@@ -125,14 +177,19 @@ def union(
     return np.asarray(mask.decode(mask.merge(encoded))).astype(np.bool_)
 
 
-def _entries(file: Path, folder: Path) -> dict[str, _Entry]:
+def _entries(asked: _Set, by_class: bool) -> dict[str, _Entry]:
     """What is told of each image, by its file's name, sorted."""
-    content = read_json(file, f"unpack annotations_trainval{_YEAR}.zip again")
+    file, folder = asked.annotations, asked.images
+    content = read_json(file, f"unpack {asked.archive} again")
     try:
-        year = content.get("info", {}).get("year", _YEAR)
+        year = content.get("info", {}).get("year", asked.year)
+        known = {int(one["id"]) for one in content["categories"]} if by_class else {None}
         instances = defaultdict(list)
         for one in content["annotations"]:
-            instances[one["image_id"]].append(one["segmentation"])
+            category = one["category_id"] if by_class else None
+            if category not in known:
+                raise ValueError(f"no category has the id {category}")
+            instances[one["image_id"]].append((category, one["segmentation"]))
         images = sorted(content["images"], key=lambda one: one["file_name"])
         entries = {
             one["file_name"]: _Entry(
@@ -147,8 +204,8 @@ def _entries(file: Path, folder: Path) -> dict[str, _Entry]:
         raise InputError(
             f"{file} holds no instances ({type(error).__name__}: {error}): give COCO's own file"
         ) from error
-    if year != _YEAR:
-        raise InputError(f"{file} is of {year}: expected the annotations of {_SPLIT}")
+    if year != asked.year:
+        raise InputError(f"{file} is of {year}: expected the annotations of {asked.name}")
     if instances or not entries:
         raise InputError(
             f"{file} lists {len(entries)} images, and {len(instances)} that it annotates are not "

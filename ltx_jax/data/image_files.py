@@ -1,15 +1,146 @@
-"""Files of images: what breaks as one is read, and what tells that one has changed."""
+"""Files of images: which there are, what breaks as one is read, what tells that one has changed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
-from ltx_jax.data.examples import UnreadableImage
+from ltx_jax.data.examples import Example, UnreadableImage
+from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
+from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
+
+SUFFIXES = HEIC | {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif", ".gif"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+}
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Image files (a `data.examples.Source`).
+
+    Attributes:
+      names: one an image, all different.
+      labels: class indices of each image; () where unknown.
+      paths: where each is; as text, since a million of `Path` take ten seconds to make.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...]
+    paths: tuple[str, ...]
+    has_masks = False
+
+    @classmethod
+    def of(
+        cls, folder: Path, inside: Sequence[str], labels: Sequence[tuple[int, ...]]
+    ) -> FileSource:
+        """Files of a folder, by their paths inside of it."""
+        paths = tuple(f"{folder}/{path}" for path in inside)
+        return cls(tuple(map(readable, inside)), tuple(labels), paths)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def load(self, index: int, how: Preprocessing) -> Example:
+        """The example at a network's size; raises `UnreadableImage`."""
+        path = Path(self.paths[index])
+        with or_unreadable(path):
+            image = read_rgb(path)
+        return Example(image, self.labels[index]).preprocessed(how)
+
+    def digest(self) -> str:
+        """Of the bytes of all files, and the labels; a file that cannot be read has none."""
+        return digest_of_files([repr(self.labels)], map(Path, self.paths))
+
+    def only(self, rows: range) -> FileSource:
+        """Some of the examples, in their order."""
+        part = slice(rows.start, rows.stop, rows.step)
+        return FileSource(self.names[part], self.labels[part], self.paths[part])
+
+
+def open_folder(folder: Path) -> FileSource:
+    """The images of a folder, to its depths, in sorted order; what else is there is said.
+
+    Args:
+      folder: links in it are followed, hidden files left out.
+
+    Raises:
+      InputError: where there is no image.
+    """
+    found, others = [], Counter[str]()
+    for name in _files_in(folder, "", set()):
+        if is_image(name):
+            found.append(name)
+        else:
+            others[Path(name).suffix or Path(name).name] += 1
+    if not found:
+        raise InputError(
+            f"no images in {folder}: expected files that end in {', '.join(sorted(SUFFIXES))}"
+        )
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        logging.info("left out of %s, no images by their names: %s", folder, kinds)
+    return FileSource.of(folder, found, ((),) * len(found))
+
+
+def held_by(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden ones aside, by name; nothing where there is no folder, or, which
+    is said, where it cannot be read. The kind of each comes with it: no file is asked for its own.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            shown = (entry for entry in entries if not entry.name.startswith("."))
+            return sorted(shown, key=attrgetter("name"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        logging.warning("left out %s, which cannot be read (%s)", folder, error.strerror)
+        return []
+
+
+def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file"] | None:
+    """What an entry of a folder is, through links; None for a link to nothing."""
+    with suppress(OSError):  # a link to itself
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    return None
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name[name.rfind(".") :].lower() in SUFFIXES
+
+
+def readable(name: str) -> str:
+    """A name as text, whatever bytes a file system holds."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _files_in(folder: Path, inside: str, seen: set[str]) -> Iterator[str]:
+    """Files to the depths of a folder, through links, each folder once; without hidden ones."""
+    here = f"{folder}/{inside}"
+    real = os.path.realpath(here)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in held_by(here):
+        kind = kind_of(entry)
+        if kind == "folder":
+            yield from _files_in(folder, f"{inside}{entry.name}/", seen)
+        elif kind == "file":
+            yield f"{inside}{entry.name}"
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class _Entry:
 
     path: Path
     index: int
+    labels = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

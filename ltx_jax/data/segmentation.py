@@ -1,5 +1,4 @@
-"""Images whose objects are marked pixel by pixel, without a word of their class: what the sources
-of segmentation data sets share."""
+"""Images whose objects are marked pixel by pixel: what sources of segmentation data sets share."""
 
 from __future__ import annotations
 
@@ -30,8 +29,14 @@ class Segmented(Protocol):
         """What is to be known of it beside the contents of these files."""
         ...
 
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Class indices; () where unknown."""
+        ...
+
     def read(self) -> Example:
-        """The image at its own size with its objects; raises whatever breaks."""
+        """The image at its own size with its objects, or the masks of its labels; raises whatever
+        breaks."""
         ...
 
 
@@ -52,8 +57,8 @@ class SegmentationSource:
 
     @classmethod
     def of(cls, names: Sequence[str], images: Sequence[Segmented]) -> SegmentationSource:
-        """Images without labels."""
-        return cls(tuple(names), ((),) * len(names), tuple(images))
+        """Images with the labels that they know."""
+        return cls(tuple(names), tuple(image.labels for image in images), tuple(images))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -103,12 +108,13 @@ def refuse_missing(folder: Path, missing: Sequence[str], count: int, remedy: str
         )
 
 
-def needed_package(name: str, what_for: str) -> ModuleType:
+def needed_package(name: str, what_for: str, extra: str = "segmentation") -> ModuleType:
     """An optional package.
 
     Args:
       name: of the module.
       what_for: what needs it, for the message.
+      extra: of this package, that installs it.
 
     Raises:
       InputError: where it is not installed.
@@ -117,5 +123,5 @@ def needed_package(name: str, what_for: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"{what_for} needs {name.split('.')[0]}: pip install 'ltx_jax[segmentation]'"
+            f"{what_for} needs {name.split('.')[0]}: pip install 'ltx_jax[{extra}]'"
         ) from error

@@ -1,76 +1,38 @@
-"""Where images come from: a folder, a list of files, or arrays; and what is known of them."""
+"""Where images come from: a folder, a list of files, arrays, or a data set as it is published; and
+what is known of them."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from ltx_jax.data.class_folders import open_class_folders
 from ltx_jax.data.coco import open_coco
 from ltx_jax.data.examples import Example
-from ltx_jax.data.image_files import digest_of_files, or_unreadable
+from ltx_jax.data.image_files import FileSource, is_image, open_folder, readable
+from ltx_jax.data.imagenet import open_imagenet
 from ltx_jax.data.imagenet_segmentation import open_imagenet_segmentation
-from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
+from ltx_jax.data.labels import read_labels, read_lines
+from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.segmentation import SegmentationSource
+from ltx_jax.data.tfds import TfdsSource, open_tfds
 from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
-from ltx_jax.files import digest_of, read_json
+from ltx_jax.files import digest_of
 
-SUFFIXES = HEIC | {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif", ".gif"),
-    *(".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-}
-
+TFDS = "tfds"
 # start:stop or start:stop:step, each of which may be left out.
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
 
-# Data sets of which pixels of objects are known, by the name that `config.dataset` gives them.
-DATASETS: dict[str, Callable[[Path], SegmentationSource]] = {
-    "imagenet_segmentation": open_imagenet_segmentation,
-    "coco": open_coco,
-    "voc": open_voc,
-}
-
 # uint8, or float32 in [0,1].
 Images = UInt8[np.ndarray, "n h w C"] | Float32[np.ndarray, "n h w C"]
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Image files (a `data.examples.Source`)."""
-
-    names: tuple[str, ...]
-    labels: tuple[tuple[int, ...], ...]
-    paths: tuple[Path, ...]
-    has_masks = False
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def load(self, index: int, how: Preprocessing) -> Example:
-        """The example at a network's size; raises `UnreadableImage`."""
-        with or_unreadable(self.paths[index]):
-            image = read_rgb(self.paths[index])
-        return Example(image, self.labels[index]).preprocessed(how)
-
-    def digest(self) -> str:
-        """Of the bytes of all files, and the labels; a file that cannot be read has none."""
-        return digest_of_files([repr(self.labels)], self.paths)
-
-    def only(self, rows: range) -> FileSource:
-        """Some of the examples, in their order."""
-        return FileSource(
-            tuple(self.names[row] for row in rows),
-            tuple(self.labels[row] for row in rows),
-            tuple(self.paths[row] for row in rows),
-        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +82,26 @@ class ArraySource:
         return ArraySource(self.names[part], self.labels[part], self.images[part], masks, void)
 
 
+# What opening gives: all of them cut to a part by `only`.
+Opened = FileSource | ArraySource | SegmentationSource | TfdsSource
+# Data sets by the name that `config.dataset` gives them.
+DATASETS: dict[str, Callable[[Path], Opened]] = {
+    "imagenet": open_imagenet,
+    "imagenet_segmentation": open_imagenet_segmentation,
+    "coco": open_coco,
+    "voc": open_voc,
+    TFDS: lambda path: open_tfds(str(path)),
+}
+# Labels that `config.labels` names by a word, of a data set, or of a folder of one's own.
+LABELS: dict[tuple[str | None, str], Callable[[Path], Opened]] = {
+    (None, "folders"): open_class_folders,
+    ("coco", "classes"): partial(open_coco, by_class=True),
+    ("voc", "classes"): partial(open_voc, by_class=True),
+    ("voc", "not_difficult"): partial(open_voc, by_class=True, difficult=False),
+}
+_WORDS = {word for _, word in LABELS}
+
+
 def chosen(setting: str, text: str | None, count: int) -> range:
     """The numbers that a slice chooses, in ascending order.
 
@@ -148,7 +130,7 @@ def open_images(
     indices: str | None = None,
     limit: int | None = None,
     dataset: str | None = None,
-) -> FileSource | ArraySource | SegmentationSource:
+) -> Opened:
     """Images and what is known of them.
 
     Args:
@@ -156,21 +138,20 @@ def open_images(
         photograph, a text file with a path a line (relative to it), or an .npz with `images`
         (uint8 [n,h,w,C], or float in [0,1]) and perhaps `labels` (integers [n]), `masks` (bool or 0
         and 1, [n,h,w], the pixels of the labelled object) and `void` (as `masks`, the pixels that
-        count neither way). Of a data set its file or folder.
-      labels: a .json {name: index}, or a text file with "NAME INDEX" lines or with one index a
-        line in the order of the images.
+        count neither way). Of a data set its file, folder or name.
+      labels: a word of `LABELS`; or a file, see `read_labels`.
       indices: a slice of the images, by their sorted order; see `chosen`.
       limit: at most so many of those.
-      dataset: one of `DATASETS`, in its official layout.
+      dataset: one of `DATASETS`, as it is published.
 
     Raises:
       InputError: where there is nothing to read, or labels or masks do not match.
     """
     refuse_address("config.images", images)
     path = Path(images)
-    found = _open(path) if dataset is None else _open_dataset(path, dataset)
-    if labels is not None:
-        found = replace(found, labels=_each_alone(read_labels(Path(labels), found.names)))
+    found = _opener(dataset, labels)(path)
+    if labels is not None and labels not in _WORDS:
+        found = _labelled(found, Path(labels))
     if isinstance(found, ArraySource) and found.masks is not None and () in found.labels:
         raise InputError(
             f"{path} has `masks` but no `labels` to say of which class: add them, or give "
@@ -183,63 +164,6 @@ def open_images(
             "choose a slice within them"
         )
     return found.only(rows)
-
-
-def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
-    """One class index for each name.
-
-    Raises:
-      InputError: where labels are missing, are not indices, or their number differs.
-    """
-    if not path.is_file():
-        raise InputError(f"no labels at {path}: give a .json or a text file")
-    table = read_json(path) if path.suffix == ".json" else _read_label_lines(path, names)
-    if not isinstance(table, dict):
-        raise InputError(f"{path} holds a {type(table).__name__}: expected {{name: index}}")
-    bases = Counter(Path(name).name for name in names)
-    for name in names:
-        base = Path(name).name
-        if name not in table and base in table and bases[base] > 1:
-            raise InputError(
-                f"{path} gives {base!r} a label, a name that {bases[base]} images have ({name} is "
-                "one): give their paths as they lie in config.images"
-            )
-    missing = [name for name in names if name not in table and Path(name).name not in table]
-    if missing:
-        some = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise InputError(
-            f"{path} has no label for {len(missing)} of {len(names)} images ({some}): add them, or "
-            "leave config.labels out"
-        )
-    values = [table[name] if name in table else table[Path(name).name] for name in names]
-    for name, value in zip(names, values, strict=True):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(
-                f"{path} gives {name} the label {value!r}: expected a class index, 0 or more"
-            )
-    return tuple(values)
-
-
-def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Class names: a text file with one a line, or a .json list, {"0": name} or {"0": [id, name]}.
-
-    Raises:
-      InputError: where the file is missing or of another form.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no class names at {path}: give a .json or a text file with one a line")
-    if path.suffix != ".json":
-        return tuple(line.strip() for line in _read_text(path).splitlines() if line.strip())
-    names = read_json(path)
-    try:
-        if isinstance(names, dict):
-            names = [names[str(i)] for i in range(len(names))]
-        return tuple(str(name if isinstance(name, str) else name[-1]) for name in names)
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(
-            f'{path} is no list of class names: expected a list, or {{"0": name, "1": name, …}}'
-        ) from error
 
 
 def refuse_address(setting: str, given: str | Path) -> None:
@@ -257,13 +181,37 @@ def refuse_address(setting: str, given: str | Path) -> None:
         )
 
 
-def _open_dataset(path: Path, dataset: str) -> SegmentationSource:
-    if not path.exists():
+def _opener(dataset: str | None, labels: str | Path | None) -> Callable[[Path], Opened]:
+    """What opens images, with labels where a word names them."""
+    if labels not in _WORDS:
+        return _open if dataset is None else partial(_open_dataset, dataset)
+    if (dataset, labels) in LABELS:
+        return LABELS[dataset, str(labels)]
+    known = [name for name, word in LABELS if word == labels]
+    needed = " or ".join(f"config.dataset={name}" if name else "no data set" for name in known)
+    raise InputError(
+        f"config.labels={labels} goes with {needed}, and config.dataset is {dataset}: choose one "
+        f"of them, or give a file, as ./{labels}"
+    )
+
+
+def _open_dataset(dataset: str, path: Path) -> Opened:
+    if dataset != TFDS and not path.exists():
         raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
     return DATASETS[dataset](path)
 
 
-def _open(path: Path) -> FileSource | ArraySource | SegmentationSource:
+def _labelled(found: Opened, path: Path) -> Opened:
+    """The same with the labels that a file gives."""
+    if isinstance(found, TfdsSource):
+        raise InputError(
+            f"config.labels is {path}, and images of config.dataset={TFDS} have labels of their "
+            "own: leave it out"
+        )
+    return replace(found, labels=_each_alone(read_labels(path, found.names)))
+
+
+def _open(path: Path) -> FileSource | ArraySource:
     if not path.exists():
         raise InputError(
             f"no images at {path}: give an existing folder, a photograph, a text file of paths, or "
@@ -272,46 +220,14 @@ def _open(path: Path) -> FileSource | ArraySource | SegmentationSource:
     if path.suffix == ".npz":
         return _open_arrays(path)
     if path.is_dir():
-        return _open_folder(path)
-    if path.suffix.lower() in SUFFIXES:
-        return FileSource((_readable(path.name),), ((),), (path,))
+        return open_folder(path)
+    if is_image(path.name):
+        return FileSource((readable(path.name),), ((),), (str(path),))
     return _open_list(path)
 
 
-def _open_folder(folder: Path) -> FileSource:
-    files = sorted(_files_in(folder))
-    paths = tuple(path for path in files if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(
-            f"no images in {folder}: expected files that end in {', '.join(sorted(SUFFIXES))}"
-        )
-    others = Counter(p.suffix or p.name for p in files if p.suffix.lower() not in SUFFIXES)
-    if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-        logging.info("left out of %s, no images by their names: %s", folder, kinds)
-    names = tuple(_readable(path.relative_to(folder).as_posix()) for path in paths)
-    return FileSource(names, ((),) * len(paths), paths)
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Files to the depths of a folder, through links, each folder once; without hidden ones."""
-    seen = set()
-    for inside, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(inside)
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
-        for name in () if real in seen else files:
-            if not name.startswith(".") and (path := Path(inside, name)).is_file():
-                yield path
-        seen.add(real)
-
-
-def _readable(name: str) -> str:
-    """A name as text, whatever bytes a file system holds."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
 def _open_list(path: Path) -> FileSource:
-    lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    lines = read_lines(path)
     if not lines:
         raise InputError(f"{path} lists nothing: give the paths of images, one a line")
     paths = tuple(path.parent / line for line in lines)
@@ -326,7 +242,7 @@ def _open_list(path: Path) -> FileSource:
         if (first := spelt.setdefault(os.path.realpath(p), line)) is not line:
             told = "" if first == line else f", as {first!r} as well"
             raise InputError(f"{path} lists {line!r} more than once{told}: list each image once")
-    return FileSource(tuple(lines), ((),) * len(lines), paths)
+    return FileSource(tuple(lines), ((),) * len(lines), tuple(map(str, paths)))
 
 
 def _open_arrays(path: Path) -> ArraySource:
@@ -404,38 +320,3 @@ def _checked_masks(
 
 def _each_alone(labels: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((label,) for label in labels)
-
-
-def _read_label_lines(path: Path, names: Sequence[str]) -> dict[str, int]:
-    lines = [line.split() for line in _read_text(path).splitlines() if line.strip()]
-    try:
-        if all(len(line) == 1 for line in lines):
-            if len(lines) != len(names):
-                raise InputError(
-                    f"{path} has {len(lines)} labels for {len(names)} images: give one a line for "
-                    "each, or lines of NAME INDEX"
-                )
-            return {name: int(line[0]) for name, line in zip(names, lines, strict=True)}
-        table: dict[str, int] = {}
-        for line in lines:
-            name, label = " ".join(line[:-1]), int(line[-1])
-            if table.setdefault(name, label) != label:
-                raise InputError(
-                    f"{path} gives {name!r} the labels {table[name]} and {label}: give one"
-                )
-        return table
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} has a line whose label is no number: expected NAME INDEX, or INDEX alone"
-        ) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as text: give a text file, a folder or an .npz"
-        ) from (error)

@@ -255,11 +255,14 @@ class Settings(Section):
     images: str | None = setting(
         None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
     )
-    dataset: Literal["imagenet_segmentation", "coco", "voc"] | None = setting(
-        None, "what `images` holds in its official layout, with the pixels of its objects"
+    dataset: Literal["imagenet", "imagenet_segmentation", "coco", "voc", "tfds"] | None = setting(
+        None, "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train"
     )
     labels: str | None = setting(
-        None, ".json {name: index}, or text: an index a line, or NAME INDEX a line"
+        None,
+        "`folders`: a class each, in sorted order; `classes` of coco or voc, or of voc those "
+        "`not_difficult`; .json {name: index}; .csv img_name,label; or text: an index a line, or "
+        "NAME INDEX a line",
     )
     class_names: str | None = setting(None, ".json or text, one a class, for people")
     target: Literal["predicted", "label"] = setting("predicted", "the class that is explained")

@@ -16,9 +16,10 @@ from ltx_jax.data.examples import (
     with_interventions,
     with_next,
 )
+from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
-from ltx_jax.data.sources import chosen, open_images, read_class_names
+from ltx_jax.data.sources import chosen, open_images
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ltx_jax.data.examples import UnreadableImage, iterate
+from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.sources import ArraySource, chosen, open_images, read_class_names
+from ltx_jax.data.sources import ArraySource, chosen, open_images
 from ltx_jax.errors import InputError
 
 HOW = Preprocessing((8, 8))
