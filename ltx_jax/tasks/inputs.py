@@ -36,7 +36,11 @@ SCENES = "scenes"
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them.
-_WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task")
+WITHOUT_EFFECT = (
+    *("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task"),
+    *("pretrain.sharded", "pretrain.workers", "pretrain.save_every", "pretrain.keep"),
+    *("pretrain.log_every", "pretrain.tensorboard", "pretrain.pictures"),
+)
 
 
 class Row(NamedTuple):
@@ -213,7 +217,7 @@ def fingerprint(
       without: sections that have no part in the task, e.g. `pretrain.`.
     """
     flat = _flat(dataclasses.asdict(settings))
-    ignored = (*_WITHOUT_EFFECT, *without)
+    ignored = (*WITHOUT_EFFECT, *without)
     kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
         if kept.get(key) is not None:
