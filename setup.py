@@ -50,6 +50,8 @@ setup(
         "hub": ["huggingface_hub>=0.30"],
         "heic": ["pillow-heif>=0.18"],
         "segmentation": ["h5py>=3.11", "pycocotools>=2.0.8"],
+        "pretrain": ["grain>=0.2.18", "orbax-checkpoint>=0.12.8"],
+        "tensorboard": ["tensorboardX>=2.6.5"],
         "tfds": ["tensorflow-datasets>=4.9.10"],
         "test": TEST,
         "parity": [

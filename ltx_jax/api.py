@@ -41,7 +41,7 @@ from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals
 from ltx_jax.tasks.arrays import source_of, targets_of, with_arrays
-from ltx_jax.tasks.inputs import Row, Work
+from ltx_jax.tasks.inputs import WITHOUT_EFFECT, Row, Work
 from ltx_jax.tasks.maps import as_map
 from ltx_jax.tasks.scoring import Asked, score_rows
 
@@ -281,7 +281,8 @@ def pretrain(
     objective = checked(objective or LTX.objective)
     told: dict[str, Any] = {"images and labels (sha256 of contents)": source.digest()}
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
-    told |= dataclasses.asdict(chosen)
+    options = {f"pretrain.{name}": value for name, value in dataclasses.asdict(chosen).items()}
+    told |= {key: value for key, value in options.items() if not key.startswith(WITHOUT_EFFECT)}
     made = pretraining.pretrain(
         explainee,
         explainer,

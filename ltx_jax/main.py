@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from ltx_jax.data.sources import refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.files import claimed
-from ltx_jax.runtime import join_processes, leave_processes, prepare, together
+from ltx_jax.runtime import Terminated, join_processes, leave_processes, prepare, together
 from ltx_jax.settings.configuration import help_text, read
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks import evaluate, explain, pretrain
@@ -62,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
             "with ltx_jax.settings.configuration.defaults()"
         )
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    logging.getLogger("jax").setLevel(logging.WARNING)
+    for library in ("jax", "absl"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     _write_any_name()
     signal.signal(signal.SIGTERM, _terminate)
     prepare()
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted: what is done is kept, and the same command goes on")
         return _INTERRUPTED[0]
-    except _Terminated:
+    except Terminated:
         _complain("terminated: what is done is kept, and the same command goes on")
         return _INTERRUPTED[1]
     except BrokenPipeError:  # whoever reads the table has gone
@@ -102,12 +103,8 @@ def _command(argv: Sequence[str]) -> int:
     return code
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as a batch system sends it before it kills."""
-
-
 def _terminate(*_: object) -> None:
-    raise _Terminated
+    raise Terminated
 
 
 def _write_any_name() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,31 @@ def leave_processes() -> None:
         jax.distributed.shutdown()
 
 
+class Terminated(BaseException):
+    """SIGTERM, as a batch system sends it before it kills."""
+
+
+@contextmanager
+def termination_held() -> Iterator[Callable[[int], bool]]:
+    """Hold a SIGTERM back until the work is where it can be left.
+
+    Yields:
+      Tells whether one has come. It is asked after each step, by the step's number, of which all
+      processes are told the same.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield lambda _: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """What every process has to manage before any goes on: where one cannot, all end.
@@ -131,6 +157,11 @@ def together() -> Iterator[None]:
         raise InputError("a process was lost before the work began: start all again") from error
     if len(failed):
         raise InputError(f"process {failed[0]} could not begin, and says why; start all once more")
+
+
+def all_managed(managed: bool) -> bool:
+    """Whether every process did what this one did, or not."""
+    return bool(_ready(managed).all())
 
 
 def _ready(ready: bool) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Pretraining: the loss of a batch for `engine.training`, and the score of an epoch."""
+"""Pretraining: the loss of a batch for `engine.training`, and the scores of an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,15 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
-from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.masks.tokens import activate, upsample
-from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.case import Case
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal, losses
+
+_SCORES = ("pos", "neg", "ins", "del", "adp", "pic", "area")
 
 
 def ltx_loss(
@@ -40,14 +42,14 @@ def ltx_loss(
       goal: the objective.
       params: the explainer's trained leaves.
       model_state: given back as it is: batch norms of an explainer stay what they are.
-      batch: `images` [n,H,W,C] in [0,1], and `targets` [n], the classes to keep; negative for the
-        one that the explainee predicts.
+      batch: `images` [n,H,W,C], uint8 or in [0,1], and `targets` [n], the classes to keep; negative
+        for the one that the explainee predicts.
       rng: of the budgets and fills that are drawn.
 
     Returns:
       The mean total over the batch; and as metrics that and the mean of each unweighted term.
     """
-    images, targets = batch["images"], batch["targets"]
+    images, targets = _as_input(batch["images"]), batch["targets"]
     predicted = explainee(images).argmax(-1).astype(targets.dtype)
     targets = jnp.where(targets < 0, predicted, targets)
     raw = explainer.draw(params, explainer.prefix(images))[:, 0]
@@ -58,53 +60,50 @@ def ltx_loss(
     return means["total"], (means, model_state)
 
 
-def validation_score(
+class Validated(NamedTuple):
+    """What an explainer's masks are worth on n images, for the class that is predicted.
+
+    Attributes:
+      scores: the usual six and the mean of the mask (`area`), by name, [n] each.
+      masks: token masks [n,g,h] in [0,1].
+    """
+
+    scores: dict[str, Any]
+    masks: Any
+
+
+@partial(jax.jit, static_argnames=("mesh", "chunk"))
+def validate(
     explainee: Explainee,
     explainer: Explainer,
     trained: Leaves,
-    batches: Iterable[np.ndarray],
-    size: int,
+    images: Array | np.ndarray,
     mesh: Mesh,
-    chunk: int | None = None,
-) -> float:
-    """Mean POS in percent (predicted class; lower is better) over images.
+    chunk: int | None,
+) -> Validated:
+    """Score an explainer's masks.
 
     Args:
       explainee: the classifier.
       explainer: gives the network and its frozen leaves.
       trained: its trained leaves.
-      batches: images [n,H,W,C] in [0,1], n at most `size`.
-      size: of a batch, a multiple of the number of devices.
+      images: [n,H,W,C], uint8 or in [0,1], n a multiple of the number of devices.
       mesh: the devices.
       chunk: most images in one forward of the explainee.
-
-    Raises:
-      InputError: where there is no batch.
     """
-    scores = []
-    for images in batches:
-        missing = size - len(images)
-        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        scores.append(_pos(explainee, explainer, trained, filled, mesh, chunk)[: len(images)])
-    if not scores:
-        raise InputError("none of the images held out for validation can be read: give more images")
-    return float(np.mean(np.concatenate([np.asarray(score) for score in scores])))
 
-
-@partial(jax.jit, static_argnames=("mesh", "chunk"))
-def _pos(
-    explainee: Explainee,
-    explainer: Explainer,
-    trained: Leaves,
-    images: Float[Array | np.ndarray, "n H W C"],
-    mesh: Mesh,
-    chunk: int | None,
-) -> Float[Array, " n"]:
-    def of_share(explainee: Explainee, explainer: Explainer, trained: Leaves, x: Array) -> Array:
-        logits = explainee(x)
-        masks = upsample(explainer.masks(trained, x), x.shape[1:3])
+    def of_share(explainee: Explainee, explainer: Explainer, trained: Leaves, x: Array) -> Any:
+        x = _as_input(x)
+        logits, masks = explainee(x), explainer.masks(trained, x)
+        pixels = upsample(masks, x.shape[1:3])
         classes = logits.argmax(-1)[:, None].astype(jnp.int32)
-        return perturbation_areas(explainee, x, masks, classes, logits, True, chunk).agreement[:, 0]
+        case = Case(explainee, x, logits, classes, pixels, pixels, chunk=chunk)
+        return Validated({name: SCORES[name].values(case)[:, 0] for name in _SCORES}, masks)
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT)
     return on_each_device(of_share, mesh, specs, SPLIT)(explainee, explainer, trained, images)
+
+
+def _as_input(images: Array) -> Float[Array, "n H W C"]:
+    """Bytes are smaller on their way to a device than numbers in [0,1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

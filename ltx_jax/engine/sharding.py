@@ -32,6 +32,19 @@ def place(values: Any, mesh: Mesh) -> Any:
     return jax.device_put(values, NamedSharding(mesh, SPLIT))
 
 
+def to_host(values: Any) -> Any:
+    """A copy of a pytree of arrays on the host, whole on every process; all must ask for it."""
+
+    def whole(array: Array) -> np.ndarray:
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.array(array)
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+    return jax.tree.map(whole, values)
+
+
 def on_each_device(
     function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:

@@ -61,8 +61,7 @@ class ResultStore:
         """
         store = cls.seen(directory, settings, rows, process)
         make_directory(directory)
-        if not (directory / SETTINGS).exists():
-            write_json(directory / SETTINGS, dict(settings))
+        hold_settings(directory, settings)
         return store
 
     @classmethod
@@ -231,6 +230,18 @@ class ResultStore:
     @property
     def _shared(self) -> bool:
         return self._process is not None
+
+
+def hold_settings(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Write what determines a run's results, or see that it is the same.
+
+    Raises:
+      InputError: where the directory has another run's.
+    """
+    if (directory / SETTINGS).exists():
+        _compare(_read_settings(directory), dict(settings), directory)
+    else:
+        write_json(directory / SETTINGS, dict(settings))
 
 
 def read_records(directory: Path) -> list[Record]:

@@ -214,10 +214,55 @@ class Pretrain(Section):
     warmup: float = setting(0.2, "share of the schedule in which the rate rises", least=0, most=1)
     schedule_steps: int = setting(0, "length of the schedule; 0 for the steps taken", least=0)
     weight_decay: float = setting(0.01, "of AdamW", least=0)
+    clip: float | None = setting(
+        None, "longest a step's gradient may be, all leaves together; longer ones are shortened"
+    )
+    accumulate: int = setting(
+        1, "parts of a batch that are computed one after another, for want of memory", least=1
+    )
+    sharded: bool = setting(
+        False, "parameters and optimizer divided over the devices, not copied to each"
+    )
     images_per_class: int = setting(0, "drawn for training; 0 for all", least=0)
     validation: float = setting(
         0.1, "share of the images held out to choose the best epoch", least=0, most=1
     )
+    test: float = setting(0.1, "share kept from both, for what unseen_by asks for", least=0, most=1)
+    train: str | None = setting(
+        None, "start:stop, the images to train on, where chance is not to draw them"
+    )
+    validate: str | None = setting(None, "start:stop, those to choose the best epoch by")
+    overlap: bool = setting(
+        False, "train on all images, those held out among them, as the original"
+    )
+    patience: int | None = setting(
+        None, "epochs without a better one after which to stop; if not given never", least=1
+    )
+    workers: int = setting(0, "processes that load images; 0 for threads", least=0)
+    save_every: int | None = setting(
+        None, "steps between checkpoints within an epoch; each epoch's end has one", least=1
+    )
+    keep: int = setting(2, "newest checkpoints that are kept, beside the best", least=1)
+    log_every: int = setting(50, "steps between lines of the log", least=1)
+    tensorboard: bool = setting(False, "a log for TensorBoard as well (needs tensorboardX)")
+    pictures: int = setting(8, "images held out whose masks the page shows", least=0)
+
+    def check_together(self, prefix: str) -> None:
+        """Parts divide a batch, shares leave something, and slices come in twos."""
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"{prefix}batch_size is {self.batch_size}, and {prefix}accumulate "
+                f"{self.accumulate}: give parts that divide it"
+            )
+        if self.validation + self.test >= 1:
+            raise InputError(
+                f"{prefix}validation is {self.validation} and {prefix}test {self.test}: together "
+                "they must be below 1, so that something is left to train on"
+            )
+        if (self.train is None) != (self.validate is None):
+            raise InputError(f"give both {prefix}train and {prefix}validate, or neither")
+        if self.clip is not None and self.clip <= 0:
+            raise InputError(f"{prefix}clip is {self.clip}: it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -278,6 +323,9 @@ class Settings(Section):
     )
     limit: int | None = setting(None, "at most so many images", least=1)
     indices: str | None = setting(None, "a slice of them, start:stop")
+    unseen_by: str | None = setting(
+        None, "a pretraining's work directory: only images that it did not learn or choose by"
+    )
     seed: int = setting(0, "of everything that is drawn", least=0, most=2**32 - 1)
     rivals: tuple[str, ...] = setting((), "other methods to compare with, by name")
     scores: tuple[str, ...] = setting((), "further scores by name; the usual ones are always there")
@@ -303,6 +351,11 @@ class Settings(Section):
                     f"{prefix}finetune.resume needs an optimizer state: give "
                     f"{prefix}explainer.checkpoint"
                 )
+        if self.task == "pretrain" and self.unseen_by is not None:
+            raise InputError(
+                f"{prefix}unseen_by is for what is explained: to choose what is trained on give "
+                f"{prefix}pretrain.train and {prefix}pretrain.validate"
+            )
         if self.task == "pretrain" and explainer.trained == "mask":
             raise InputError(
                 f"{prefix}task=pretrain trains a network, and {prefix}explainer.trained is mask: "

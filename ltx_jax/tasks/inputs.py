@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltx_jax.data.examples import (
@@ -31,13 +32,18 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
 SCENES = "scenes"
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them.
-_WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task")
+WITHOUT_EFFECT = (
+    *("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task"),
+    *("pretrain.sharded", "pretrain.workers", "pretrain.save_every", "pretrain.keep"),
+    *("pretrain.log_every", "pretrain.tensorboard", "pretrain.pictures"),
+)
 
 
 class Row(NamedTuple):
@@ -69,6 +75,9 @@ def open_work(settings: Settings) -> Work:
     """
     source, explainee = open_source(settings), open_explainee(settings)
     rows = plan(source, explainee, settings.target, settings.label_rows)
+    if settings.unseen_by is not None:
+        left = set(unseen(source, Path(settings.unseen_by)))
+        rows = [row for row in rows if row.image in left]
     how = explainee.preprocessing(settings.resize)
     redrawn = isinstance(source, Redrawn)
     scores = chosen_scores(SCORES, settings.scores, source.has_masks, redrawn)
@@ -214,7 +223,7 @@ def fingerprint(
       without: sections that have no part in the task, e.g. `pretrain.`.
     """
     flat = _flat(dataclasses.asdict(settings))
-    ignored = (*_WITHOUT_EFFECT, *without)
+    ignored = (*WITHOUT_EFFECT, *without)
     kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
         if kept.get(key) is not None:

@@ -4,113 +4,112 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh
 from jax.tree_util import Partial
-from jaxtyping import Float, Int
-from optax.tree_utils import tree_get, tree_set
+from jaxtyping import Float
+from optax.tree_utils import tree_get
 
-from ltx_jax.data.examples import Source, UnreadableImage, iterate
-from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.data.batches import Batch, Order, load
+from ltx_jax.data.examples import Source
 from ltx_jax.engine.memory import default_chunk
-from ltx_jax.engine.pretraining import ltx_loss, validation_score
+from ltx_jax.engine.pretraining import ltx_loss
 from ltx_jax.engine.recipe import make_goal
-from ltx_jax.engine.sharding import replicate
+from ltx_jax.engine.sharding import replicate, to_host
 from ltx_jax.engine.training import (
     TrainState,
+    adamw,
     create_train_state,
     data_mesh,
+    is_finite,
     train_step,
     warmup_then_decay,
 )
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves, Moments
-from ltx_jax.files import make_directory, write_bytes, write_json
-from ltx_jax.loading.checkpoints import (
-    SavedOptimizer,
-    load_optimizer,
-    load_trained,
-    read_notes,
-    save_explainer,
-)
+from ltx_jax.loading.checkpoints import SavedOptimizer
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
-from ltx_jax.progress import progress_bar
+from ltx_jax.progress import Pace, progress_bar
+from ltx_jax.runtime import Terminated, termination_held
 from ltx_jax.settings.sections import Pretrain, Settings
+from ltx_jax.tasks.held_out import HeldOut, judge
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.inputs import open_explainee, open_network, open_source
+from ltx_jax.tasks.pretraining_files import (
+    BEST,
+    Epoch,
+    Losses,
+    PretrainingFiles,
+    Snapshot,
+    best_of,
+)
+from ltx_jax.tasks.training_images import split, targets_of
 
-# All that a restart goes by; and what is made of it: the explainer of the best epoch, and the
-# curves for people.
-LAST, BEST, CURVES = "last.safetensors", "explainer.safetensors", "pretraining.json"
-
-# {"epoch": 0, "losses": {"total": …, and each term by its name}, "pos": …}
-Epoch = dict[str, Any]
-
-
-class Images(NamedTuple):
-    """The images of a pretraining.
-
-    Attributes:
-      source: of all.
-      how: they become inputs.
-      training, validation: numbers of those to train on and of those held out.
-      targets: int32, of each image of the source the class to keep; −1 for the predicted one.
-    """
-
-    source: Source
-    how: Preprocessing
-    training: list[int]
-    validation: list[int]
-    targets: Int[np.ndarray, " n"]
+# So many steps may be under way before the losses of the first are read: none waits for the host.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """What stays as it is from the first epoch to the last.
+    """What stays as it is from the first step to the last.
 
     Attributes:
-      explainee, explainer: on the devices of `mesh`; the explainer without its trained leaves.
-      images: what is trained on.
+      explainee, explainer: on the devices; the explainer without its trained leaves.
+      order: of the images to train on.
+      held_out: the images to choose the best epoch by.
       settings: of the section.
       rates: the learning rate after 0, 1, … steps.
       goal: the objective.
-      seed: of the order of the images.
-      chunk: most images in one forward of the explainee.
-      mesh: the devices.
     """
 
     explainee: Explainee
     explainer: Explainer
-    images: Images
+    order: Order
+    held_out: HeldOut
     settings: Pretrain
     rates: Float[np.ndarray, " steps"]
     goal: Goal
-    seed: int
-    chunk: int
-    mesh: Mesh
+
+    @property
+    def steps(self) -> int:
+        """Steps there are, where nothing stops it early."""
+        return self.order.steps * self.settings.epochs
 
     def optimizer(self, step: int) -> Partial:
-        """AdamW for a step."""
-        return Partial(optax.adamw, self.rates[step], weight_decay=self.settings.weight_decay)
+        """The optimizer of a step."""
+        settings = self.settings
+        return Partial(adamw, float(self.rates[step]), settings.weight_decay, settings.clip)
 
 
-class Progress(NamedTuple):
-    """Where a pretraining stands between two epochs: `best` are the best epoch's trained leaves."""
+@dataclass
+class Progress:
+    """Where a pretraining stands.
+
+    Attributes:
+      state: after `step` steps.
+      step: taken so far.
+      curves: of the epochs that are over.
+      best: the trained leaves after the best of them, on the host.
+      sums: of each loss over the steps of this epoch.
+      unread: steps whose losses are still to be read, and these.
+    """
 
     state: TrainState
-    best: Leaves
+    step: int
     curves: list[Epoch]
+    best: Leaves
+    sums: Losses = field(default_factory=dict)
+    unread: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
 
 
 class Pretrained(NamedTuple):
@@ -133,44 +132,57 @@ def pretrain(
     chunk: int | None = None,
     workdir: Path | None = None,
     fingerprint: Mapping[str, Any] | None = None,
+    leave: Callable[[int], bool] = lambda _: False,
 ) -> Pretrained:
     """Pretrain an explainer and keep the epoch whose masks have the best validation POS.
 
     Args:
       explainee, explainer: the classifier, and the explainer to start from.
-      source: images; a share of them is held out for validation.
+      source: images; some of them are held out.
       settings: of the section.
       goal: the objective.
       target: the class to keep: `predicted`, or `label`, the first one of an image.
       resize: see `Explainee.preprocessing`.
       seed: of the split and of each epoch's order.
       chunk: most images in one forward of the explainee; as many as are of use where not given.
-      workdir: gets `explainer.safetensors` (best), `last.safetensors` and `pretraining.json` after
-        each epoch; a pretraining that it holds goes on. None writes nothing.
+      workdir: gets the best explainer, checkpoints, log and page, see `PretrainingFiles`; a
+        pretraining that it holds goes on. None writes nothing.
       fingerprint: what determines the result; a directory with another one is refused.
+      leave: asked after each step whether to save and leave, see `termination_held`.
 
     Raises:
       InputError: for too few images or labels, or a directory of another pretraining.
+      Terminated: where it left.
     """
-    images = draw_images(source, settings, explainee, target, resize, seed)
-    mesh = data_mesh(settings.batch_size)
+    images, how = split(source, settings, seed), explainee.preprocessing(resize)
+    mesh = data_mesh(settings.batch_size // settings.accumulate)
+    order = Order(
+        source=source,
+        how=how,
+        images=np.array(images.training, np.int32),
+        targets=targets_of(source, images.training, target, explainee),
+        seed=seed,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        share=(jax.process_index(), jax.process_count()),
+    )
+    size = settings.batch_size // settings.accumulate
+    chunk = chunk or default_chunk()
     run = Run(
         explainee=replicate(explainee, mesh),
         explainer=replicate(explainer.without_trained(), mesh),
-        images=images,
+        order=order,
+        held_out=HeldOut(source, how, images.validation, size, mesh, chunk),
         settings=settings,
         rates=learning_rates(settings, len(images.training)),
-        goal=goal,
-        seed=seed,
-        chunk=chunk or default_chunk(),
-        mesh=mesh,
+        goal=replicate(goal, mesh),
     )
-    told = json.loads(json.dumps(dict(fingerprint or {})))
-    progress = _start(run, explainer, workdir, told)
-    while len(progress.curves) < settings.epochs:
-        progress = _one_epoch(run, progress)
-        if workdir is not None:
-            _save(run, explainer, progress, workdir, told)
+    if workdir is None:
+        progress = _train(run, _begin(run, explainer), None, leave)
+    else:
+        told = json.loads(json.dumps(dict(fingerprint or {})))
+        with PretrainingFiles(workdir, explainer, source, how, images, settings, told) as files:
+            progress = _train(run, _begin(run, explainer, files), files, leave)
     best = jax.tree.map(jnp.asarray, progress.best)
     return Pretrained(replace(explainer, trained=best), progress.curves)
 
@@ -184,31 +196,26 @@ def run(settings: Settings, workdir: Path) -> str:
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    if jax.process_count() > 1:
-        raise InputError("pretraining runs in one process: leave --distributed out")
     source, explainee = open_source(settings), open_explainee(settings)
-    made = pretrain(
-        explainee,
-        open_network(settings, explainee),
-        source,
-        settings.pretrain,
-        goal=make_goal(settings.objective),
-        target=settings.target,
-        resize=settings.resize,
-        seed=settings.seed,
-        chunk=settings.finetune.chunk,
-        workdir=workdir,
-        fingerprint=fingerprint_of(
-            settings, source.names, source, (), without=("finetune.", "scores")
-        ),
-    )
+    with termination_held() as leave:
+        made = pretrain(
+            explainee,
+            open_network(settings, explainee),
+            source,
+            settings.pretrain,
+            goal=make_goal(settings.objective),
+            target=settings.target,
+            resize=settings.resize,
+            seed=settings.seed,
+            chunk=settings.finetune.chunk,
+            workdir=workdir,
+            fingerprint=fingerprint_of(
+                settings, source.names, source, (), without=("finetune.", "scores")
+            ),
+            leave=leave,
+        )
     best = best_of(made.curves)
-    return f"{workdir / BEST}: epoch {best['epoch']}, validation POS {best['pos']:.2f}"
-
-
-def best_of(curves: Sequence[Epoch]) -> Epoch:
-    """The epoch with the lowest POS; of several the last."""
-    return min(reversed(curves), key=lambda epoch: epoch["pos"])
+    return f"{workdir / BEST}: epoch {best['epoch']}, validation POS {best['scores']['pos']:.2f}"
 
 
 def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps"]:
@@ -220,191 +227,150 @@ def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps
     return np.asarray(jax.jit(schedule)(np.arange(steps + 1, dtype=np.int32)), np.float32)
 
 
-def draw_images(
-    source: Source, settings: Pretrain, explainee: Explainee, target: str, resize: str, seed: int
-) -> Images:
-    """Draw the images to train on and to validate with, and look up their targets.
-
-    Args:
-      source, settings, explainee, target, resize, seed: as `pretrain` takes them.
+def _begin(run: Run, explainer: Explainer, files: PretrainingFiles | None = None) -> Progress:
+    """The beginning of a pretraining, or where that of the directory stands.
 
     Raises:
-      InputError: where labels are needed that are missing or no classes of the explainee, or where
-        too few images are left for a batch.
+      InputError: where the directory holds another one.
     """
-    shuffled = np.random.default_rng(seed).permutation(len(source)).tolist()
-    held_out = max(1, round(settings.validation * len(source)))
-    validation, training = shuffled[:held_out], shuffled[held_out:]
-    if settings.images_per_class:
-        training = _of_each_class(source, training, settings.images_per_class)
-    if len(training) < settings.batch_size:
-        raise InputError(
-            f"{len(training)} images to train on do not fill a batch of {settings.batch_size}: "
-            "give more images or set pretrain.batch_size lower"
-        )
-    targets = np.full(len(source), -1, np.int32)
-    if target == "label":
-        targets[training] = [_target(source, i, explainee) for i in training]
-    return Images(source, explainee.preprocessing(resize), training, validation, targets)
+    mesh = run.held_out.mesh
+    state = create_train_state(explainer.trained, {}, run.optimizer(0), mesh, run.settings.sharded)
+    found = None if files is None else files.restore(state, mesh)
+    if files is None or found is None:
+        return Progress(state, 0, [], explainer.trained)
+    step = int(found.state.step)
+    progress = Progress(found.state, step, found.curves, explainer.trained, found.sums)
+    if found.curves and best_of(found.curves)["step"] == step:
+        # What is written after a checkpoint may be missing.
+        files.keep_best(_snapshot(run, progress))
+    if found.curves:
+        progress.best = files.best()
+    return progress
 
 
-def batches(images: Images, order: Sequence[int], size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of `images` [n,H,W,C] float32 in [0,1] and `targets` [n] int32.
-
-    Images that cannot be read are left out; the last batch may have fewer than `size`.
-    """
-
-    def readable() -> Iterator[tuple[np.ndarray, np.int32]]:
-        for i, example in iterate(images.source, images.how, order):
-            if isinstance(example, UnreadableImage):
-                logging.warning("skipped %s: %s", images.source.names[i], example)
-            else:
-                yield example.as_input(), images.targets[i]
-
-    remaining = readable()
-    while group := list(islice(remaining, size)):
-        inputs, targets = zip(*group, strict=True)
-        yield {"images": np.stack(inputs), "targets": np.array(targets)}
-
-
-def _of_each_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:
-    """The first so many candidates of each class."""
-    taken: dict[int, int] = {}
-    kept = []
-    for i in candidates:
-        label = _label(source, i, "pretrain.images_per_class")
-        taken[label] = taken.get(label, 0) + 1
-        if taken[label] <= most:
-            kept.append(i)
-    return kept
-
-
-def _target(source: Source, i: int, explainee: Explainee) -> int:
-    label = _label(source, i, "target=label")
-    if not 0 <= label < explainee.classes:
-        raise InputError(
-            f"{source.names[i]} has the label {label}: {explainee.name} has classes 0 to "
-            f"{explainee.classes - 1}, give one of them"
-        )
-    return label
-
-
-def _label(source: Source, i: int, needed_by: str) -> int:
-    if not source.labels[i]:
-        raise InputError(
-            f"{source.names[i]} has no label, which {needed_by} needs: give labels, or leave "
-            f"{needed_by} out"
-        )
-    return source.labels[i][0]
-
-
-def _one_epoch(run: Run, progress: Progress) -> Progress:
-    """A pass through the training images, and the score of the explainer after it."""
-    epoch = len(progress.curves)
-    state, losses = _trained(run, progress.state, epoch)
-    if not np.isfinite(list(losses.values())).all():
-        raise InputError(
-            f"the loss of epoch {epoch} is no number: set pretrain.learning_rate lower; what the "
-            "epochs before it made is kept"
-        )
-    size = run.settings.batch_size
-    held_out = (batch["images"] for batch in batches(run.images, run.images.validation, size))
-    pos = validation_score(
-        run.explainee, run.explainer, state.params, held_out, size, run.mesh, run.chunk
-    )
-    logging.info("epoch %d: loss %.4f, validation POS %.2f", epoch, losses["total"], pos)
-    means = {name: round(mean, 5) for name, mean in losses.items()}
-    curves = [*progress.curves, {"epoch": epoch, "losses": means, "pos": round(pos, 4)}]
-    if best_of(curves) is not curves[-1]:
-        return Progress(state, progress.best, curves)
-    # On the host, and a copy: the next step donates the state.
-    return Progress(state, jax.tree.map(np.array, state.params), curves)
-
-
-def _trained(run: Run, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, float]]:
-    """The state after one pass through the training images, and the mean losses of its steps."""
-    loss = Partial(ltx_loss, run.explainee, run.explainer, run.goal)
-    order = np.random.default_rng([run.seed, epoch]).permutation(run.images.training).tolist()
-    size, before = run.settings.batch_size, int(state.step)
-    key = jax.random.key(run.seed)
-    collected: list[dict[str, Any]] = []
-    with progress_bar(len(order) // size, "batches", f"epoch {epoch}") as bar:
-        for batch in batches(run.images, order, size):
-            if len(batch["targets"]) == size:
-                optimizer = run.optimizer(before + len(collected))
-                state, metrics = train_step(state, batch, key, loss, optimizer, run.mesh)
-                collected.append(metrics)
-                bar.update()
-    if not collected:
-        raise InputError(
-            f"the images to train on that can be read do not fill a batch of {size}: give more "
-            "images or set pretrain.batch_size lower"
-        )
-    collected = jax.device_get(collected)
-    return state, {
-        name: float(np.mean([metrics[name] for metrics in collected], dtype=np.float64))
-        for name in collected[0]
-    }
-
-
-def _start(
-    run: Run, explainer: Explainer, workdir: Path | None, told: Mapping[str, Any]
+def _train(
+    run: Run,
+    progress: Progress,
+    files: PretrainingFiles | None,
+    leave: Callable[[int], bool],
 ) -> Progress:
-    """Where the pretraining of the directory stands, or the beginning of one.
+    """Take the steps that are left.
 
     Raises:
-      InputError: where the directory cannot be written, or holds another pretraining.
+      InputError: where a loss is no number, or the disk does not take a checkpoint.
+      Terminated: where it was asked to leave.
     """
-    state = create_train_state(explainer.trained, {}, run.optimizer(0), run.mesh)
-    if workdir is None:
-        return Progress(state, explainer.trained, [])
-    make_directory(workdir)
-    last = workdir / LAST
-    if not last.exists():
-        return Progress(state, explainer.trained, [])
-    curves = _known_curves(last, told)
-    saved = load_optimizer(last, explainer)
-    adam = tree_set(
-        state.optimizer_state,
-        mu=saved.moments.first,
-        nu=saved.moments.second,
-        count=jnp.int32(saved.step),
+    pace, asked = Pace(run.order.batch_size), False
+    with (
+        progress_bar(run.steps, "steps", "pretraining", progress.step) as bar,
+        closing(load(run.order, progress.step, run.settings.workers)) as batches,
+    ):
+        while not (_is_over(run, progress) or asked):
+            with pace.waiting():
+                batch = next(batches)
+            _take_step(run, progress, batch)
+            asked = leave(progress.step)
+            ended = progress.step % run.order.steps == 0
+            due = asked or ended or progress.step % (run.settings.save_every or run.steps) == 0
+            _read_losses(run, progress, files, pace, unread=0 if due else _AHEAD)
+            if due and not is_finite(progress.state.params):
+                _refuse(run, progress.step, "what is trained")
+            if ended:
+                _end_epoch(run, progress, files)
+            if due and files is not None:
+                files.save(progress.state, progress.step, progress.curves, progress.sums)
+            bar.update()
+    if asked:
+        raise Terminated
+    return progress
+
+
+def _is_over(run: Run, progress: Progress) -> bool:
+    """Whether all steps are taken, or the epochs have not become better for long."""
+    curves, patience = progress.curves, run.settings.patience
+    if progress.step == run.steps:
+        return True
+    if patience is None or not curves or curves[-1]["step"] != progress.step:
+        return False
+    return len(curves) - 1 - int(best_of(curves)["epoch"]) >= patience
+
+
+def _take_step(run: Run, progress: Progress, batch: Batch) -> None:
+    """One step, whose losses are read later."""
+    for name, reason in batch.skipped:
+        logging.warning("skipped %s: %s", name, reason)
+    progress.state, metrics = train_step(
+        progress.state,
+        {"images": batch.images, "targets": batch.targets},
+        jax.random.key(run.order.seed),
+        Partial(ltx_loss, run.explainee, run.explainer, run.goal),
+        run.optimizer(progress.step),
+        run.held_out.mesh,
+        parts=run.settings.accumulate,
+        sharded=run.settings.sharded,
     )
-    # Two counters, not one twice: a step donates both.
-    state = TrainState(load_trained(last, explainer), {}, adam, jnp.int32(saved.step))
-    _derive(workdir, curves, told)
-    return Progress(replicate(state, run.mesh), load_trained(workdir / BEST, explainer), curves)
+    progress.step += 1
+    progress.unread.append((progress.step, metrics))
 
 
-def _known_curves(last: Path, told: Mapping[str, Any]) -> list[Epoch]:
-    """The curves so far of a pretraining with the same fingerprint."""
-    notes = read_notes(last)
-    if "epochs" not in notes:
-        raise InputError(f"{last} is of no pretraining that can go on: use another work directory")
-    kept = json.loads(notes["fingerprint"])
-    changed = sorted(key for key in kept.keys() | told.keys() if kept.get(key) != told.get(key))
-    if changed:
-        raise InputError(
-            f"{last.parent} holds a pretraining with other settings ({', '.join(changed)}): use "
-            "another work directory"
-        )
-    return json.loads(notes["epochs"])
-
-
-def _save(
-    run: Run, explainer: Explainer, progress: Progress, workdir: Path, told: Mapping[str, Any]
+def _read_losses(
+    run: Run, progress: Progress, files: PretrainingFiles | None, pace: Pace, unread: int
 ) -> None:
-    """All that a restart needs in one file, so that it is of one epoch; then what is made of it."""
-    state, step = progress.state, int(progress.state.step)
-    moments = Moments(*(tree_get(state.optimizer_state, name) for name in ("mu", "nu")))
-    optimizer = SavedOptimizer(moments, step, float(run.rates[step]))
-    notes = {"fingerprint": json.dumps(told), "epochs": json.dumps(progress.curves)}
-    save_explainer(workdir / LAST, explainer, state.params, optimizer, notes)
-    _derive(workdir, progress.curves, told)
+    """Read the losses of steps, but for so many of the last.
+
+    Raises:
+      InputError: where one is no number.
+    """
+    while len(progress.unread) > unread:
+        step, metrics = progress.unread.popleft()
+        losses = {name: float(loss) for name, loss in jax.device_get(metrics).items()}
+        if not np.isfinite(list(losses.values())).all():
+            _refuse(run, step, "the loss")
+        for name, loss in losses.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + loss
+        pace.step()
+        if files is not None and step % run.settings.log_every == 0:
+            about = {"epoch": (step - 1) // run.order.steps, "rate": float(run.rates[step - 1])}
+            files.log(step, {**about, "loss": losses, **pace.told()})
 
 
-def _derive(workdir: Path, curves: Sequence[Epoch], told: Mapping[str, Any]) -> None:
-    """Bring the other files to where the one file is that a restart goes by."""
-    if best_of(curves) is curves[-1]:
-        write_bytes(workdir / BEST, (workdir / LAST).read_bytes())
-    write_json(workdir / CURVES, {"settings": told, "epochs": curves})
+def _refuse(run: Run, step: int, what: str) -> NoReturn:
+    """Say that something is no number after a step, before it is kept."""
+    epoch, within = divmod(step - 1, run.order.steps)
+    first = run.order.source.names[run.order.numbers(step - 1)[0]]
+    raise InputError(
+        f"{what} is no number after batch {within} of epoch {epoch} (from {first} on): set "
+        "pretrain.learning_rate lower, and use another work directory; the checkpoints before it "
+        "are kept"
+    )
+
+
+def _end_epoch(run: Run, progress: Progress, files: PretrainingFiles | None) -> None:
+    """Judge the explainer after an epoch, and keep it where it is the best so far."""
+    judged = judge(run.held_out, run.explainee, run.explainer, progress.state.params)
+    if not all(np.isfinite(mask).all() for mask in judged.masks.values()):
+        _refuse(run, progress.step, "a mask")
+    epoch = len(progress.curves)
+    losses = {name: round(total / run.order.steps, 5) for name, total in progress.sums.items()}
+    scores = {name: round(score, 4) for name, score in judged.scores.items()}
+    told = {"epoch": epoch, "step": progress.step, "losses": losses, "scores": scores}
+    logging.info(
+        "epoch %d: loss %.4f, validation POS %.2f, NEG %.2f",
+        *(epoch, losses["total"], scores["pos"], scores["neg"]),
+    )
+    progress.curves, progress.sums = [*progress.curves, told], {}
+    best = _snapshot(run, progress) if best_of(progress.curves) is told else None
+    if best is not None:
+        progress.best = best.trained
+    if files is not None:
+        files.log(progress.step, {"epoch": epoch, "validation": scores})
+        files.end_epoch(progress.curves, best, judged.masks)
+
+
+def _snapshot(run: Run, progress: Progress) -> Snapshot:
+    """The state on the host: a copy, since the next step donates it."""
+    state, step = progress.state, progress.step
+    moments = (tree_get(state.optimizer_state, name) for name in ("mu", "nu"))
+    trained, first, second = to_host((state.params, *moments))
+    optimizer = SavedOptimizer(Moments(first, second), step, float(run.rates[step]))
+    return Snapshot(trained, optimizer)

@@ -1,4 +1,4 @@
-"""The LTX loss of a training step against the original's numbers, and the score of an epoch."""
+"""The LTX loss of a training step against the original's numbers, and the scores of an epoch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,10 @@ import optax
 import pytest
 from jax.tree_util import Partial
 
-from ltx_jax.engine.pretraining import ltx_loss, validation_score
+from ltx_jax.engine.pretraining import ltx_loss, validate
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.engine.training import create_train_state, data_mesh, train_step
-from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.settings.sections import LTX, Objective
@@ -95,20 +94,36 @@ def test_an_order_is_learnt_with_budgets(explainee, explainer, images):
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_the_score_is_the_mean_over_the_images(explainee, explainer, images, devices):
+def test_masks_are_scored_for_the_predicted_class(explainee, explainer, images, devices):
     @jax.jit
-    def agreement(explainee, explainer):
+    def areas(explainee, explainer):
         logits = explainee(images)
         masks = upsample(explainer.masks(explainer.trained, images), images.shape[1:3])
         classes = logits.argmax(-1)[:, None].astype(jnp.int32)
-        return perturbation_areas(explainee, images, masks, classes, logits, True).agreement
+        found = (
+            perturbation_areas(explainee, images, masks, classes, logits, first)
+            for first in (True, False)
+        )
+        return *((area.agreement[:, 0], area.probability[:, 0]) for area in found), masks
 
+    images = images[:4]
     mesh = slot_mesh(devices)
     given = replicate((explainee, explainer.without_trained(), explainer.trained), mesh)
-    pos = validation_score(*given, [images[:4], images[4:]], 4, mesh, 9)
-    assert pos == pytest.approx(float(agreement(explainee, explainer).mean()))
+    scores, masks = validate(*given, images, mesh, 9)
+    (pos, deletion), (neg, insertion), pixels = areas(explainee, explainer)
+    expected = {"pos": pos, "del": deletion, "neg": neg, "ins": insertion}
+    for name, values in expected.items():
+        np.testing.assert_allclose(scores[name], values, rtol=1e-5, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(scores["area"], 100 * pixels.mean((1, 2)), rtol=1e-5)
+    assert set(scores) == {*expected, "adp", "pic", "area"}
+    np.testing.assert_allclose(upsample(masks, (16, 16)), pixels, atol=1e-6)
 
 
-def test_without_images_there_is_no_score(explainee, explainer):
-    with pytest.raises(InputError, match="held out for validation can be read"):
-        validation_score(explainee, explainer, explainer.trained, [], 4, slot_mesh(1))
+def test_bytes_are_as_good_as_numbers(explainee, explainer, images):
+    whole = np.round(images[:4] * 255).astype(np.uint8)
+    floats = whole.astype(np.float32) / 255
+    found = [
+        stepped(explainee, explainer, x, [-1] * 4, GOAL, slot_mesh(1)) for x in (whole, floats)
+    ]
+    (bytes_,), (numbers,) = (metrics for metrics, _ in found)
+    np.testing.assert_allclose(bytes_["total"], numbers["total"], rtol=1e-6)

@@ -6,10 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
+from optax.tree_utils import tree_get
 
 from ltx_jax.engine.sharding import replicate, slot_mesh
-from ltx_jax.engine.training import create_train_state, data_mesh, train_step, warmup_then_decay
+from ltx_jax.engine.training import (
+    adamw,
+    create_train_state,
+    data_mesh,
+    is_finite,
+    train_step,
+    warmup_then_decay,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 3)).astype(np.float32)
@@ -23,6 +32,14 @@ def least_squares(params, model_state, batch, rng):
     error = batch["x"] @ params["w"] - batch["y"]
     loss = (error**2).mean()
     return loss, ({"loss": loss}, model_state)
+
+
+def with_noise(params, model_state, batch, rng):
+    """Of which each part of a batch draws its own, and counts itself."""
+    loss, (metrics, _) = least_squares(params, {}, batch, rng)
+    drawn = jax.random.normal(rng, (), jnp.float32)
+    state = {"parts": model_state["parts"] + 1, "drawn": drawn}
+    return loss + 0 * drawn, (metrics | {"drawn": drawn}, state)
 
 
 def gradient(w):
@@ -269,3 +286,68 @@ def test_a_model_state_of_another_form_is_refused_by_name(after, message):
     state = create_train_state({"w": START}, {"mean": np.zeros(3, np.float32)}, recipe, ONE)
     with pytest.raises(TypeError, match=message):
         train_step(state, {"x": X}, KEY, forgetful, recipe, ONE)
+
+
+@pytest.mark.parametrize("mesh", [ONE, slot_mesh(4)])
+def test_gradients_of_parts_add_up_to_those_of_the_whole(mesh):
+    recipe = Partial(optax.sgd, 0.1)
+    start = create_train_state({"w": START}, {}, recipe, mesh)
+    batch = {"x": X, "y": Y}
+    whole, metrics = train_step(start, batch, KEY, least_squares, recipe, mesh)
+    start = create_train_state({"w": START}, {}, recipe, mesh)
+    parts, several = train_step(start, batch, KEY, least_squares, recipe, mesh, parts=2)
+    np.testing.assert_allclose(parts.params["w"], whole.params["w"], rtol=1e-6)
+    np.testing.assert_allclose(several["loss"], metrics["loss"], rtol=1e-6)
+
+
+def test_each_part_draws_its_own_and_hands_the_models_state_on():
+    recipe = Partial(optax.sgd, 0.1)
+    model_state = {"parts": jnp.int32(0), "drawn": jnp.float32(0)}
+    start = create_train_state({"w": START}, model_state, recipe, ONE)
+    batch = {"x": X, "y": Y}
+    after, metrics = train_step(start, batch, KEY, with_noise, recipe, ONE, parts=4)
+    drawn = [
+        jax.random.normal(jax.random.fold_in(jax.random.fold_in(KEY, 0), i), (), jnp.float32)
+        for i in range(4)
+    ]
+    assert after.model_state["parts"] == 4 and after.model_state["drawn"] == drawn[3]
+    np.testing.assert_allclose(metrics["drawn"], np.mean(drawn), rtol=1e-6)
+
+
+def test_a_state_that_is_divided_takes_the_same_steps():
+    """Each leaf along its longest axis that four devices divide; one without has copies."""
+    mesh, recipe = slot_mesh(4), Partial(optax.adamw, 0.1, weight_decay=0.1)
+    params = {"w": START, "v": np.linspace(0, 1, 24, dtype=np.float32).reshape(3, 8)}
+
+    def loss(params, model_state, batch, rng):
+        error = batch["x"] @ params["w"] + (batch["x"] @ params["v"]).sum(1) - batch["y"]
+        return (error**2).mean(), ({}, model_state)
+
+    states = []
+    for sharded in (False, True):
+        state = create_train_state(params, {}, recipe, mesh, sharded)
+        for _ in range(3):
+            state, _ = train_step(state, {"x": X, "y": Y}, KEY, loss, recipe, mesh, sharded=sharded)
+        states.append(state)
+    whole, divided = states
+    for name in params:
+        np.testing.assert_allclose(divided.params[name], whole.params[name], rtol=1e-5)
+    assert divided.params["v"].sharding.spec == PartitionSpec(None, "slots")
+    assert divided.optimizer_state[0].mu["v"].sharding.spec == PartitionSpec(None, "slots")
+    assert divided.params["w"].sharding.spec == PartitionSpec() == whole.params["v"].sharding.spec
+
+
+def test_long_gradients_are_shortened():
+    (state, _), (same, _) = (
+        trained([Partial(adamw, 0.1, 0.0, longest)]) for longest in (1e-3, None)
+    )
+    first = gradient(START.astype(np.float64))
+    short = first * 1e-3 / np.linalg.norm(first)
+    np.testing.assert_allclose(tree_get(state.optimizer_state, "mu")["w"], 0.1 * short, rtol=1e-5)
+    np.testing.assert_allclose(tree_get(same.optimizer_state, "mu")["w"], 0.1 * first, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("odd", "finite"), [(2.0, True), (np.nan, False), (np.inf, False)])
+def test_whether_every_number_is_one(odd, finite):
+    values = {"a": np.ones((2, 3), np.float32), "b": np.array([1, odd], np.float32)}
+    assert bool(is_finite(values)) == finite

@@ -1,52 +1,33 @@
-"""The pretrain task: what is drawn, what is kept, and a restart after a kill at any moment."""
+"""The pretrain task: what is trained on, what is kept, and a restart after a stop at any moment."""
 
+import csv
 import json
 import logging
-from dataclasses import dataclass, field, replace
+import signal
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from training_pictures import Pictures, without_labels
 
-from ltx_jax.data.examples import Example, UnreadableImage
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
-from ltx_jax.loading.checkpoints import load_optimizer, load_trained, save_explainer
+from ltx_jax.loading.checkpoints import load_optimizer, load_trained
+from ltx_jax.runtime import Terminated, termination_held
 from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
-from ltx_jax.tasks.pretrain import BEST, CURVES, LAST, best_of, draw_images, learning_rates
+from ltx_jax.tasks.pretrain import learning_rates
+from ltx_jax.tasks.pretraining_files import BEST, CURVES, MASKS, best_of
 
+pytest.importorskip("grain")
 GOAL = make_goal(LTX.objective)
 # Of 12 images 3 are held out; 9 make two batches of 4 an epoch.
-SETTINGS = Pretrain(epochs=4, batch_size=4, validation=0.25, learning_rate=0.03)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Twelve images of which each has its number in its first pixel, and i % 3 as its label."""
-
-    labels: tuple[tuple[int, ...], ...] = tuple((i % 3,) for i in range(12))
-    names: tuple[str, ...] = tuple(f"picture {i}" for i in range(12))
-    has_masks = False
-    unreadable: tuple[int, ...] = ()
-    images: np.ndarray = field(
-        default_factory=lambda: np.random.default_rng(1).integers(
-            0, 256, (12, 16, 16, 3), dtype=np.uint8
-        )
-    )
-
-    def __len__(self):
-        return len(self.names)
-
-    def digest(self):
-        return ""
-
-    def load(self, index, how):
-        if index in self.unreadable:
-            raise UnreadableImage("it is cut off")
-        image = self.images[index].copy()
-        image[0, 0] = index
-        return Example(image, self.labels[index])
+SETTINGS = Pretrain(
+    epochs=4, batch_size=4, validation=0.25, test=0.0, learning_rate=0.03, log_every=3, pictures=2
+)
+TIMES = ("images_per_second", "waiting")
 
 
 @pytest.fixture
@@ -60,38 +41,36 @@ def run(explainee, explainer):
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(explainee, explainer, tmp_path_factory):
+    """One that nothing stopped: what it returned, and its directory."""
+    directory = tmp_path_factory.mktemp("pretraining") / "whole"
+    found = task.pretrain(
+        *(explainee, explainer, Pictures(), SETTINGS),
+        **{"goal": GOAL, "chunk": 9, "workdir": directory, "fingerprint": {"seed": 0}},
+    )
+    return found, directory
+
+
+def lines(directory):
+    told = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in told]
+
+
 def files(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """What a restart must not change."""
+    names = (BEST, CURVES, MASKS, "settings.json", "split.json", "pretraining.html")
+    return {name: (directory / name).read_bytes() for name in names}
 
 
-def without_labels(*numbers):
-    known = Pictures().labels
-    return Pictures(tuple(() if i in numbers else label for i, label in enumerate(known)))
+def same(first, second):
+    for path, leaf in first.explainer.trained.items():
+        np.testing.assert_array_equal(leaf, second.explainer.trained[path])
+    assert first.curves == second.curves
 
 
-# NumPy's permutation of 12 by seed 0 is 9 2 7 | 4 5 11 0 3 6 10 8 1.
-def test_the_images_held_out_are_drawn_by_the_seed(explainee):
-    images = draw_images(Pictures(), SETTINGS, explainee, "predicted", "squash", 0)
-    assert images.validation == [9, 2, 7]
-    assert images.training == [4, 5, 11, 0, 3, 6, 10, 8, 1]
-    assert images.targets.tolist() == [-1] * 12
-
-
-def test_the_first_of_each_class_are_drawn(explainee):
-    limited = replace(SETTINGS, images_per_class=2)
-    images = draw_images(Pictures(), limited, explainee, "label", "squash", 0)
-    # Labels: 1 2 2 0 0 (0) 1 (2) (1).
-    assert images.training == [4, 5, 11, 0, 3, 10]
-    assert images.targets.tolist() == [0, -1, -1, 0, 1, 2, -1, -1, -1, -1, 1, 2]
-    assert not set(images.training) & set(images.validation)
-
-
-def test_of_several_labels_the_first_counts(explainee):
-    several = Pictures(tuple((i % 3, 4) for i in range(12)))
-    limited = replace(SETTINGS, images_per_class=2)
-    images = draw_images(several, limited, explainee, "label", "squash", 0)
-    assert images.training == [4, 5, 11, 0, 3, 10]
-    assert images.targets[images.training].tolist() == [1, 2, 2, 0, 0, 1]
+def stop_after(*steps):
+    return lambda step: step in steps
 
 
 def test_rates_rise_and_fall_to_the_last_step():
@@ -103,60 +82,66 @@ def test_rates_rise_and_fall_to_the_last_step():
     np.testing.assert_allclose(longer, 0.03 * np.arange(9) / 20, rtol=1e-6)
 
 
-def test_each_epoch_has_its_own_order(run, monkeypatch):
-    seen = []
-
-    def watched(state, batch, *others):
-        numbers = np.round(batch["images"][:, 0, 0, 0] * 255).astype(int)
-        seen.append((numbers.tolist(), batch["targets"].tolist()))
-        return train_step(state, batch, *others)
-
-    train_step = task.train_step
-    monkeypatch.setattr(task, "train_step", watched)
-    run(settings=replace(SETTINGS, epochs=2), target="label", seed=0)
-    orders = [np.random.default_rng([0, epoch]).permutation(9)[:8] for epoch in range(2)]
-    training = np.array([4, 5, 11, 0, 3, 6, 10, 8, 1])
-    numbers = [number for batch, _ in seen for number in batch]
-    assert numbers == [*training[orders[0]], *training[orders[1]]]
-    assert [target for _, targets in seen for target in targets] == [n % 3 for n in numbers]
-
-
-def test_the_best_epoch_is_kept(run, explainer, tmp_path):
-    pretrained = run(tmp_path)
-    curves = json.loads((tmp_path / CURVES).read_text())
-    assert curves == {"settings": {}, "epochs": pretrained.curves}
-    scores = [epoch["pos"] for epoch in pretrained.curves]
+def test_the_best_epoch_is_kept(whole, explainer):
+    pretrained, directory = whole
+    curves = json.loads((directory / CURVES).read_text())
+    assert curves == {"settings": {"seed": 0}, "epochs": pretrained.curves}
+    scores = [epoch["scores"]["pos"] for epoch in pretrained.curves]
     best = best_of(pretrained.curves)
-    assert len(scores) == 4 and best["pos"] == min(scores)
+    assert len(scores) == 4 and best["scores"]["pos"] == min(scores)
     assert best["epoch"] not in (0, 3), "choose a seed for which something is to be kept"
-    saved = load_optimizer(tmp_path / BEST, explainer)
-    assert saved.step == 2 * (best["epoch"] + 1)
+    saved = load_optimizer(directory / BEST, explainer)
+    assert saved.step == 2 * (best["epoch"] + 1) == best["step"]
     assert saved.learning_rate == learning_rates(SETTINGS, 9)[saved.step]
-    for path, leaf in load_trained(tmp_path / BEST, explainer).items():
+    for path, leaf in load_trained(directory / BEST, explainer).items():
         np.testing.assert_array_equal(leaf, pretrained.explainer.trained[path])
         assert (leaf != explainer.trained[path]).any()
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
-    run(tmp_path, settings=replace(SETTINGS, epochs=1))
-    before = files(tmp_path)
-    with pytest.raises(InputError, match="loss of epoch 1 is no number: set pretrain"):
-        run(tmp_path, settings=replace(SETTINGS, learning_rate=1e38, warmup=0.0))
-    assert files(tmp_path) == before
-
-
 def test_of_equal_epochs_the_last_is_the_best():
-    curves = [{"epoch": i, "pos": pos} for i, pos in enumerate([3.0, 2.0, 2.0, 4.0])]
+    scores = [3.0, 2.0, 2.0, 4.0]
+    curves = [{"epoch": i, "scores": {"pos": pos}} for i, pos in enumerate(scores)]
     assert best_of(curves)["epoch"] == 2
 
 
-def test_without_a_directory_nothing_is_written(run, tmp_path, monkeypatch):
+def test_it_tells_of_steps_and_epochs(whole):
+    pretrained, directory = whole
+    told = lines(directory)
+    assert [line["step"] for line in told] == [2, 3, 4, 6, 6, 8]
+    rates = learning_rates(SETTINGS, 9)
+    assert told[1]["rate"] == pytest.approx(float(rates[2])) and told[1]["epoch"] == 1
+    assert told[0]["validation"] == pretrained.curves[0]["scores"]
+    with (directory / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["validation.pos"] for row in table] == [
+        str(line["validation"]["pos"]) if "validation" in line else "" for line in told
+    ]
+    assert float(table[1]["loss.total"]) == told[1]["loss"]["total"]
+    assert 0 <= float(table[1]["waiting"]) <= 1
+    assert np.load(directory / MASKS).shape == (4, 2, 4, 4)
+    page = (directory / "pretraining.html").read_text()
+    assert page.count("<img") == 2 * (1 + 4) and "picture 9" in page
+
+
+def test_an_epochs_loss_is_the_mean_of_its_steps(run, whole, tmp_path):
+    run(tmp_path, settings=replace(SETTINGS, epochs=1, log_every=1, schedule_steps=8))
+    found = [line["loss"]["total"] for line in lines(tmp_path) if "loss" in line]
+    assert whole[0].curves[0]["losses"]["total"] == pytest.approx(np.mean(found), abs=1e-5)
+
+
+def test_without_a_directory_nothing_is_written(run, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pretrained, written = run(), run(tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert pretrained.curves == written.curves
-    for path, leaf in pretrained.explainer.trained.items():
-        np.testing.assert_array_equal(leaf, written.explainer.trained[path])
+    same(run(), whole[0])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 8])
+def test_left_after_any_step_it_ends_the_same(run, whole, tmp_path, step):
+    with pytest.raises(Terminated):
+        run(tmp_path, leave=stop_after(step), fingerprint={"seed": 0})
+    assert str(step) in {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    same(run(tmp_path, fingerprint={"seed": 0}), whole[0])
+    assert files(tmp_path) == files(whole[1]) and lines(tmp_path) == lines(whole[1])
 
 
 def stop_at(monkeypatch, directory, number, renamed):
@@ -177,48 +162,102 @@ def stop_at(monkeypatch, directory, number, renamed):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renamed", [False, True])
 def test_stopped_at_any_write_it_ends_the_same(run, tmp_path, monkeypatch, renamed):
-    told = {"seed": 0, "sizes": (1, 2)}
+    settings, told = replace(SETTINGS, epochs=2, save_every=1), {"seed": 0, "sizes": (1, 2)}
     with monkeypatch.context() as patch:
         writes = stop_at(patch, tmp_path / "whole", None, renamed)
-        whole = run(tmp_path / "whole", fingerprint=told)
-    assert len(writes) > 8 and files(tmp_path / "whole").keys() == {BEST, LAST, CURVES}
+        expected = run(tmp_path / "whole", settings=settings, fingerprint=told)
+    assert len(writes) > 10
     for number in range(1, len(writes) + 1):
         parts = tmp_path / f"stopped at {number}"
         with monkeypatch.context() as patch:
             stop_at(patch, parts, number, renamed)
             with pytest.raises(KeyboardInterrupt):
-                run(parts, fingerprint=told)
-        again = run(parts, fingerprint=told)
+                run(parts, settings=settings, fingerprint=told)
+        same(run(parts, settings=settings, fingerprint=told), expected)
         assert files(parts) == files(tmp_path / "whole"), writes[number - 1]
-        assert again.curves == whole.curves
-        for path, leaf in again.explainer.trained.items():
-            np.testing.assert_array_equal(leaf, whole.explainer.trained[path])
+        assert lines(parts) == lines(tmp_path / "whole")
 
 
-def test_what_is_done_is_not_done_again(run, tmp_path, monkeypatch):
-    first, before = run(tmp_path), files(tmp_path)
+def test_with_its_newest_checkpoint_damaged_it_ends_the_same(run, whole, tmp_path, caplog):
+    with pytest.raises(Terminated):
+        run(tmp_path, leave=stop_after(5), fingerprint={"seed": 0})
+    (tmp_path / "checkpoints" / "5" / "_CHECKPOINT_METADATA").write_text("{")
+    same(run(tmp_path, fingerprint={"seed": 0}), whole[0])
+    assert "going by the one before" in caplog.text
+    assert files(tmp_path) == files(whole[1]) and lines(tmp_path) == lines(whole[1])
+
+
+def test_a_termination_waits_for_the_step(run, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with termination_held() as leave, pytest.raises(Terminated):
+
+        def asked(step):
+            if step == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return leave(step)
+
+        run(tmp_path, leave=asked)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (tmp_path / "checkpoints" / "3").is_dir()
+
+
+def test_what_is_done_is_not_done_again(run, whole, monkeypatch):
+    pretrained, directory = whole
+    before = files(directory)
     monkeypatch.delattr(task, "train_step")
-    assert run(tmp_path).curves == first.curves
-    assert files(tmp_path) == before
+    same(run(directory, fingerprint={"seed": 0}), pretrained)
+    assert files(directory) == before
 
 
-def test_a_directory_of_other_settings_is_refused(run, tmp_path):
-    run(tmp_path, fingerprint={"seed": 0, "images": "cats", "same": [1]})
-    before = files(tmp_path)
-    with pytest.raises(InputError, match=r"with other settings \(batch_size, images, seed\): use"):
-        run(tmp_path, fingerprint={"seed": 1, "batch_size": 4, "same": (1,)})
-    assert files(tmp_path) == before
+def test_on_other_devices_it_goes_on(run, whole, tmp_path, monkeypatch):
+    with pytest.raises(Terminated):
+        run(tmp_path, leave=stop_after(3), fingerprint={"seed": 0})
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    sharded = replace(SETTINGS, sharded=True)
+    found = run(tmp_path, settings=sharded, fingerprint={"seed": 0})
+    for ours, theirs in zip(found.curves, whole[0].curves, strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
 
 
-def test_another_explainer_is_not_taken_for_a_pretraining(run, explainer, tmp_path):
-    save_explainer(tmp_path / LAST, explainer)
-    with pytest.raises(InputError, match=r"last\.safetensors is of no pretraining that can go on"):
+def test_it_stops_where_nothing_becomes_better(run, whole):
+    best = best_of(whole[0].curves)["epoch"]
+    found = run(settings=replace(SETTINGS, patience=1))
+    assert len(found.curves) < 4 and found.curves == whole[0].curves[: len(found.curves)]
+    assert best_of(found.curves)["epoch"] == len(found.curves) - 2 <= best
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
+    # Rates are 0 and 5e37, so that the second step, the last of its epoch, breaks it.
+    wild = replace(SETTINGS, learning_rate=1e38, warmup=0.25, save_every=1)
+    told = r"a mask is no number after batch 1 of epoch 0 \(from picture \d+ on\): set pretrain"
+    for _ in range(2):
+        with pytest.raises(InputError, match=told):
+            run(tmp_path, settings=wild)
+        kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+        assert "1" in kept and "2" not in kept and not (tmp_path / BEST).exists()
+    with pytest.raises(InputError, match="the loss is no number after batch 1 of epoch 0"):
+        run(settings=replace(wild, warmup=0.0, save_every=None))
+
+
+def test_a_directory_of_other_settings_is_refused(run, whole):
+    _, directory = whole
+    before = files(directory)
+    with pytest.raises(InputError, match=r"with other settings \(batch was None, is 4; seed was 0"):
+        run(directory, fingerprint={"seed": 1, "batch": 4})
+    assert files(directory) == before
+
+
+def test_a_pretraining_of_an_older_version_is_refused(run, tmp_path):
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(InputError, match=r"older version \(last\.safetensors\): use another"):
         run(tmp_path)
 
 
-def test_images_that_cannot_be_read_are_left_out(run, caplog):
+def test_images_that_cannot_be_read_are_told(run, caplog):
     with caplog.at_level(logging.INFO):
         run(settings=replace(SETTINGS, epochs=1), source=Pictures(unreadable=(0, 9)))
     assert caplog.messages.count("skipped picture 0: it is cut off") == 1
@@ -226,41 +265,9 @@ def test_images_that_cannot_be_read_are_left_out(run, caplog):
     assert any(message.startswith("epoch 0: loss ") for message in caplog.messages)
 
 
-@pytest.mark.parametrize(
-    ("source", "changed", "more", "message"),
-    [
-        (Pictures(), {"batch_size": 10}, {}, "9 images to train on do not fill a batch of 10"),
-        (
-            Pictures(unreadable=(4, 5, 11, 0, 3, 6)),
-            {},
-            {},
-            "that can be read do not fill a batch of 4",
-        ),
-        (Pictures(unreadable=(9, 2, 7)), {}, {}, "held out for validation can be read"),
-        (
-            without_labels(3),
-            {},
-            {"target": "label"},
-            "picture 3 has no label, which target=label needs",
-        ),
-        (
-            without_labels(11),
-            {"images_per_class": 1},
-            {},
-            "picture 11 has no label, which pretrain.images_per_class needs",
-        ),
-        (
-            Pictures(labels=((5,),) * 12),
-            {},
-            {"target": "label"},
-            "picture 4 has the label 5: vit has classes 0 to 4",
-        ),
-    ],
-)
-def test_bad_input_is_told_in_one_line(run, source, changed, more, message):
-    with pytest.raises(InputError, match=message) as told:
-        run(source=source, settings=replace(SETTINGS, **changed), **more)
-    assert "\n" not in str(told.value)
+def test_held_out_images_must_be_there(run):
+    with pytest.raises(InputError, match="held out for validation can be read"):
+        run(source=Pictures(unreadable=(9, 2, 7)))
 
 
 def test_an_image_held_out_needs_no_label(run):

@@ -1,0 +1,157 @@
+"""Which images a training takes, which it is judged by, and which it leaves for later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from ltx_jax.data.examples import Source
+from ltx_jax.data.sources import chosen
+from ltx_jax.errors import InputError
+from ltx_jax.files import read_json, write_json
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.settings.sections import Pretrain
+
+SPLIT = "split.json"
+
+
+class Split(NamedTuple):
+    """Numbers of a source's images: those to train on, to choose the best epoch by, and those that
+    are kept from both, to be explained and judged."""
+
+    training: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+def split(source: Source, settings: Pretrain, seed: int) -> Split:
+    """Divide the images: as the settings say, or by chance.
+
+    Raises:
+      InputError: where the parts overlap that should not, or too few images are left for a batch.
+    """
+    drawn = _chosen(source, settings) if settings.train else _drawn(source, settings, seed)
+    if settings.images_per_class:
+        training = _of_each_class(source, drawn.training, settings.images_per_class)
+        drawn = drawn._replace(training=training)
+    if len(drawn.training) < settings.batch_size:
+        raise InputError(
+            f"{len(drawn.training)} images to train on do not fill a batch of "
+            f"{settings.batch_size}: give more images or set pretrain.batch_size lower"
+        )
+    return drawn
+
+
+def keep_split(workdir: Path, source: Source, images: Split) -> None:
+    """Write the names of each part to a pretraining's work directory."""
+    named = {part: [source.names[i] for i in numbers] for part, numbers in images._asdict().items()}
+    write_json(workdir / SPLIT, named)
+
+
+def unseen(source: Source, workdir: Path) -> list[int]:
+    """The images that a pretraining neither learnt from nor was chosen by.
+
+    Args:
+      source: of the same images, or others.
+      workdir: of the pretraining.
+
+    Raises:
+      InputError: where there is none, or no image is left.
+    """
+    if not (workdir / SPLIT).exists():
+        raise InputError(f"{workdir} holds no {SPLIT}: give the work directory of a pretraining")
+    known = read_json(workdir / SPLIT, "pretrain again in another work directory")
+    if not isinstance(known, Mapping) or not {"training", "validation"} <= known.keys():
+        raise InputError(f"{workdir / SPLIT} is damaged: pretrain again in another work directory")
+    seen = {*known["training"], *known["validation"]}
+    left = [i for i, name in enumerate(source.names) if name not in seen]
+    if not left:
+        raise InputError(
+            f"the pretraining in {workdir} saw all of the {len(source)} images: give others, or "
+            "leave config.unseen_by out"
+        )
+    return left
+
+
+def targets_of(
+    source: Source, training: Sequence[int], target: str, explainee: Explainee
+) -> Int32[np.ndarray, " all"]:
+    """Of each image of a source the class to keep; −1 for the predicted one.
+
+    Args:
+      source: of all images.
+      training: numbers of those that need one.
+      target: `predicted`, or `label`, the first one of an image.
+      explainee: whose classes they are.
+
+    Raises:
+      InputError: where a label is missing, or is no class of the explainee.
+    """
+    targets = np.full(len(source), -1, np.int32)
+    if target == "label":
+        targets[list(training)] = [_target(source, i, explainee) for i in training]
+    return targets
+
+
+def _chosen(source: Source, settings: Pretrain) -> Split:
+    """By the slices that the settings give."""
+    training = chosen("pretrain.train", settings.train, len(source))
+    validation = chosen("pretrain.validate", settings.validate, len(source))
+    both = set(training) & set(validation)
+    if both and not settings.overlap:
+        raise InputError(
+            f"pretrain.train and pretrain.validate have {len(both)} images in common: give slices "
+            "that are apart, or set pretrain.overlap=True"
+        )
+    if not validation:
+        raise InputError(
+            f"pretrain.validate is {settings.validate}, which is none of the {len(source)} images: "
+            "choose a slice within them"
+        )
+    rest = sorted(set(range(len(source))) - {*training, *validation})
+    return Split([*training], [*validation], rest)
+
+
+def _drawn(source: Source, settings: Pretrain, seed: int) -> Split:
+    """By chance: some to validate with, some to test, the others to train on; with an overlap all
+    to train on, as the original."""
+    shuffled = np.random.default_rng(seed).permutation(len(source)).tolist()
+    held_out = max(1, round(settings.validation * len(source)))
+    tested = held_out + round(settings.test * len(source))
+    validation, test = shuffled[:held_out], shuffled[held_out:tested]
+    return Split(shuffled if settings.overlap else shuffled[tested:], validation, test)
+
+
+def _of_each_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:
+    """The first so many candidates of each class."""
+    taken: dict[int, int] = {}
+    kept = []
+    for i in candidates:
+        label = _label(source, i, "pretrain.images_per_class")
+        taken[label] = taken.get(label, 0) + 1
+        if taken[label] <= most:
+            kept.append(i)
+    return kept
+
+
+def _target(source: Source, i: int, explainee: Explainee) -> int:
+    label = _label(source, i, "target=label")
+    if not 0 <= label < explainee.classes:
+        raise InputError(
+            f"{source.names[i]} has the label {label}: {explainee.name} has classes 0 to "
+            f"{explainee.classes - 1}, give one of them"
+        )
+    return label
+
+
+def _label(source: Source, i: int, needed_by: str) -> int:
+    if not source.labels[i]:
+        raise InputError(
+            f"{source.names[i]} has no label, which {needed_by} needs: give labels, or leave "
+            f"{needed_by} out"
+        )
+    return source.labels[i][0]
