@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Of a summary: what another run of the same may have otherwise.
-_VOLATILE = ("images_per_second", "compile_seconds", "device")
+# Of a summary or a log: what another run of the same may have otherwise.
+_VOLATILE = ("images_per_second", "compile_seconds", "device", "waiting")
 
 
 def main() -> int:
@@ -89,12 +89,15 @@ def done(workdir: Path) -> int:
 def outcome(workdir: Path) -> dict[str, Any]:
     """What is to be the same: results, scores, masks, pictures and networks by name, and the
     summary or curves."""
-    kinds = ("results*.jsonl", "scores/*", "masks/*", "overlays/*", "*.safetensors")
+    kinds = ("results*.jsonl", "scores/*", "masks/*", "overlays/*", "*.safetensors", "*.npy")
     files = [path for kind in kinds for path in workdir.glob(kind)]
     found: dict[str, Any] = {str(p.relative_to(workdir)): p.read_bytes() for p in files}
     for path in (*workdir.glob("summary.json"), *workdir.glob("pretraining.json")):
         told = json.loads(path.read_text())
         found[path.name] = {key: value for key, value in told.items() if key not in _VOLATILE}
+    for path in workdir.glob("metrics.jsonl"):
+        told = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.name] = [{k: v for k, v in line.items() if k not in _VOLATILE} for line in told]
     return found
 
 
