@@ -22,6 +22,7 @@ SNIPPETS = re.findall(
 
 def first_steps(monkeypatch, folder):
     """A tiny network of a thousand classes, and images of its size."""
+    pytest.importorskip("grain", reason="it pretrains, which needs grain (the extra `pretrain`)")
     sizes = TINY_VIT | {"depth": 1, "num_classes": 1000}
     random_weights(folder / "resnet50.safetensors", "vit", **sizes)
 
