@@ -45,7 +45,12 @@ class Checkpoints:
         from orbax.checkpoint import v1 as ocp
 
         policies = ocp.training.preservation_policies
-        best = policies.BestN(get_metric_fn=lambda m: m[_SCORE], reverse=True, n=1)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[_SCORE],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
         self._directory = directory.absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,

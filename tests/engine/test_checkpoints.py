@@ -36,7 +36,7 @@ def written(tmp_path_factory):
     """Five checkpoints, of which the second has the best score; the newest two are kept."""
     directory = tmp_path_factory.mktemp("checkpoints") / "of"
     checkpoints = Checkpoints(directory, 2)
-    for step, score in enumerate([5.0, 3.0, 4.0, None, 6.0], 1):
+    for step, score in {0: None, 1: 5.0, 2: 3.0, 3: None, 4: None, 5: 6.0}.items():
         checkpoints.save(step, state(step), {"seen": [0.1 * step]}, score)
     checkpoints.close()
     return directory
