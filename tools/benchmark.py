@@ -1,4 +1,4 @@
-"""Measure the finetuning engine, alone or against the original's loop in PyTorch.
+"""Measure the finetuning engine or a pretraining, alone or against the original's loop in PyTorch.
 
 python tools/benchmark.py --config=configs/cifar_vit.py --config.images=… [--against-pytorch]
 
@@ -14,6 +14,8 @@ sums.
 With --parts the engine also runs without stopping early, and a table says where the time of a step
 goes on one device, what the network's shape asks for, what the machine can do at best, and what
 memory a slot takes.
+With --config.task=pretrain it is the first stage that is measured, beside PyTorch: the steps of a
+training, and judging the masks of a batch (all six scores; the original has POS alone).
 The figures are also written as JSON with --json=FILE.
 """
 
@@ -78,7 +80,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         if _CONFIG.value is None:
             raise InputError("no configuration: give one of configs/")
-        measure(read(_CONFIG.value))
+        settings = read(_CONFIG.value)
+        if settings.task == "pretrain":
+            import pytorch_pretraining
+
+            _write(pytorch_pretraining.measure(settings, _TURNS.value))
+        else:
+            measure(settings)
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2

@@ -207,6 +207,17 @@ def finetune(
 
 
 @torch.no_grad()
+def judge(classifier: Network, network: Network, images: torch.Tensor, batched: bool) -> float:
+    """The mean POS of a network's masks, an image after the other, as the original validates."""
+    classify, scores = _all_at_once if batched else _one_at_a_time, []
+    for image in images[:, None]:
+        pixels = functional.interpolate(network(image), image.shape[2:], mode="bilinear")
+        target = int(classifier(image).argmax(-1))
+        scores.append(score(classifier, image, pixels, target, classify))
+    return float(np.mean(scores))
+
+
+@torch.no_grad()
 def score(
     classifier: Network,
     image: torch.Tensor,
