@@ -18,7 +18,7 @@ from jaxtyping import Int32
 
 from ltx_jax.data.examples import Source, UnreadableImage
 from ltx_jax.data.preprocessing import Pixels, Preprocessing
-from ltx_jax.errors import InputError
+from ltx_jax.errors import InputError, needed_package
 
 
 class Batch(NamedTuple):
@@ -148,11 +148,9 @@ def _together(elements: Sequence[tuple[Any, ...]]) -> Batch:
 
 
 def _grain() -> ModuleType:
-    try:
-        import grain
-    except ImportError as error:
-        raise InputError("pretraining needs grain: pip install 'ltx_jax[pretrain]'") from error
     from absl import flags
+
+    grain = needed_package("grain", "pretraining", "pretrain")
 
     # Its workers are asked for grain's flags, which nobody has parsed in a program without absl.
     for module, of_module in flags.FLAGS.flags_by_module_dict().items():

@@ -26,11 +26,10 @@ from ltx_jax.data.image_files import held_by
 from ltx_jax.data.preprocessing import read_rgb
 from ltx_jax.data.segmentation import (
     SegmentationSource,
-    needed_package,
     refuse_another_size,
     refuse_missing,
 )
-from ltx_jax.errors import InputError
+from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import read_json
 
 _USUAL = "val2017"
@@ -119,7 +118,7 @@ def open_coco(path: Path, by_class: bool = False) -> SegmentationSource:
       InputError: where annotations are not there, of another year or damaged, an image is missing,
         or pycocotools is not installed.
     """
-    needed_package("pycocotools.mask", "COCO")
+    needed_package("pycocotools.mask", "COCO", "segmentation")
     asked = _set_at(path)
     file, folder = asked.annotations, asked.images
     if not file.is_file():

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ltx_jax.data.examples import Example
-from ltx_jax.data.segmentation import SegmentationSource, needed_package, refuse_another_size
-from ltx_jax.errors import InputError
+from ltx_jax.data.segmentation import SegmentationSource, refuse_another_size
+from ltx_jax.errors import InputError, needed_package
 
 FILE = "gtsegs_ijcv.mat"
 _IMAGES, _MASKS = "/value/img", "/value/gt"
@@ -85,4 +85,4 @@ def open_imagenet_segmentation(path: Path) -> SegmentationSource:
 
 
 def _h5py() -> Any:
-    return needed_package("h5py", "ImageNet-Segmentation")
+    return needed_package("h5py", "ImageNet-Segmentation", "segmentation")

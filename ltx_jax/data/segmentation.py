@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from ltx_jax.data.examples import Example
@@ -106,22 +104,3 @@ def refuse_missing(folder: Path, missing: Sequence[str], count: int, remedy: str
         raise InputError(
             f"{folder} lacks {len(missing)} of {count} files, {missing[0]} first: {remedy}"
         )
-
-
-def needed_package(name: str, what_for: str, extra: str = "segmentation") -> ModuleType:
-    """An optional package.
-
-    Args:
-      name: of the module.
-      what_for: what needs it, for the message.
-      extra: of this package, that installs it.
-
-    Raises:
-      InputError: where it is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"{what_for} needs {name.split('.')[0]}: pip install 'ltx_jax[{extra}]'"
-        ) from error

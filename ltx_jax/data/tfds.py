@@ -16,8 +16,7 @@ import numpy as np
 from ltx_jax.data.examples import Example
 from ltx_jax.data.image_files import digest_of_files, or_unreadable
 from ltx_jax.data.preprocessing import Pixels, Preprocessing, as_rgb
-from ltx_jax.data.segmentation import needed_package
-from ltx_jax.errors import InputError
+from ltx_jax.errors import InputError, needed_package
 from ltx_jax.progress import progress_bar
 
 # NAME[/CONFIG][:VERSION]:SPLIT, as TFDS writes the parts.

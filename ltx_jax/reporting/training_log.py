@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltx_jax.errors import InputError
+from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import write_bytes, writing
 
 LINES, TABLE = "metrics.jsonl", "metrics.csv"
@@ -86,11 +86,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _board(directory: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "pretrain.tensorboard needs tensorboardX: pip install 'ltx_jax[tensorboard]'"
-        ) from error
+    board = needed_package("tensorboardX", "pretrain.tensorboard", "tensorboard")
     with writing(directory):
-        return SummaryWriter(str(directory), purge_step=step + 1)
+        return board.SummaryWriter(str(directory), purge_step=step + 1)
