@@ -59,8 +59,11 @@ class TrainingLog:
         table.writeheader()
         table.writerows(rows)
         write_bytes(self._workdir / TABLE, text.getvalue().encode())
+
+    def close(self) -> None:
+        """Wait until TensorBoard's events are written."""
         if self._board is not None:
-            self._board.flush()
+            self._board.close()
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -162,6 +162,8 @@ class PretrainingFiles:
         Raises:
           InputError: where the disk does not take it.
         """
+        if self._log is not None:
+            self._log.close()
         if self._checkpoints is not None:
             self._checkpoints.close()
 
