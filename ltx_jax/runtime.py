@@ -142,21 +142,17 @@ def _ready(ready: bool) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.array([ready]))).ravel()
 
 
-def share_of_process(rows: Sequence[int], total: int) -> tuple[list[int], int]:
-    """The rows that fall to this process, and how many fall to all together.
-
-    Every process goes by what process 0 found waiting, dealt out in turn: none is left out or done
-    twice, and images that stop early are spread evenly.
+def agreed_rows(rows: Sequence[int], total: int) -> list[int]:
+    """What process 0 found waiting, by which every process goes: none is left out or done twice.
 
     Args:
       rows: waiting, as this process found them.
       total: rows of the whole run.
     """
     if jax.process_count() == 1:
-        return list(rows), len(rows)
+        return list(rows)
     from jax.experimental import multihost_utils
 
     waiting = np.zeros(total, np.int32)
     waiting[list(rows)] = 1
-    agreed = np.flatnonzero(multihost_utils.broadcast_one_to_all(waiting))
-    return agreed[jax.process_index() :: jax.process_count()].tolist(), len(agreed)
+    return np.flatnonzero(multihost_utils.broadcast_one_to_all(waiting)).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ltx_jax.data.examples import (
@@ -36,7 +36,10 @@ SCENES = "scenes"
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them.
-_WITHOUT_EFFECT = ("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task")
+_WITHOUT_EFFECT = (
+    *("finetune.slots", "finetune.chunk", "lost_after"),
+    *("rivals", "report.", "evaluate.", "task"),
+)
 
 
 class Row(NamedTuple):
@@ -74,7 +77,7 @@ def open_work(settings: Settings) -> Work:
     return Work(explainee, source, how, rows, scores)
 
 
-def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | UnreadableImage]:
+def examples(work: Work, rows: Iterable[int], ahead: int) -> Iterator[Example | UnreadableImage]:
     """The images of rows with what the scores need to know of them, so many read ahead; for an
     unreadable one comes the exception itself."""
     scores, additions = [SCORES[name] for name in work.scores], []
@@ -82,7 +85,7 @@ def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | 
         additions.append(with_next)
     if any(score.needs_interventions for score in scores):
         additions.append(with_interventions)
-    images = [work.rows[row].image for row in rows]
+    images = (work.rows[row].image for row in rows)
     for _, example in iterate(work.source, work.how, images, ahead, additions):
         yield example
 
