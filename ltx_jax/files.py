@@ -43,9 +43,13 @@ def make_directory(path: Path) -> None:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claimed(path: Path, shared: bool = False) -> Iterator[None]:
     """A directory that no other program's work is in at the time; made where it is not there, and
     taken away again where nothing came of it.
+
+    Args:
+      path: of the directory.
+      shared: whether others may come in that share it as well, and stay when this one leaves.
 
     Raises:
       InputError: where one is at work in it, with the name of that, or it cannot be written.
@@ -55,25 +59,28 @@ def claimed(path: Path) -> Iterator[None]:
     with writing(path):
         lock = (path / _LOCK).open("a+b")
     try:
-        _lock(lock, path)
+        _lock(lock, path, shared)
         yield
     finally:
         lock.close()
-        if not before and [*path.iterdir()] == [path / _LOCK]:
+        if not before and not shared and [*path.iterdir()] == [path / _LOCK]:
             (path / _LOCK).unlink()
             path.rmdir()
 
 
-def _lock(file: IO[bytes], directory: Path) -> None:
+def _lock(file: IO[bytes], directory: Path, shared: bool) -> None:
     """Take the lock of a directory, and leave word of who has it."""
     import fcntl
 
     try:
         with writing(directory):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} of {socket.gethostname()}".encode())
-            file.flush()
+            fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            word = "a run in several processes" if shared else this_process()
+            file.seek(0)
+            if file.read() != word.encode():
+                file.truncate(0)
+                file.write(word.encode())
+                file.flush()
     except InputError as error:
         if not isinstance(error.__cause__, BlockingIOError):
             raise
@@ -84,18 +91,25 @@ def _lock(file: IO[bytes], directory: Path) -> None:
         ) from None
 
 
+def this_process() -> str:
+    """Who this is, for people on any host."""
+    return f"process {os.getpid()} of {socket.gethostname()}"
+
+
 def temporary_name(path: Path) -> Path:
     """A name beside a file that no process of any host gives another file."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 @contextmanager
-def replacing(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
+def replacing(path: Path, sync: bool = False, over: bool = True) -> Iterator[IO[bytes]]:
     """A file to write that takes a path's place once it is whole, or never.
 
     Args:
       path: in a directory that is there.
       sync: wait until the disk holds the content, then its name.
+      over: whether in place of a file that is there; if not, that one stays: of several processes
+        that make it, on any hosts, one does. The file system has to know hard links.
 
     Raises:
       InputError: where it cannot be written.
@@ -107,33 +121,39 @@ def replacing(path: Path, sync: bool = False) -> Iterator[IO[bytes]]:
                 yield file
                 if sync:
                     sync_file(file)
-            temporary.replace(path)
+            if over:
+                temporary.replace(path)
+            else:
+                with suppress(FileExistsError):
+                    path.hardlink_to(temporary)
         finally:
             temporary.unlink(missing_ok=True)
         if sync:
             sync_directory(path.parent)
 
 
-def write_bytes(path: Path, content: bytes, sync: bool = False) -> None:
+def write_bytes(path: Path, content: bytes, sync: bool = False, over: bool = True) -> None:
     """Write a file as a whole or not at all: under a temporary name, then renamed.
 
     Args:
       path: its directory is made where it does not exist.
       content: of the file.
       sync: wait until it is on the disk.
+      over: see `replacing`.
 
     Raises:
       InputError: where it cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, sync) as file:
+    with replacing(path, sync, over) as file:
         file.write(content)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, indented, as a whole or not at all."""
-    write_bytes(path, encode_json(json.dumps(content, indent=2, ensure_ascii=False) + "\n"))
+def write_json(path: Path, content: Any, over: bool = True) -> None:
+    """Write JSON, indented, as a whole or not at all; `over` as for `replacing`."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, encode_json(text), over=over)
 
 
 def read_json(path: Path, remedy: str = "mend it") -> Any:

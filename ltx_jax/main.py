@@ -21,10 +21,12 @@ from ml_collections import ConfigDict, config_flags
 from ltx_jax.data.sources import refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.files import claimed
+from ltx_jax.leases import clear as clear_leases
 from ltx_jax.runtime import Terminated, join_processes, leave_processes, prepare, together
 from ltx_jax.settings.configuration import help_text, read
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks import evaluate, explain, pretrain
+from ltx_jax.tasks.team import read_share, sharing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; results/CONFIG if not given.")
@@ -33,12 +35,18 @@ _DISTRIBUTED = flags.DEFINE_string(
     None,
     "Share the run with other processes: auto (TPU pod, SLURM), or ADDRESS:PORT,INDEX/ALL.",
 )
+_SHARE = flags.DEFINE_string(
+    "share",
+    None,
+    "Share the run with processes that know nothing but the work directory: INDEX/ALL, from 0.",
+)
 _QUOTES = "' \""
 TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "explain": explain.run,
     "pretrain": pretrain.run,
     "evaluate": evaluate.run,
 }
+_SHARED = {"explain": explain.run, "evaluate": evaluate.run}
 _INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 _USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--config.SETTING=VALUE]"
 
@@ -69,15 +77,12 @@ def main(argv: Sequence[str]) -> int:
     prepare()
     try:
         settings = read(config)
-        if _DISTRIBUTED.value:
-            join_processes(_DISTRIBUTED.value)
         workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
         refuse_address("--workdir", workdir)
-        with ExitStack() as held:
-            with together():
-                if jax.process_index() == 0:
-                    held.enter_context(claimed(workdir))
-            print(TASKS[settings.task](settings, workdir), flush=True)
+        if _SHARE.value is None:
+            _run(settings, workdir)
+        else:
+            _run_shared(settings, workdir, _SHARE.value)
     except InputError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -91,6 +96,31 @@ def main(argv: Sequence[str]) -> int:
     finally:
         leave_processes()
     return 0
+
+
+def _run(settings: Settings, workdir: Path) -> None:
+    """The task, alone or with others under `jax.distributed`."""
+    if _DISTRIBUTED.value:
+        join_processes(_DISTRIBUTED.value, settings.task == "pretrain")
+    with ExitStack() as held:
+        with together():
+            if jax.process_index() == 0:
+                held.enter_context(claimed(workdir))
+                clear_leases(workdir)  # of processes that shared the run, and died
+        print(TASKS[settings.task](settings, workdir), flush=True)
+
+
+def _run_shared(settings: Settings, workdir: Path, told: str) -> None:
+    """The task with others that know each other by the work directory alone."""
+    if _DISTRIBUTED.value:
+        raise InputError("--share and --distributed are two ways to share a run: leave one out")
+    if settings.task not in _SHARED:
+        raise InputError(
+            f"config.task={settings.task} cannot be shared by --share: give --distributed instead"
+        )
+    index, count = read_share(told)
+    with claimed(workdir, shared=True), sharing(index, count, workdir, settings.lost_after) as team:
+        print(_SHARED[settings.task](settings, workdir, team), flush=True)
 
 
 def _command(argv: Sequence[str]) -> int:

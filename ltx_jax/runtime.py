@@ -73,12 +73,14 @@ def keep_compiled() -> None:
         compilation_cache.reset_cache()
 
 
-def join_processes(told: str) -> None:
+def join_processes(told: str, agree_to_leave: bool = False) -> None:
     """Become one of several processes, under `jax.distributed`.
 
     Args:
       told: `auto` where the platform knows (TPU pods, SLURM, Open MPI), or `ADDRESS:PORT,INDEX/ALL`
         with the address of process 0.
+      agree_to_leave: whether a SIGTERM is for `termination_held`, which all are then told of; else
+        it ends the process that gets it.
 
     Raises:
       InputError: where it is neither, or the processes do not find each other.
@@ -99,6 +101,7 @@ def join_processes(told: str) -> None:
     # A process that is lost, or done early, takes nobody with it; but for process 0, at whose
     # address they meet.
     jax.config.update("jax_enable_recoverability", True)
+    jax.config.update("jax_enable_preemption_service", agree_to_leave)
     try:
         jax.distributed.initialize(**who, heartbeat_timeout_seconds=_LOST_AFTER)
     except (RuntimeError, ValueError) as error:
@@ -173,21 +176,17 @@ def _ready(ready: bool) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(np.array([ready]))).ravel()
 
 
-def share_of_process(rows: Sequence[int], total: int) -> tuple[list[int], int]:
-    """The rows that fall to this process, and how many fall to all together.
-
-    Every process goes by what process 0 found waiting, dealt out in turn: none is left out or done
-    twice, and images that stop early are spread evenly.
+def agreed_rows(rows: Sequence[int], total: int) -> list[int]:
+    """What process 0 found waiting, by which every process goes: none is left out or done twice.
 
     Args:
       rows: waiting, as this process found them.
       total: rows of the whole run.
     """
     if jax.process_count() == 1:
-        return list(rows), len(rows)
+        return list(rows)
     from jax.experimental import multihost_utils
 
     waiting = np.zeros(total, np.int32)
     waiting[list(rows)] = 1
-    agreed = np.flatnonzero(multihost_utils.broadcast_one_to_all(waiting))
-    return agreed[jax.process_index() :: jax.process_count()].tolist(), len(agreed)
+    return np.flatnonzero(multihost_utils.broadcast_one_to_all(waiting)).tolist()

@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 # Shapes and types of every annotation are checked as functions are called; settings are not, since
 # they say themselves what is wrong with a value.
 ROOMS = (
-    "api attribution data engine explainers files loading masks metrics models objectives "
+    "api attribution data engine explainers files leases loading masks metrics models objectives "
     "progress reporting rooms runtime tasks weights"
 )
 install_import_hook([f"ltx_jax.{room}" for room in ROOMS.split()], "type_checker.checked")

@@ -114,7 +114,7 @@ _HOLD = """
 import sys, time
 from pathlib import Path
 from ltx_jax.files import claimed
-with claimed(Path(sys.argv[1])):
+with claimed(Path(sys.argv[1]), shared=sys.argv[2:] == ["shared"]):
     print("mine", flush=True)
     time.sleep(60)
 """
@@ -133,6 +133,30 @@ def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
     holder.communicate()
     with claimed(place):  # a lock goes with the process that held it
         pass
+
+
+def test_processes_may_share_a_directory_and_no_other_comes_in(tmp_path):
+    place = tmp_path / "out"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(place), "shared"], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "mine\n"
+    with claimed(place, shared=True):
+        pass
+    told = r"a run in several processes is at work in .*out: wait for it"
+    with pytest.raises(InputError, match=told), claimed(place):
+        raise AssertionError("it is theirs")
+    holder.kill()
+    holder.communicate()
+    with claimed(place):
+        pass
+
+
+def test_of_several_that_make_a_file_the_first_does(tmp_path):
+    write_bytes(tmp_path / "x", b"one", over=False)
+    write_bytes(tmp_path / "x", b"two", over=False)
+    assert (tmp_path / "x").read_bytes() == b"one"
+    assert names(tmp_path) == ["x"]
 
 
 def test_a_claim_leaves_no_directory_behind_of_which_nothing_came(tmp_path):

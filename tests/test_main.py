@@ -60,6 +60,15 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
         (["--config=configs/nope.py"], "configs/nope.py is no configuration file"),
         (["--config=configs/demo.py", "--config.seed=9999999999"], "seed is 9999999999: it must"),
         (["--config=configs/demo.py", "--config.x'y=1"], "cannot read the setting"),
+        (
+            ["--config=configs/demo.py", "--share=0/2", "--distributed=auto"],
+            "--share and --distributed are two ways to share a run: leave one out",
+        ),
+        (
+            ["--config=configs/demo_ltx.py", "--config.task=pretrain", "--share=0/2"],
+            "config.task=pretrain runs in one process: leave --share out",
+        ),
+        (["--config=configs/demo.py", "--share=4/4"], "--share=4/4: expected INDEX/ALL with an"),
         (["--confog=x"], "Unknown command line flag 'confog'"),
         (["--config=configs/vit_base.py"], "nothing to explain: set config.images"),
         ([], "no configuration: give one of configs/"),

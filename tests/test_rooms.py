@@ -26,7 +26,7 @@ ROOMS = {
 }
 # Tasks put everything together but weights, which are loading's affair.
 ROOMS["tasks"] = {*ROOMS, "tasks"} - {"assets", "weights"}
-GROUND = {"errors", "files", "progress", "rooms", "runtime"}
+GROUND = {"errors", "files", "leases", "progress", "rooms", "runtime"}
 FACE = {"__init__", "api", "main"}
 
 

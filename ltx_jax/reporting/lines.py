@@ -45,13 +45,20 @@ class Lines:
         """Rows that have a line, as far as this process has read."""
         return set(self._done)
 
-    def read(self) -> None:
-        """Learn what all processes have written since the last time."""
+    def learn(self) -> set[int]:
+        """Rows that have a line by now."""
+        self.read()
+        return self.done
+
+    def read(self) -> list[Record]:
+        """Learn what all processes have written since the last time; tells it."""
         merged = self.path.stat().st_ino if self.path.exists() else None
         if merged != self._merged:  # after a merge all files are others
             self._seen.clear()
             self._merged = merged
-        self._done.update(record["row"] for record in self._beyond(self._seen))
+        found = self._beyond(self._seen)
+        self._done.update(record["row"] for record in found)
+        return found
 
     def records(self) -> list[Record]:
         """All records so far, by row; of several lines of a row the last. They are kept on the disk

@@ -57,13 +57,14 @@ class MaskFile:
 
     @classmethod
     def hold(cls, path: Path, shape: tuple[int, ...], shared: bool = False) -> MaskFile:
-        """Make a file of a shape, so that a full disk is noticed, or find it.
+        """Make a file of a shape, so that a full disk is noticed, or find it, whichever of several
+        processes has made it.
 
         Raises:
           InputError: where the disk does not take it, or it is there with another shape.
         """
         if not path.exists():
-            _preallocate(path, shape)
+            _preallocate(path, shape, over=not shared)
         found = cls(path, shared)
         if found.shape != shape:
             raise InputError(
@@ -98,12 +99,12 @@ class MaskFile:
         return np.load(self.path, mmap_mode="r")
 
 
-def _preallocate(path: Path, shape: tuple[int, ...]) -> None:
+def _preallocate(path: Path, shape: tuple[int, ...], over: bool) -> None:
     """Write NaN everywhere, block by block."""
     description = {"descr": "<f4", "fortran_order": False, "shape": shape}
     values = int(np.prod(shape))
     block = np.full(min(_BLOCK, values), np.nan, "<f4")
-    with replacing(path, sync=True) as file:
+    with replacing(path, sync=True, over=over) as file:
         np.lib.format.write_array_header_1_0(file, description)
         for start in range(0, values, _BLOCK):
             file.write(block[: values - start].tobytes())

@@ -1,7 +1,7 @@
 """A run's work directory: what is known of each row, safe from a kill.
 
 Several processes may work on one run. Each appends its lines to files of its own, and all write
-their rows of the same mask files; process 0 makes the directory, and puts the lines together.
+their rows of the same mask files; one of them puts the lines together.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class ResultStore:
           directory: made where it does not exist.
           settings: what determines the results, by name; JSON types.
           rows: of the whole run.
-          process: which of several processes this is, and the directory is there already; None
-            where there is one.
+          process: which of several processes this is; None where there is one.
 
         Raises:
           InputError: for a directory of a run with other settings or of an older version, or one
@@ -61,7 +60,7 @@ class ResultStore:
         """
         store = cls.seen(directory, settings, rows, process)
         make_directory(directory)
-        hold_settings(directory, settings)
+        hold_settings(directory, settings, over=process is None)
         return store
 
     @classmethod
@@ -120,7 +119,7 @@ class ResultStore:
         _check(name)
         with writing(self.directory / MASKS):
             (self.directory / MASKS).mkdir(exist_ok=True)
-        # One process at a time, so that none makes a file anew in which another has written.
+        # One process at a time: the others find what they would write in its full size as well.
         with changing(self.directory / SETTINGS, self._shared):
             for of_raw, held in ((False, shape), (True, raw)):
                 if held is not None:
@@ -220,7 +219,8 @@ class ResultStore:
         if path.exists():
             return
         in_records = any(name in record for record in self.lines.records())
-        if in_records or self.scored(name).done:
+        # There by now where another process has made it, whose results these are.
+        if (in_records or self.scored(name).done) and not path.exists():
             results = self.lines if in_records else self.scored(name)
             raise InputError(
                 f"{path} is gone, of which {results.path} has results: put it back, or take that "
@@ -232,8 +232,13 @@ class ResultStore:
         return self._process is not None
 
 
-def hold_settings(directory: Path, settings: Mapping[str, Any]) -> None:
+def hold_settings(directory: Path, settings: Mapping[str, Any], over: bool = True) -> None:
     """Write what determines a run's results, or see that it is the same.
+
+    Args:
+      directory: of the run.
+      settings: by name; JSON types.
+      over: False where another process may write them at the same moment.
 
     Raises:
       InputError: where the directory has another run's.
@@ -241,7 +246,7 @@ def hold_settings(directory: Path, settings: Mapping[str, Any]) -> None:
     if (directory / SETTINGS).exists():
         _compare(_read_settings(directory), dict(settings), directory)
     else:
-        write_json(directory / SETTINGS, dict(settings))
+        write_json(directory / SETTINGS, dict(settings), over=over)
 
 
 def read_records(directory: Path) -> list[Record]:

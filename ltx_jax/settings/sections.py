@@ -327,6 +327,12 @@ class Settings(Section):
         None, "a pretraining's work directory: only images that it did not learn or choose by"
     )
     seed: int = setting(0, "of everything that is drawn", least=0, most=2**32 - 1)
+    # Network file systems may show a sign of life a minute late.
+    lost_after: float = setting(
+        120.0,
+        "seconds without a sign of life after which others do what a process of --share has begun",
+        least=1,
+    )
     rivals: tuple[str, ...] = setting((), "other methods to compare with, by name")
     scores: tuple[str, ...] = setting((), "further scores by name; the usual ones are always there")
     explainee: Network = field(default_factory=Network)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from ltx_jax.errors import InputError
@@ -14,6 +13,7 @@ from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.comparison import Comparison
 from ltx_jax.reporting.evaluation import PAGE, publish_evaluation
 from ltx_jax.reporting.evaluation_page import SameImage
+from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import NOT_FINITE, Record
 from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
@@ -22,14 +22,15 @@ from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.rivals import add_rival, check_rivals, stored_rival
-from ltx_jax.tasks.scoring import Asked, explained, keep_lines, lines_of, own_share, score_rows
-from ltx_jax.tasks.waiting import await_rows, open_store
+from ltx_jax.tasks.scoring import Asked, explained, keep_lines, lines_of, score_rows
+from ltx_jax.tasks.team import ALONE, Team
+from ltx_jax.tasks.waiting import Done, await_rows, open_store
 
 # LTX's masks, the first of which others are compared with where no other reference is named.
 _LTX = ("selected", "final", ORIGINAL)
 
 
-def run(settings: Settings, workdir: Path) -> str:
+def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     """Score what a run stored, a folder of maps, or rivals by name, and compare them.
 
     Leaves `scores/NAME.jsonl` with a line a row, for those that go on after a kill; and what
@@ -54,24 +55,24 @@ def run(settings: Settings, workdir: Path) -> str:
     asked = [Asked(row, planned.target) for row, planned in enumerate(work.rows)]
     if found.records is not None:
         asked = explained(found.records)
-    store = open_store(workdir, told, len(work.rows), held={})
-    for name, maps in methods.items():
-        score_method(work, store, name, maps, asked, chunk, wanted.scored_for)
+    store = open_store(workdir, told, len(work.rows), team.number, held={})
+    how = asked, chunk, team, wanted.scored_for
+    done = {name: score_method(work, store, name, maps, *how) for name, maps in methods.items()}
     for name in rivals:
-        add_rival(work, store, name, asked, chunk, wanted.scored_for)
+        done[name] = add_rival(work, store, name, *how)
         methods[name] = stored_rival(store, name)
-    if jax.process_index() > 0:
-        return f"process {jax.process_index()} has done its share; process 0 reports"
+    if elsewhere := team.farewell():
+        return elsewhere
     lines = {}
     for name in methods:
+        await_rows([one.row for one in asked], done[name])
         scored = store.scored(lines_of(name, wanted.scored_for))
-        await_rows(scored, len(asked))
         scored.merge()
         lines[name] = scored.records()
     images = same_images(work, methods, lines, settings.report.gallery)
     names = [row.name for row in work.rows]
-    how = reference, wanted.scored_for, told, images
-    return printed(publish_evaluation(workdir, lines, names, *how), workdir, lines)
+    shown = reference, wanted.scored_for, told, images
+    return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines)
 
 
 def printed(
@@ -131,22 +132,37 @@ def score_method(
     maps: Maps,
     asked: Sequence[Asked],
     chunk: int | None,
+    team: Team,
     scored_for: str = "explained",
-) -> None:
+) -> Done:
     """Score this process's share of the rows that have not all their scores yet, of the map that
-    they have now."""
-    lines = store.scored(lines_of(name, scored_for))
-    known = {
-        line["row"]
-        for line in lines.records()
-        if "skipped" in line
-        or (set(work.scores) <= set(line) and line.get("map") == maps(line["row"]).digest())
-    }
-    missing = [one for one in own_share(asked) if one.row not in known]
-    with progress_bar(len(missing), "images", name) as bar:
-        for group in score_rows(work, missing, maps, chunk, scored_for=scored_for):
-            keep_lines(lines, work, name, group)
-            bar.update(len(group))
+    they have now; returns what tells those that have."""
+    what = lines_of(name, scored_for)
+    lines, of_row = store.scored(what), {one.row: one for one in asked}
+    done = _up_to_date(lines, work, maps)
+    with progress_bar(-(-len(of_row.keys() - done()) // team.count), "images", name) as bar:
+        for share in team.shares(what, list(of_row), done):
+            wanted = (of_row[row] for row in share)
+            for group in score_rows(work, wanted, maps, chunk, scored_for=scored_for):
+                keep_lines(lines, work, name, group, done)
+                bar.update(len(group))
+    return done
+
+
+def _up_to_date(lines: Lines, work: Work, maps: Maps) -> Done:
+    """What tells the rows that have all their scores, of the map that they have now."""
+
+    def current(line: Record) -> bool:
+        scored = set(work.scores) <= set(line)
+        return "skipped" in line or (scored and line.get("map") == maps(line["row"]).digest())
+
+    known = {line["row"] for line in lines.records() if current(line)}
+
+    def done() -> set[int]:
+        known.update(line["row"] for line in lines.read() if current(line))
+        return known
+
+    return done
 
 
 def same_images(

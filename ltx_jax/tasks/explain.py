@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import version
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +33,12 @@ from ltx_jax.reporting.publish import publish
 from ltx_jax.reporting.records import record
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import table
-from ltx_jax.runtime import share_of_process, together
+from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
 from ltx_jax.tasks.inputs import Work, examples, fingerprint_of_work, open_explainer, open_work
 from ltx_jax.tasks.rivals import add_rival, check_rivals
 from ltx_jax.tasks.scoring import explained
+from ltx_jax.tasks.team import ALONE, Team
 from ltx_jax.tasks.waiting import await_rows, open_store
 
 _LAYOUT = "layout.json"
@@ -89,7 +92,7 @@ def make_job(
 
 def explain(
     job: Job,
-    waiting: Sequence[int],
+    waiting: Iterable[int],
     layout: Layout,
     skip: Skip,
 ) -> Iterator[Explanation]:
@@ -97,7 +100,7 @@ def explain(
 
     Args:
       job: what, and how.
-      waiting: its rows that are to be explained.
+      waiting: its rows that are to be explained, drawn as they are read ahead.
       layout: slots and devices.
       skip: told of each row that cannot be explained, since its image cannot be read or the
         explainee gives no numbers for it, and why.
@@ -120,10 +123,11 @@ def explain(
         )
 
 
-def requests(work: Work, waiting: Sequence[int], skip: Skip, ahead: int) -> Iterator[Request]:
+def requests(work: Work, waiting: Iterable[int], skip: Skip, ahead: int) -> Iterator[Request]:
     """The waiting rows with their images, so many read ahead; those that cannot be read are left
     out."""
-    for row, example in zip(waiting, examples(work, waiting, ahead), strict=True):
+    rows, waiting = tee(waiting)
+    for row, example in zip(rows, examples(work, waiting, ahead), strict=True):
         if isinstance(example, UnreadableImage):
             skip(row, str(example))
         else:
@@ -133,9 +137,14 @@ def requests(work: Work, waiting: Sequence[int], skip: Skip, ahead: int) -> Iter
 # --- The command ----------------------------------------------------------------------------------
 
 
-def run(settings: Settings, workdir: Path) -> str:
+def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     """Explain the images of a configuration; a directory that holds part of the same run is
     continued.
+
+    Args:
+      settings: of the configuration.
+      workdir: of the run.
+      team: the processes that share it.
 
     Returns:
       What to print.
@@ -147,28 +156,32 @@ def run(settings: Settings, workdir: Path) -> str:
         with together():
             job = open_job(settings)
             told = fingerprint_of_work(settings, job.work)
-            done = len(ResultStore.seen(workdir, told, len(job.work.rows)).done)
-            layout = layout_for_missing(job, settings.finetune.slots, workdir, done)
+            rows = len(job.work.rows)
+            choose = partial(same_layout, job, settings.finetune.slots, rows, team.count, workdir)
+            # Before anything is written; None where nothing is left to do.
+            layout = None if len(ResultStore.seen(workdir, told, rows).done) == rows else choose()
         cells: tuple[int, ...] = job.explainer.grid()
         grid, raw = cells, None
         if job.recipe.method.optimize is None:
             grid, raw = parts_of(cells, job.work.explainee.image_size), cells
         held = dict.fromkeys(job.recipe.method.masks, grid)
-        store = open_store(workdir, told, len(job.work.rows), held, raw)
-        began = time.monotonic()
-        images = explain_missing(job, store, layout) if layout else 0
-        await_rows(store.lines, store.rows)
+        store = open_store(workdir, told, rows, team.number, held, raw)
+        began, images = time.monotonic(), 0
+        if layout:
+            with team.noting() as ours:
+                layout = keep_layout(layout, choose, workdir) if ours else layout
+            images = explain_missing(job, store, layout, team)
+        await_rows(range(rows), store.lines.learn)
         seconds = time.monotonic() - began
+        asked, done = explained(store.records()), {}
         for name in settings.rivals:
-            asked = explained(store.records())
-            add_rival(job.work, store, name, asked, settings.finetune.chunk)
-    if jax.process_index() > 0:
-        return f"process {jax.process_index()} has done its share; process 0 reports"
-    done = len(explained(store.records()))
+            done[name] = add_rival(job.work, store, name, asked, settings.finetune.chunk, team)
+    if elsewhere := team.farewell():
+        return elsewhere
     for name in settings.rivals:
-        await_rows(store.scored(name), done)
+        await_rows([one.row for one in asked], done[name])
     facts = {"explainee": job.work.explainee.name, "settings": told}
-    facts |= run_facts(images, seconds, clock.seconds)
+    facts |= run_facts(images, seconds, clock.seconds, team.count)
     return report(job, store, settings, facts)
 
 
@@ -183,44 +196,34 @@ def open_job(settings: Settings) -> Job:
     return make_job(work, explainer, *how, given.checkpoint)
 
 
-def layout_for_missing(job: Job, slots: int | None, workdir: Path, done: int) -> Layout | None:
-    """How to lay out the rows that the directory has not, before anything is written to it; None
-    where it has all.
-
-    Raises:
-      InputError: as `lay_out`.
-    """
-    rows = len(job.work.rows)
-    if done == rows:
-        return None
-    return same_layout(job, slots, -(-rows // jax.process_count()), workdir)
-
-
-def explain_missing(job: Job, store: ResultStore, layout: Layout) -> int:
-    """Explain this process's share of the rows that are not done yet; returns how many fell to all
-    processes together."""
-    done = store.done
-    missing = [row for row in range(store.rows) if row not in done]
-    share, everyones = share_of_process(missing, store.rows)
-    keep_layout(layout, store.directory)
+def explain_missing(job: Job, store: ResultStore, layout: Layout, team: Team) -> int:
+    """Explain this process's share of the rows that are not done yet; returns how many these are
+    for all processes together."""
+    there = store.done
+    missing = [row for row in range(store.rows) if row not in there]
     rows, classes = job.work.rows, job.work.explainee.class_names
 
     def skip(row: int, reason: str) -> None:
-        logging.warning("skipped %s: %s", rows[row].name, reason)
-        store.skip(row, rows[row].name, reason)
+        if row not in store.lines.learn():
+            logging.warning("skipped %s: %s", rows[row].name, reason)
+            store.skip(row, rows[row].name, reason)
 
-    found = explain(job, share, layout, skip)
-    with progress_bar(len(share), "images") as bar:
-        for group in in_groups(found, layout.slots * layout.mesh.size):
-            store.add(
-                {
-                    one.row: (record(one, rows[one.row].name, one.row, classes), one.masks)
-                    for one in group
-                },
-                {one.row: one.raw for one in group},
-            )
-            bar.update(len(group))
-    return everyones
+    def keep(group: list[Explanation]) -> None:
+        """But those that another process has done meanwhile: the first result stands."""
+        there = store.lines.learn()
+        new = [one for one in group if one.row not in there]
+        known = {one.row: record(one, rows[one.row].name, one.row, classes) for one in new}
+        raw = {one.row: one.raw for one in new}
+        store.add({one.row: (known[one.row], one.masks) for one in new}, raw)
+
+    dealt = team.dealt(missing, store.rows)
+    with progress_bar(-(-len(missing) // team.count), "images") as bar:
+        for share in team.shares("images", dealt, store.lines.learn):
+            found = explain(job, share, layout, skip)
+            for group in in_groups(found, layout.slots * layout.mesh.size):
+                keep(group)
+                bar.update(len(group))
+    return len(missing)
 
 
 def report(job: Job, store: ResultStore, settings: Settings, facts: dict[str, Any]) -> str:
@@ -238,25 +241,38 @@ def report(job: Job, store: ResultStore, settings: Settings, facts: dict[str, An
     )
 
 
-def same_layout(job: Job, slots: int | None, rows: int, workdir: Path) -> Layout:
-    """Slots and chunk as asked for; else those that the run began with on such a device, since
-    others would change last digits; else those that are of use and fit.
+def same_layout(job: Job, slots: int | None, rows: int, processes: int, workdir: Path) -> Layout:
+    """How each of so many processes lays out a run of so many rows. Slots and chunk as asked for;
+    else those that the run began with on such a device, since others would change last digits; else
+    those that are of use and fit.
 
     Raises:
       InputError: as `lay_out`.
     """
     began = _layouts(workdir).get(jax.local_devices()[0].device_kind, {})
     recipe = job.recipe.with_chunk(job.recipe.method.chunk or began.get("chunk"))
-    return lay_out(job.work.explainee, job.explainer, recipe, rows, slots or began.get("slots"))
+    share = -(-rows // processes)
+    return lay_out(job.work.explainee, job.explainer, recipe, share, slots or began.get("slots"))
 
 
-def keep_layout(layout: Layout, workdir: Path) -> None:
+def keep_layout(layout: Layout, choose: Callable[[], Layout], workdir: Path) -> Layout:
     """Note the layout in the work directory, beside those of other kinds of devices, for
-    `same_layout` when the run goes on."""
-    if jax.process_index() == 0:
-        now = {"slots": layout.slots, "chunk": layout.recipe.method.chunk}
-        kind = jax.local_devices()[0].device_kind
-        write_json(workdir / _LAYOUT, _layouts(workdir) | {kind: now})
+    `same_layout` when the run goes on; returns the one that is noted.
+
+    Args:
+      layout: that was chosen.
+      choose: chooses anew, where another process has noted its own since.
+      workdir: of the run.
+    """
+    kind, noted = jax.local_devices()[0].device_kind, _layouts(workdir)
+    if kind in noted and noted[kind] != _note_of(layout):
+        layout = choose()
+    write_json(workdir / _LAYOUT, noted | {kind: _note_of(layout)})
+    return layout
+
+
+def _note_of(layout: Layout) -> dict[str, Any]:
+    return {"slots": layout.slots, "chunk": layout.recipe.method.chunk}
 
 
 def _layouts(workdir: Path) -> dict[str, Any]:
@@ -280,18 +296,21 @@ def _is_layout(noted: Any) -> bool:
     return False
 
 
-def run_facts(images: int, seconds: float, compile_seconds: float) -> dict[str, Any]:
+def run_facts(
+    images: int, seconds: float, compile_seconds: float, processes: int
+) -> dict[str, Any]:
     """What a run cost and what it ran on; nothing of the cost where nothing was left to do.
 
     Args:
       images: explained by all processes together.
       seconds: until the last of them had explained its share.
       compile_seconds: of this process.
+      processes: that share the run.
     """
     devices = jax.local_devices()
     hardware = f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
-    if jax.process_count() > 1:
-        hardware = f"{jax.process_count()} processes of {hardware}"
+    if processes > 1:
+        hardware = f"{processes} processes of {hardware}"
     packages = ("ltx_jax", "jax", "flax", "numpy")
     return {
         "images_per_second": round(images / seconds, 4) if images else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,8 @@ _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them.
 WITHOUT_EFFECT = (
-    *("finetune.slots", "finetune.chunk", "rivals", "report.", "evaluate.", "task"),
+    *("finetune.slots", "finetune.chunk", "lost_after"),
+    *("rivals", "report.", "evaluate.", "task"),
     *("pretrain.sharded", "pretrain.workers", "pretrain.save_every", "pretrain.keep"),
     *("pretrain.log_every", "pretrain.tensorboard", "pretrain.pictures"),
 )
@@ -84,7 +85,7 @@ def open_work(settings: Settings) -> Work:
     return Work(explainee, source, how, rows, scores)
 
 
-def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | UnreadableImage]:
+def examples(work: Work, rows: Iterable[int], ahead: int) -> Iterator[Example | UnreadableImage]:
     """The images of rows with what the scores need to know of them, so many read ahead; for an
     unreadable one comes the exception itself."""
     scores, additions = [SCORES[name] for name in work.scores], []
@@ -92,7 +93,7 @@ def examples(work: Work, rows: Sequence[int], ahead: int) -> Iterator[Example | 
         additions.append(with_next)
     if any(score.needs_interventions for score in scores):
         additions.append(with_interventions)
-    images = [work.rows[row].image for row in rows]
+    images = (work.rows[row].image for row in rows)
     for _, example in iterate(work.source, work.how, images, ahead, additions):
         yield example
 

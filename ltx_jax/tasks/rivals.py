@@ -23,7 +23,9 @@ from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.tasks.inputs import Work, examples
 from ltx_jax.tasks.maps import Map, Maps
-from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, own_share, predicted, score_rows
+from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, predicted, score_rows
+from ltx_jax.tasks.team import Team
+from ltx_jax.tasks.waiting import Done
 
 
 def check_rivals(names: Sequence[str], explainee: Explainee) -> None:
@@ -107,8 +109,9 @@ def add_rival(
     name: str,
     asked: Sequence[Asked],
     chunk: int | None,
+    team: Team,
     scored_for: str = "explained",
-) -> None:
+) -> Done:
     """Compute, store and score this process's share of a rival's maps; what is there already stays.
 
     Args:
@@ -117,17 +120,22 @@ def add_rival(
       name: of the rival.
       asked: the rows, with the classes to explain.
       chunk: most images in one forward of the explainee.
+      team: the processes that share them.
       scored_for: the class that is scored for.
+
+    Returns:
+      What tells the rows that have their scores.
 
     Raises:
       InputError: where memory runs out.
     """
-    lines = store.scored(lines_of(name, scored_for))
-    computed = store.scored(name).done | lines.done
-    missing = [one for one in own_share(asked) if one.row not in lines.done]
+    what = lines_of(name, scored_for)
+    lines, of_row = store.scored(what), {one.row: one for one in asked}
+    computed = store.scored(name).done
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
-        new = [(one, example) for one, example in group if one.row not in computed]
+        there = computed | lines.learn()
+        new = [(one, example) for one, example in group if one.row not in there]
         if not new:
             return
         maps = compute(work.explainee, name, new, batch)
@@ -135,10 +143,14 @@ def add_rival(
         each = zip(new, np.asarray(scaled(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
-    with progress_bar(len(missing), "images", name) as bar:
-        for group in score_rows(work, missing, stored_rival(store, name), chunk, keep, scored_for):
-            keep_lines(lines, work, name, group)
-            bar.update(len(group))
+    maps = stored_rival(store, name)
+    with progress_bar(-(-len(of_row.keys() - lines.done) // team.count), "images", name) as bar:
+        for share in team.shares(what, list(of_row), lines.learn):
+            wanted = (of_row[row] for row in share)
+            for group in score_rows(work, wanted, maps, chunk, keep, scored_for):
+                keep_lines(lines, work, name, group, lines.learn)
+                bar.update(len(group))
+    return lines.learn
 
 
 def stored_rival(store: ResultStore, name: str) -> Maps:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import tee
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ltx_jax.data.examples import Example, UnreadableImage
@@ -26,6 +26,7 @@ from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record, rounded
 from ltx_jax.tasks.inputs import Work, examples
 from ltx_jax.tasks.maps import Maps
+from ltx_jax.tasks.waiting import Done
 
 
 class Asked(NamedTuple):
@@ -53,22 +54,21 @@ def explained(records: Iterable[Record]) -> list[Asked]:
     return [Asked(r["row"], r["class"]) for r in records if "skipped" not in r]
 
 
-def keep_lines(lines: Lines, work: Work, name: str, group: Sequence[tuple[int, Record]]) -> None:
-    """Append what was found of a batch of rows, and name the masks that were no numbers."""
-    for row, line in group:
+def keep_lines(
+    lines: Lines, work: Work, name: str, group: Sequence[tuple[int, Record]], done: Done
+) -> None:
+    """Append what was found of a batch of rows that nobody else has done meanwhile, and name the
+    masks that were no numbers."""
+    there = done()
+    new = {row: line for row, line in group if row not in there}
+    for row, line in new.items():
         if NOT_FINITE in line:
             logging.warning(
                 "the mask of %s by %s is not finite: it is scored as a constant one",
                 work.rows[row].name,
                 name,
             )
-    lines.append(dict(group))
-
-
-def own_share(asked: Iterable[Asked]) -> list[Asked]:
-    """The rows that fall to this process, by their number: known without a word to the others."""
-    processes = jax.process_count()
-    return [one for one in asked if one.row % processes == jax.process_index()]
+    lines.append(new)
 
 
 def lines_of(name: str, scored_for: str) -> str:
@@ -79,7 +79,7 @@ def lines_of(name: str, scored_for: str) -> str:
 
 def score_rows(
     work: Work,
-    asked: Sequence[Asked],
+    asked: Iterable[Asked],
     maps: Maps,
     chunk: int | None,
     before: Before = lambda *_: None,
@@ -89,7 +89,7 @@ def score_rows(
 
     Args:
       work: what they rest on.
-      asked: the rows.
+      asked: the rows, drawn as they are read ahead.
       maps: the map of a row.
       chunk: most images in one forward of the explainee.
       before: called with each batch before it is scored, all classes known by then.
@@ -102,13 +102,13 @@ def score_rows(
     Raises:
       InputError: where memory runs out, or logits are not finite.
     """
-    if not asked:
-        return
     # The whole run's, however many of its rows are left: other batches have other last digits.
     batch = batch_of_use(work.explainee, len(work.rows), chunk)
     work = work._replace(explainee=replicate(work.explainee, batch.mesh))
     refuse_unless_finite_on_black(work.explainee, batch.images, batch.mesh)
-    found = zip(asked, examples(work, [one.row for one in asked], 2 * batch.images), strict=True)
+    asked, ahead = tee(asked)
+    rows = (one.row for one in ahead)
+    found = zip(asked, examples(work, rows, 2 * batch.images), strict=True)
     for group in in_groups(found, batch.images):
         read = [(one, image) for one, image in group if not isinstance(image, UnreadableImage)]
         unread = [_unread(work, one, image) for one, image in group if isinstance(image, Exception)]

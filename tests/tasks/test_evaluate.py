@@ -17,6 +17,9 @@ from running import lines, run
 from ltx_jax.data.scenes import CLASSES
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.lines import Lines
+from ltx_jax.settings.configuration import read
+from ltx_jax.tasks import evaluate
+from ltx_jax.tasks.team import sharing
 
 METHODS = {"pltx", "selected", "last", "by_loss"}
 CELLS = np.zeros((4, 4), np.float32)
@@ -280,6 +283,33 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(small, tmp_path, monkeypa
     assert len(files) == 13
     for path in files:
         assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+
+
+def test_what_one_of_several_leaves_another_does(small, tmp_path, monkeypatch):
+    config, _ = small
+    config.rivals = ("gradient_x_input",)
+    monkeypatch.setattr("ltx_jax.engine.memory._SLOTS_OF_USE", {"cpu": 1})
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    run(config, tmp_path / "whole")
+    append, written = Lines.append, []
+
+    def killed(*arguments: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(append(*arguments))
+
+    shared = tmp_path / "shared"
+    with monkeypatch.context() as patch:
+        patch.setattr(Lines, "append", killed)
+        with pytest.raises(KeyboardInterrupt), sharing(1, 2, shared, 60.0) as team:
+            evaluate.run(read(config), shared, team)
+    assert len(lines(shared, "scores/gradient_x_input-1.jsonl")) == 1
+    with sharing(0, 2, shared, 60.0) as team:
+        assert "3 rows scored" in evaluate.run(read(config), shared, team)
+    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*")]
+    assert {path.relative_to(shared) for path in shared.rglob("*.*")} == set(files)
+    for path in files:
+        assert (shared / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
 
 
 def test_the_originals_pickles(small, tmp_path):

@@ -325,6 +325,19 @@ def test_other_kinds_of_devices_keep_their_layout(config, tmp_path):
     assert layouts == other | {"cpu": {"slots": 2, "chunk": 9}}
 
 
+def test_a_layout_that_another_process_has_noted_is_everyones(tmp_path):
+    def never() -> None:
+        raise AssertionError("there is nothing to choose")
+
+    recipe = make_recipe(LTX.finetune, LTX.objective).with_chunk(9)
+    theirs, ours = (memory.Layout(recipe, slots, slot_mesh(1)) for slots in (1, 2))
+    assert explaining.keep_layout(theirs, never, tmp_path) is theirs
+    assert explaining.keep_layout(theirs, never, tmp_path) is theirs
+    assert explaining.keep_layout(ours, lambda: theirs, tmp_path) is theirs
+    noted = json.loads((tmp_path / "layout.json").read_text())
+    assert noted == {"cpu": {"slots": 1, "chunk": 9}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
