@@ -17,8 +17,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from ltx_jax.errors import InputError
 
-# Seconds without a sign of life after which a process is given up: a pause is no loss.
-_LOST_AFTER = 24 * 3600
+# Seconds without a sign of life after which a process is given up: where each works alone a pause is
+# no loss, and where all wait for it they had better end.
+_LOST_ALONE, _LOST_TOGETHER = 24 * 3600, 120
 
 
 def prepare() -> None:
@@ -73,14 +74,16 @@ def keep_compiled() -> None:
         compilation_cache.reset_cache()
 
 
-def join_processes(told: str, agree_to_leave: bool = False) -> None:
+def join_processes(told: str, in_step: bool = False) -> None:
     """Become one of several processes, under `jax.distributed`.
 
     Args:
       told: `auto` where the platform knows (TPU pods, SLURM, Open MPI), or `ADDRESS:PORT,INDEX/ALL`
         with the address of process 0.
-      agree_to_leave: whether a SIGTERM is for `termination_held`, which all are then told of; else
-        it ends the process that gets it.
+      in_step: whether they compute together, so that all end where one is lost, none leaves before
+        the others, and a SIGTERM is for `termination_held`, which all are told of. Else a process
+        that is lost, or done early, takes nobody with it; but for process 0, at whose address they
+        meet.
 
     Raises:
       InputError: where it is neither, or the processes do not find each other.
@@ -98,12 +101,11 @@ def join_processes(told: str, agree_to_leave: bool = False) -> None:
             "num_processes": int(count),
             "process_id": int(index),
         }
-    # A process that is lost, or done early, takes nobody with it; but for process 0, at whose
-    # address they meet.
-    jax.config.update("jax_enable_recoverability", True)
-    jax.config.update("jax_enable_preemption_service", agree_to_leave)
+    jax.config.update("jax_enable_recoverability", not in_step)
+    jax.config.update("jax_enable_preemption_service", in_step)
+    lost_after = _LOST_TOGETHER if in_step else _LOST_ALONE
     try:
-        jax.distributed.initialize(**who, heartbeat_timeout_seconds=_LOST_AFTER)
+        jax.distributed.initialize(**who, heartbeat_timeout_seconds=lost_after)
     except (RuntimeError, ValueError) as error:
         why = str(error) if stated else "this is no TPU pod, no SLURM and no Open MPI job"
         raise InputError(

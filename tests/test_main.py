@@ -66,7 +66,7 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
         ),
         (
             ["--config=configs/demo_ltx.py", "--config.task=pretrain", "--share=0/2"],
-            "config.task=pretrain runs in one process: leave --share out",
+            "config.task=pretrain cannot be shared by --share: give --distributed instead",
         ),
         (["--config=configs/demo.py", "--share=4/4"], "--share=4/4: expected INDEX/ALL with an"),
         (["--confog=x"], "Unknown command line flag 'confog'"),

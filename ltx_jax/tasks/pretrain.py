@@ -178,11 +178,15 @@ def pretrain(
         goal=replicate(goal, mesh),
     )
     if workdir is None:
-        progress = _train(run, _begin(run, explainer), None, leave)
+        progress = _begin(run, explainer)
+        asked = _train(run, progress, None, leave)
     else:
         told = json.loads(json.dumps(dict(fingerprint or {})))
         with PretrainingFiles(workdir, explainer, source, how, images, settings, told) as files:
-            progress = _train(run, _begin(run, explainer, files), files, leave)
+            progress = _begin(run, explainer, files)
+            asked = _train(run, progress, files, leave)
+    if asked:
+        raise Terminated
     best = jax.tree.map(jnp.asarray, progress.best)
     return Pretrained(replace(explainer, trained=best), progress.curves)
 
@@ -253,12 +257,11 @@ def _train(
     progress: Progress,
     files: PretrainingFiles | None,
     leave: Callable[[int], bool],
-) -> Progress:
-    """Take the steps that are left.
+) -> bool:
+    """Take the steps that are left; returns whether it was asked to leave before.
 
     Raises:
       InputError: where a loss is no number, or the disk does not take a checkpoint.
-      Terminated: where it was asked to leave.
     """
     pace, asked = Pace(run.order.batch_size), False
     with (
@@ -280,9 +283,7 @@ def _train(
             if due and files is not None:
                 files.save(progress.state, progress.step, progress.curves, progress.sums)
             bar.update()
-    if asked:
-        raise Terminated
-    return progress
+    return asked
 
 
 def _is_over(run: Run, progress: Progress) -> bool:
