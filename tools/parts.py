@@ -30,10 +30,12 @@ from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves, Moments
+from ltx_jax.loading.explainers import completed
 from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics.perturbation import perturbation_areas
 from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.layers import precision
+from ltx_jax.models.registry import architecture
 from ltx_jax.objectives import losses
 from ltx_jax.settings.sections import Settings
 
@@ -103,6 +105,9 @@ def measure(models: Models, recipe: Recipe, start: Start | None, slots: int) -> 
 def priced(settings: Settings) -> dict[str, Any]:
     """The settings that decide what an image-step costs, in JSON's types."""
     explainer, finetune = settings.explainer, settings.finetune
+    if explainer.trained != "mask":
+        explainee = architecture(settings.explainee.name, **settings.explainee.sizes)
+        explainer = completed(explainer, explainee.size)
     told = {
         "explainee": settings.explainee.name,
         "explainee sizes": settings.explainee.sizes,

@@ -31,7 +31,7 @@ from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
 from ltx_jax.explainers.mask_itself import cells_for
-from ltx_jax.loading.explainers import mask_network
+from ltx_jax.loading.explainers import completed, mask_network
 from ltx_jax.metrics.perturbation import FRACTIONS
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.objectives import views_of
@@ -178,6 +178,7 @@ def count_step(settings: Settings) -> Step:
     explainee = architecture(settings.explainee.name, **settings.explainee.sizes)
     if chosen.trained == "mask":
         return _count_mask_step(settings, explainee)
+    chosen = completed(chosen, explainee.size)
     backbone = explainee if chosen.name is None else architecture(chosen.name, **chosen.sizes)
     backbone, masks = mask_network(backbone.with_module(num_classes=0), chosen)
     classify, weights, image = _classifier(explainee)

@@ -1,10 +1,15 @@
-"""Explainers to files and back: safetensors in timm's names, with AdamW's state where it is."""
+"""Explainers to files and back: safetensors in timm's names, with AdamW's state where it is.
+
+A file says itself what network it is of: its metadata hold the section of the settings that it is
+loaded with.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +17,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
 from ltx_jax.files import digest_of, write_bytes
+from ltx_jax.models.registry import hashable
+from ltx_jax.settings.sections import MaskDrawer, checked
 from ltx_jax.weights.files import files_of, read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import (
     Entry,
@@ -24,6 +31,16 @@ from ltx_jax.weights.state_dict import (
 
 FIRST_MOMENT, SECOND_MOMENT = "exp_avg/", "exp_avg_sq/"
 _UPDATE = ".lora_"
+# Of the metadata, the section as JSON.
+_CONFIGURATION = "configuration"
+
+
+class SavedExplainer(NamedTuple):
+    """A mask network's state dict in timm's names, and its section of the settings; None in files
+    that do not say it."""
+
+    state: StateDict
+    configuration: MaskDrawer | None
 
 
 class SavedOptimizer(NamedTuple):
@@ -43,12 +60,15 @@ def save_explainer(
 ) -> None:
     """Write an explainer checkpoint: a safetensors file in timm's names.
 
+    Its metadata tell the network by name, sizes and normalisation, its activation, mask head and
+    image size, and which part of it is trained.
+
     Args:
       path: replaced as a whole, or not at all.
       explainer: gives the network, and its leaves where `trained` is None.
       trained: leaves to write instead of the explainer's.
       optimizer: AdamW's state, so that finetuning can resume it.
-      notes: more metadata, by name.
+      notes: more metadata, by name: what only who trained it knows.
 
     Raises:
       InputError: where the file cannot be written.
@@ -56,7 +76,14 @@ def save_explainer(
     table = explainer.table()
     trained = explainer.trained if trained is None else trained
     tensors = to_state_dict(join(trained, explainer.frozen), table)
-    metadata = {"format": "ltx_jax explainer", "explainer": explainer.architecture.name}
+    network = explainer.architecture
+    metadata = {
+        "format": "ltx_jax explainer",
+        "explainer": network.name,
+        "head": explainer.module.backbone.feature_kind,
+        "image_size": "x".join(map(str, network.size)),
+        _CONFIGURATION: json.dumps(_configuration_of(explainer), default=np.generic.item),
+    }
     if optimizer is not None:
         for prefix, moments in zip((FIRST_MOMENT, SECOND_MOMENT), optimizer.moments, strict=True):
             named = to_state_dict(join(moments), table)
@@ -68,15 +95,6 @@ def save_explainer(
     write_bytes(Path(path), to_safetensors(tensors, metadata | dict(notes or {})))
 
 
-def read_notes(path: str | Path) -> dict[str, str]:
-    """What `save_explainer` was given as notes, among the other metadata of a checkpoint.
-
-    Raises:
-      InputError: where it is missing, or no whole file.
-    """
-    return read_safetensors(path)[1]
-
-
 def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
     """The trained leaves of a checkpoint of the same network as `explainer`.
 
@@ -84,7 +102,7 @@ def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
       InputError: where it is missing, or of another network.
     """
     template = join(explainer.trained, explainer.frozen)
-    state = read_explainer(path)
+    state = read_explainer(path).state
     variables = from_state_dict(state, explainer.table(), template, named(path))
     return split(variables, explainer.module.trained)[0]
 
@@ -110,19 +128,66 @@ def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:
         state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         variables = from_state_dict(state, table, template, source, unused)
         moments.append(split(variables, explainer.module.trained)[0])
-    step, learning_rate = int(metadata["step"]), float(metadata["learning_rate"])
-    return SavedOptimizer(Moments(*moments), step, learning_rate)
+    return SavedOptimizer(Moments(*moments), *steps_in(metadata, path))
 
 
-def read_explainer(path: str | Path) -> StateDict:
-    """A mask network's state dict from a checkpoint, in timm's names.
+def steps_in(metadata: Mapping[str, str], path: str | Path) -> tuple[int, float]:
+    """Steps taken and the last learning rate, from a checkpoint's metadata.
 
     Raises:
-      InputError: where it is missing, or no whole file.
+      InputError: where they are no numbers.
     """
-    tensors, _ = read_safetensors(path)
+    try:
+        return int(metadata["step"]), float(metadata["learning_rate"])
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"the metadata of {path} do not tell the steps and the learning rate of its optimizer: "
+            "fetch it again"
+        ) from error
+
+
+def read_explainer(path: str | Path) -> SavedExplainer:
+    """A mask network from a checkpoint.
+
+    Raises:
+      InputError: where it is missing, no whole file, or says what is no section of the settings.
+    """
+    tensors, metadata = read_safetensors(path)
     moments = (FIRST_MOMENT, SECOND_MOMENT)
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(moments)}
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith(moments)}
+    return SavedExplainer(state, configuration_in(metadata, path))
+
+
+def configuration_in(metadata: Mapping[str, str], path: str | Path) -> MaskDrawer | None:
+    """The section that a checkpoint's metadata hold; None where they hold none.
+
+    Raises:
+      InputError: where it is no section of a network.
+    """
+    if _CONFIGURATION not in metadata:
+        return None
+    try:
+        told = json.loads(metadata[_CONFIGURATION])
+        sizes = {name: hashable(size) for name, size in told["sizes"].items()}
+        found: MaskDrawer = checked(MaskDrawer(**told | {"sizes": sizes}))
+        if found.name is None or found.trained == "mask":
+            raise ValueError("they are of no network")
+    except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"the metadata of {path} do not tell its network ({str(error)[:200]!r}): fetch it again"
+        ) from error
+    return found
+
+
+def _configuration_of(explainer: Explainer) -> dict[str, Any]:
+    """What of `MaskDrawer` makes an explainer of the same network."""
+    return {
+        "name": explainer.architecture.name,
+        "sizes": explainer.architecture.sizes,
+        "activation": explainer.activation,
+        "trained": explainer.module.trained,
+        **explainer.module.backbone.trained_part(),
+    }
 
 
 def named(path: str | Path) -> str:

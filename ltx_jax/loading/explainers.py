@@ -18,10 +18,15 @@ from ltx_jax.explainers.explainer import Explainer, MaskNetwork, explainer_from,
 from ltx_jax.explainers.heads import MaskHead, head_for
 from ltx_jax.explainers.leaves import TRAINED
 from ltx_jax.explainers.mask_itself import MaskItself, cells_for
-from ltx_jax.loading.checkpoints import named, read_explainer, with_fresh_updates
+from ltx_jax.loading.checkpoints import (
+    SavedExplainer,
+    named,
+    read_explainer,
+    with_fresh_updates,
+)
 from ltx_jax.loading.explainees import computing, fitted, published
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.registry import Architecture, architecture, hashable
 from ltx_jax.settings.sections import MaskDrawer, Settings, checked
 from ltx_jax.weights.state_dict import (
     StateDict,
@@ -51,9 +56,9 @@ def load_explainer(
 
     Args:
       explainee: what is to be explained.
-      name: timm name of the backbone; None for the explainee's own network.
-      checkpoint: an explainer checkpoint (`save_explainer`); None for a fresh mask head, whose
-        masks are poor until it is pretrained.
+      name: timm name of the backbone; None for the checkpoint's, or the explainee's own network.
+      checkpoint: an explainer checkpoint (`save_explainer`), whose metadata tell all that is not
+        given; None for a fresh mask head, whose masks are poor until it is pretrained.
       weights: of the backbone when there is no checkpoint; None for the explainee's own where it
         is the same network, else for the hub.
       compute_dtype: `float32` or `bfloat16`; parameters are float32 either way.
@@ -64,30 +69,26 @@ def load_explainer(
         differs from the published network (`image_size`, `depth` …).
 
     Raises:
-      InputError: as `load_explainee`; for an option that is none; or where the image sizes of the
-        two differ.
+      InputError: as `load_explainee`; for an option that is none, or that the checkpoint
+        contradicts; or where the image sizes of the two differ.
     """
-    drawer = _section(name, checkpoint, weights, options)
+    saved = None if checkpoint is None else read_explainer(checkpoint)
+    drawer = _section(name, checkpoint, weights, options, saved, explainee.image_size)
     backbone = computing(_backbone(explainee, drawer), compute_dtype, attention)
     if backbone.size != explainee.image_size:
         raise InputError(
             f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
             f"{explainee.name} of {explainee.image_size}: choose two of the same size"
         )
-    given = {*drawer.sizes, "image_size", "num_classes"}
-    if drawer.checkpoint is None:
+    if checkpoint is None or saved is None:
         state, source = _backbone_state(explainee, backbone, drawer.weights)
-        backbone, state = fitted(backbone, state, given)
-        backbone, module = mask_network(backbone, drawer)
-        variables = _with_fresh_head(module, backbone, state, source, seed)
     else:
-        state = read_explainer(drawer.checkpoint)
-        backbone, state = fitted(backbone, state, given)
-        backbone, module = mask_network(backbone, drawer)
-        template = shapes_of(module, backbone.size, backbone.channels)
-        table = weight_table(backbone, module.head)
-        state = with_fresh_updates(state, table, template, seed)
-        variables = from_state_dict(state, table, template, named(drawer.checkpoint))
+        state, source = saved.state, named(checkpoint)
+    backbone, state = fitted(backbone, state, {*drawer.sizes, "image_size", "num_classes"})
+    backbone, module = mask_network(backbone, drawer)
+    variables_of = _with_fresh_head if saved is None else _all_of_it
+    variables = variables_of(module, backbone, state, source, seed)
+    assert drawer.activation is not None
     return explainer_from(module, backbone, variables, drawer.activation)
 
 
@@ -138,10 +139,27 @@ def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architectu
     Raises:
       InputError: where the backbone has no such part.
     """
+    drawer = drawer.completed()
+    assert drawer.frozen_blocks is not None and drawer.lora_rank is not None
     rank = drawer.lora_rank if TRAINED[drawer.trained].updates else 0
     module = backbone.module.with_trained(backbone.name, drawer.frozen_blocks, rank)
     head = head_for(module, drawer.head_bias)
     return dataclasses.replace(backbone, module=module), MaskNetwork(module, head, drawer.trained)
+
+
+def completed(given: MaskDrawer, size: tuple[int, int]) -> MaskDrawer:
+    """The section of a network with what is not given as its checkpoint says, or as it is without
+    one.
+
+    Args:
+      given: the section.
+      size: (H, W) of the explainee's images.
+
+    Raises:
+      InputError: where the checkpoint cannot be read, or is of something else than what is given.
+    """
+    saved = None if given.checkpoint is None else read_explainer(given.checkpoint).configuration
+    return given.completed() if saved is None else _as_saved(given, saved, size)
 
 
 def _section(
@@ -149,17 +167,53 @@ def _section(
     checkpoint: str | Path | None,
     weights: str | Path | None,
     options: dict[str, Any],
+    saved: SavedExplainer | None,
+    size: tuple[int, int],
 ) -> MaskDrawer:
-    """The section of the settings that these arguments are."""
+    """The section of the settings that these arguments are, with all that a checkpoint says."""
     known = {field.name for field in dataclasses.fields(MaskDrawer)}
     own = {option: value for option, value in options.items() if option in known}
     own["sizes"] = {**own.get("sizes", {}), **{o: v for o, v in options.items() if o not in own}}
     for option, path in (("checkpoint", checkpoint), ("weights", weights)):
         own[option] = None if path is None else os.fspath(path)
-    own = {"trained": "all"} | own
+    configuration = None if saved is None else saved.configuration
+    updates = configuration is not None and TRAINED[configuration.trained].updates
+    own = {"trained": "lora" if updates else "all"} | own
     if own["trained"] == "mask":
         raise InputError("a mask of its own has no network: use load_mask, or train all of it")
-    return checked(MaskDrawer(name=name, **own), "explainer.")
+    given = checked(MaskDrawer(name=name, **own), "explainer.")
+    return given.completed() if configuration is None else _as_saved(given, configuration, size)
+
+
+def _as_saved(given: MaskDrawer, saved: MaskDrawer, size: tuple[int, int]) -> MaskDrawer:
+    """A section with what is not given as a checkpoint's own section has it.
+
+    A ViT's image size is the explainee's where it is not given: positions are resampled.
+
+    Raises:
+      InputError: where the checkpoint is of something else than what is given.
+    """
+    sizes = {name: hashable(value) for name, value in given.sizes.items() if value is not None}
+    same = ["activation"] + ["trained", "lora_rank"] * TRAINED[saved.trained].updates
+    facts: dict[str, Any] = {"name": (_without_tag(given.name), _without_tag(saved.name))}
+    facts |= {option: (getattr(given, option), getattr(saved, option)) for option in same}
+    for name in sorted(sizes.keys() & saved.sizes.keys() - {"image_size"}):
+        facts[f"sizes.{name}"] = sizes[name], saved.sizes[name]
+    for option, (ours, theirs) in facts.items():
+        if ours is not None and ours != theirs:
+            raise InputError(
+                f"the checkpoint {given.checkpoint} is of {theirs}, and explainer.{option} is "
+                f"{ours}: leave it out, or set it to that"
+            )
+    told = dict(saved.sizes)
+    if "image_size" in told:
+        told["image_size"] = max(size)
+    return dataclasses.replace(given.completed(saved), name=saved.name, sizes=told | sizes)
+
+
+def _without_tag(name: str | None) -> str | None:
+    """A timm name without what tells its published weights."""
+    return None if name is None else name.partition(".")[0]
 
 
 def _backbone(explainee: Explainee, drawer: MaskDrawer) -> Architecture:
@@ -206,6 +260,16 @@ def _with_fresh_head(
     variables: Variables = {name: {"backbone": leaves} for name, leaves in pretrained.items()}
     variables["params"]["head"] = fresh["params"]
     return variables
+
+
+def _all_of_it(
+    module: MaskNetwork, backbone: Architecture, state: StateDict, source: str, seed: int
+) -> Variables:
+    """The variables of a mask network from a checkpoint."""
+    table = weight_table(backbone, module.head)
+    template = shapes_of(module, backbone.size, backbone.channels)
+    state = with_fresh_updates(state, table, template, seed)
+    return from_state_dict(state, table, template, source)
 
 
 @partial(jax.jit, static_argnames="head")

@@ -79,6 +79,10 @@ class Backbone(nn.Module):
             )
         return self
 
+    def trained_part(self) -> dict[str, int | None]:
+        """What `with_trained` made it for, by setting; nothing where there are no such parts."""
+        return {}
+
     def with_attention(self, name: str, kernel: str) -> Backbone:
         """The network with that way to compute its attention, `xla` or `cudnn`.
 

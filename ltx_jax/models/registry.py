@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from ltx_jax.data.preprocessing import Preprocessing
@@ -19,6 +21,13 @@ from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights import tables, vision_transformers
 from ltx_jax.weights.state_dict import Entry, StateDict
 
+# Attributes of modules that do not make another network.
+_FLAX = {"parent", "name", "operations"}
+_NO_SIZES = {
+    *_FLAX,
+    *("num_classes", "frozen_blocks", "lora_rank"),
+    *("dtype", "attention", "as_products", "backward"),
+}
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -64,6 +73,14 @@ class Architecture:
     def channels(self) -> int:
         """Channels of the input."""
         return len(self.preprocessing.mean)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What `architecture` makes the same network of, beside its name: it leaves out the
+        classes, which part is trained and how it is computed."""
+        fields = (field.name for field in dataclasses.fields(self.module))
+        found = {name: getattr(self.module, name) for name in fields if name not in _NO_SIZES}
+        return found | {"mean": self.preprocessing.mean, "std": self.preprocessing.std}
 
     @property
     def features(self) -> Features:
@@ -120,15 +137,21 @@ def architecture(
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3, cutoff=0.3) or ARCHITECTURES
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
     found = ARCHITECTURES[base]
-    known = {f.name for f in dataclasses.fields(found.module)} - {"parent", "name", "operations"}
-    sizes = {key: _hashable(size) for key, size in sizes.items() if size is not None}
+    known = {f.name for f in dataclasses.fields(found.module)} - _FLAX
+    sizes = {key: hashable(size) for key, size in sizes.items() if size is not None}
     for key in set(sizes) - known:
         raise InputError(
             f"{base} has no size {key!r}: it has {', '.join(sorted(known))}; correct the setting"
         )
     found = _sized(found, sizes)
     how = found.preprocessing
-    how = dataclasses.replace(how, mean=tuple(mean or how.mean), std=tuple(std or how.std))
+    mean, std = how.mean if mean is None else mean, how.std if std is None else std
+    if not (_is_like(mean, HALF) and _is_like(std, HALF) and len(mean) == len(std) and all(std)):
+        raise InputError(
+            f"the mean of {base} is {mean} and its std {std}: expected numbers, one a channel, and "
+            "no std of 0"
+        )
+    how = dataclasses.replace(how, mean=tuple(mean), std=tuple(std))
     hub = f"timm/{name}" if "." in name else found.hub
     return dataclasses.replace(found, name=name, preprocessing=how, hub=hub)
 
@@ -137,6 +160,8 @@ def _sized(found: Architecture, sizes: Mapping[str, Any]) -> Architecture:
     """An architecture with these attributes of its module, once they are seen to fit."""
     base, _, _ = found.name.partition(".")
     for key, size in sizes.items():
+        if not _is_like(size, usual := getattr(found.module, key)):
+            raise InputError(f"the size {key} of {base} is {size!r}: expected one such as {usual}")
         least = 0 if key in ("num_classes", "registers") else 1
         if type(size) is int and size < least:
             raise InputError(f"the size {key} of {base} is {size}: it must be at least {least}")
@@ -158,8 +183,21 @@ def _sized(found: Architecture, sizes: Mapping[str, Any]) -> Architecture:
     return dataclasses.replace(found, module=module, preprocessing=how)
 
 
-def _hashable(size: Any) -> Any:
-    """Modules are compared and hashed, which lists from a configuration cannot be."""
+def _is_like(given: Any, usual: Any) -> bool:
+    """Whether a value is of the usual one's kind: yes or no, a number, a whole one, or several."""
+    if isinstance(usual, tuple):
+        several = isinstance(given, tuple | list) and bool(given)
+        return several and all(_is_like(one, usual[0]) for one in given)
+    if isinstance(usual, bool) or isinstance(given, bool):
+        return isinstance(usual, bool) and isinstance(given, bool)
+    if isinstance(usual, int):
+        return isinstance(given, Integral)
+    return not isinstance(usual, float) or (isinstance(given, Real) and math.isfinite(given))
+
+
+def hashable(size: Any) -> Any:
+    """A size as modules have it: they are compared and hashed, which lists of a configuration or
+    of JSON cannot be."""
     return tuple(size) if isinstance(size, list) else size
 
 

@@ -403,6 +403,10 @@ class VisionTransformer(Backbone):
             )
         return self.clone(frozen_blocks=frozen_blocks, lora_rank=lora_rank)
 
+    def trained_part(self) -> dict[str, int | None]:
+        """How many blocks are frozen, and the rank of updates, None where there are none."""
+        return {"frozen_blocks": self.frozen_blocks, "lora_rank": self.lora_rank or None}
+
     def with_attention(self, name: str, kernel: str) -> VisionTransformer:
         """With that kernel; cuDNN's has no float32."""
         backend = jax.default_backend()

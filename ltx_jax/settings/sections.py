@@ -77,18 +77,38 @@ class MaskDrawer(Section):
     grid: int | None = setting(
         None, "cells of a mask along the longer side; of about 8 pixels, 8 to 14", least=1
     )
-    name: str | None = setting(None, "timm name of its backbone; the explainee's where not given")
+    name: str | None = setting(
+        None, "timm name of its backbone; the checkpoint's where not given, or the explainee's"
+    )
     weights: str | None = setting(None, "of the backbone where there is no checkpoint")
-    checkpoint: str | None = setting(None, "a pretrained explainer")
-    activation: Literal["sigmoid", "relu", "softmax", "clamp"] = setting(
-        "sigmoid", "from raw values to mask values; clamp limits them to [0,1]"
+    checkpoint: str | None = setting(
+        None, "a pretrained explainer, which says itself what network it is"
+    )
+    activation: Literal["sigmoid", "relu", "softmax", "clamp"] | None = setting(
+        None,
+        "from raw values to mask values; clamp limits them to [0,1]; the checkpoint's where not "
+        "given, or sigmoid",
     )
     head_bias: float | None = setting(
         None, "of a fresh mask head's last layer; a positive one starts from a mask that shows most"
     )
-    frozen_blocks: int = setting(0, "first blocks of a ViT that are not trained", least=0)
-    lora_rank: int = setting(4, "of the low-rank updates", least=1)
-    sizes: Mapping[str, Any] = setting({}, "as for the explainee")
+    frozen_blocks: int | None = setting(
+        None,
+        "first blocks of a ViT that are not trained; the checkpoint's where not given, or 0",
+        least=0,
+    )
+    lora_rank: int | None = setting(
+        None, "of the low-rank updates; the checkpoint's where not given, or 4", least=1
+    )
+    sizes: Mapping[str, Any] = setting({}, "as for the explainee; the checkpoint's where not given")
+
+    def completed(self, saved: MaskDrawer | None = None) -> MaskDrawer:
+        """With what was not given as a checkpoint has it, or as it is without one."""
+        usual: dict[str, Any] = {"activation": "sigmoid", "frozen_blocks": 0, "lora_rank": 4}
+        if saved is not None:
+            usual = {name: getattr(saved.completed(), name) for name in usual}
+        missing = {name: value for name, value in usual.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     def check_together(self, prefix: str) -> None:
         """A mask has no network, and a network has no start."""

@@ -141,8 +141,7 @@ def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
     if given.trained == "mask":
         start: str | Explainer | None = given.start
         if start == PLTX or (start is None and given.checkpoint is not None):
-            network = dataclasses.replace(given, trained="all", start=None, grid=None)
-            start = open_network(dataclasses.replace(settings, explainer=network), explainee)
+            start = open_network(settings, explainee)
         return load_mask(explainee, start, given.grid)
     return open_network(settings, explainee)
 
@@ -155,6 +154,8 @@ def open_network(settings: Settings, explainee: Explainee) -> Explainer:
     """
     options = dataclasses.asdict(settings.explainer)
     del options["start"], options["grid"]
+    if options["trained"] == "mask":  # its masks are a start: whatever it is
+        del options["trained"]
     return load_explainer(
         explainee,
         compute_dtype=settings.compute_dtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from ltx_jax.tasks.training_images import Split, keep_split
 BEST, CURVES, MASKS = "explainer.safetensors", "pretraining.json", "validation_masks.npy"
 CHECKPOINTS = "checkpoints"
 _OLD_FORM = "last.safetensors"
+# Of the settings, what an explainer is trained for; its file tells it.
+_PURPOSE = ("objective", "target", "explainee.name")
 
 # {"epoch": 0, "step": 94, "losses": {"total": …, and each term}, "scores": {"pos": …}}
 Epoch = dict[str, Any]
@@ -151,7 +154,10 @@ class PretrainingFiles:
     def keep_best(self, best: Snapshot | None) -> None:
         """Write the explainer of the best epoch, where there is a better one."""
         if best is not None and self._first:
-            save_explainer(self._workdir / BEST, self._explainer, best.trained, best.optimizer)
+            purpose = {name: v for name, v in self._told.items() if name.startswith(_PURPOSE)}
+            notes = {"trained_for": json.dumps(purpose)}
+            path = self._workdir / BEST
+            save_explainer(path, self._explainer, best.trained, best.optimizer, notes)
 
     def __enter__(self) -> PretrainingFiles:
         return self

@@ -30,7 +30,7 @@ import numpy as np
 from ltx_jax.errors import InputError
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
-_STORAGES: dict[str, Any] = {
+STORAGES: dict[str, Any] = {
     "FloatStorage": np.float32,
     "DoubleStorage": np.float64,
     "HalfStorage": np.float16,
@@ -53,7 +53,7 @@ _LOAD = ("torch.storage", "_load_from_bytes")
 _OF_ARRAYS = frozenset(
     {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict"), _LOAD}
 )
-_OF_STORAGES = frozenset(("torch", name) for name in _STORAGES)
+_OF_STORAGES = frozenset(("torch", name) for name in STORAGES)
 
 
 class Placeholder:
@@ -272,8 +272,8 @@ class _Unpickler(pickle.Unpickler):
             return partial(_data)
         if module == "torch._utils" and name.startswith("_rebuild"):
             raise ValueError(f"it holds tensors of {name}, not plain ones: save floats, dense")
-        if module == "torch" and name in _STORAGES:
-            return _Storage(np.dtype(_STORAGES[name]))
+        if module == "torch" and name in STORAGES:
+            return _Storage(np.dtype(STORAGES[name]))
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module.partition(".")[0] in _HOSTILE_MODULES or (

@@ -184,3 +184,18 @@ _TRANSFORMERS_NAMES = (
     ("output.dense", "mlp.fc2"),
     ("layernorm.", "norm."),
 )
+
+
+def vit_to_transformers(state: StateDict) -> dict[str, np.ndarray]:
+    """timm's names, but for the classifier's, in those of transformers' `ViTModel`, of any of its
+    tensors."""
+    renamed: dict[str, np.ndarray] = {}
+    back = [(ours, theirs) for theirs, ours in reversed(_TRANSFORMERS_NAMES)]
+    for name, array in state.items():
+        if match := re.match(r"(.*)attn\.qkv\.(weight|bias)$", name):
+            parts = zip(("query", "key", "value"), np.split(array, 3), strict=True)
+            named = {f"{match[1]}attention.attention.{n}.{match[2]}": part for n, part in parts}
+        else:
+            named = {name: array}
+        renamed |= {_replaced(name, back): part for name, part in named.items()}
+    return renamed

@@ -1,5 +1,8 @@
 """Architectures by name: sizes, what they can do, and functions that are equal by value."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +39,36 @@ def test_sizes_from_a_configuration():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_its_sizes_make_the_same_network(name):
+    network = architecture(name, num_classes=0, mean=[0.5], std=[0.25], **FAMILIES[name])
+    told = json.loads(json.dumps(network.sizes))
+    assert architecture(name, num_classes=0, **told) == network
+    module = network.module.clone(dtype=jnp.bfloat16, num_classes=9)
+    assert dataclasses.replace(network, module=module).sizes == network.sizes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"width": "16"}, "the size width of vit is '16': expected one such as 192"),
+        ({"depth": 2.0}, "the size depth of vit is 2.0: expected one such as 12"),
+        ({"depth": True}, "the size depth of vit is True"),
+        ({"mlp_ratio": float("nan")}, "the size mlp_ratio of vit is nan"),
+        ({"qkv_bias": 1}, "the size qkv_bias of vit is 1: expected one such as True"),
+        ({"mean": (0.5,)}, r"the mean of vit is \(0.5,\) and its std \(0.5, 0.5, 0.5\): expected"),
+        ({"std": (1.0, 0.0, 1.0)}, "and no std of 0"),
+        ({"std": (1.0, float("inf"), 1.0)}, "expected numbers, one a channel"),
+    ],
+)
+def test_sizes_of_another_kind(sizes, message):
+    with pytest.raises(InputError, match=message):
+        architecture("vit", **sizes)
+    assert architecture("vit", depth=2, mlp_ratio=3).module.depth == 2
+    with pytest.raises(InputError, match=r"block_config of densenet121 is \(2, 'x'\)"):
+        architecture("densenet121", block_config=(2, "x"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_images_of_one_channel(name):
     network = architecture(name, num_classes=2, mean=(0.5,), std=(0.25,), **FAMILIES[name])
     side = small(name).images.shape[1]
@@ -54,6 +87,7 @@ def test_normalisation_is_by_channel():
 def test_what_a_cnn_cannot_do(name):
     module = small(name).network.module
     assert module.with_trained(name, 0, 0) == module.with_attention(name, "xla") == module
+    assert module.trained_part() == {}
     for call, message in (
         (lambda: module.with_trained(name, 1, 0), "has no blocks to freeze"),
         (lambda: module.with_trained(name, 0, 2), "is no ViT, which LoRA is for"),
@@ -68,6 +102,8 @@ def test_what_a_vit_can_do():
     assert module.for_slots() == module
     made = module.with_trained("vit", 1, 2)
     assert (made.frozen_blocks, made.lora_rank) == (1, 2)
+    assert made.trained_part() == {"frozen_blocks": 1, "lora_rank": 2}
+    assert module.trained_part() == {"frozen_blocks": 0, "lora_rank": None}
     for count in (-1, 3):
         with pytest.raises(InputError, match=f"frozen_blocks {count} of 3: at least one block"):
             module.with_trained("vit", count, 0)

@@ -48,6 +48,15 @@ def test_every_setting_is_in_the_configuration_and_in_the_help():
     assert "(pos | neg)" in told
 
 
+def test_what_is_not_given_is_a_checkpoints_or_the_usual():
+    given = MaskDrawer(trained="all", frozen_blocks=0)
+    usual = dataclasses.replace(given, activation="sigmoid", lora_rank=4)
+    assert given.completed() == usual == usual.completed()
+    saved = MaskDrawer(trained="lora", name="vit", activation="relu", frozen_blocks=2)
+    assert given.completed(saved) == dataclasses.replace(usual, activation="relu")
+    assert MaskDrawer().completed(saved).frozen_blocks == 2
+
+
 def _flat(nested, prefix=""):
     for key, value in nested.items():
         if isinstance(value, dict):

@@ -14,12 +14,22 @@ from training_pictures import Pictures, without_labels
 
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
-from ltx_jax.loading.checkpoints import load_optimizer, load_trained
+from ltx_jax.explainers.leaves import Moments
+from ltx_jax.loading.checkpoints import SavedOptimizer, load_optimizer, load_trained
 from ltx_jax.runtime import Terminated, termination_held
 from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks.pretrain import learning_rates
-from ltx_jax.tasks.pretraining_files import BEST, CURVES, MASKS, best_of
+from ltx_jax.tasks.pretraining_files import (
+    BEST,
+    CURVES,
+    MASKS,
+    PretrainingFiles,
+    Snapshot,
+    best_of,
+)
+from ltx_jax.tasks.training_images import Split
+from ltx_jax.weights.files import read_safetensors
 
 pytest.importorskip("grain")
 GOAL = make_goal(LTX.objective)
@@ -96,6 +106,18 @@ def test_the_best_epoch_is_kept(whole, explainer):
     for path, leaf in load_trained(directory / BEST, explainer).items():
         np.testing.assert_array_equal(leaf, pretrained.explainer.trained[path])
         assert (leaf != explainer.trained[path]).any()
+
+
+def test_the_explainer_says_what_it_was_trained_for(explainee, explainer, tmp_path):
+    told = {"objective.mask_weight": 5.0, "target": "label", "images": "/home/cats", "seed": 0}
+    how, drawn = explainee.preprocessing("squash"), Split([0, 1], [2], [])
+    files = PretrainingFiles(tmp_path, explainer, Pictures(), how, drawn, SETTINGS, told)
+    trained = explainer.trained
+    files.keep_best(Snapshot(trained, SavedOptimizer(Moments(trained, trained), 3, 0.1)))
+    _, metadata = read_safetensors(tmp_path / BEST)
+    purpose = {"objective.mask_weight": 5.0, "target": "label"}
+    assert json.loads(metadata["trained_for"]) == purpose
+    assert (metadata["explainer"], metadata["step"]) == ("vit", "3")
 
 
 def test_of_equal_epochs_the_last_is_the_best():

@@ -13,6 +13,8 @@ from counting import operations
 from jax import ShapeDtypeStruct
 
 from ltx_jax.errors import InputError
+from ltx_jax.loading.checkpoints import save_explainer
+from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
 from ltx_jax.weights.state_dict import shapes_of
@@ -106,6 +108,18 @@ def test_a_plan_knows_what_is_trained():
     config.explainer.frozen_blocks = 4
     with pytest.raises(InputError, match="frozen_blocks 4 of 4"):
         plan_run.count_step(settings(config))
+
+
+def test_a_plan_counts_the_network_of_a_checkpoint(explainee, tmp_path):
+    from configs import cifar_vit
+
+    path = tmp_path / "e.safetensors"
+    save_explainer(path, load_explainer(explainee, frozen_blocks=1))
+    config = cifar_vit.get_config()
+    config.explainer.checkpoint = str(path)
+    trained = 2 * (12 * 16 * 16 + 13 * 16) + 2 * 16 + 16 * 17 + 17
+    assert plan_run.count_step(settings(config)).slot_bytes == 4 * 4 * trained
+    assert parts.priced(settings(config))["trained"] == ["all", 1, 4]
 
 
 def test_a_plan_rests_on_what_was_measured(tmp_path):
