@@ -17,8 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from ltx_jax.errors import InputError
 
-# Seconds without a sign of life after which a process is given up: where each works alone a pause is
-# no loss, and where all wait for it they had better end.
+# Seconds without a sign of life after which a process is given up: where each works alone a pause
+# is no loss, and where all wait for it they had better end.
 _LOST_ALONE, _LOST_TOGETHER = 24 * 3600, 120
 
 
