@@ -1,14 +1,15 @@
 """Plan a run on paper: its memory, time and cost, before anything is rented.
 
 python tools/plan_run.py --config=configs/vit_base.py --images=50000 --device=h200 --devices=1 \
-    [--measured=FIGURES.json | --reached=0.5] [--price=DOLLARS_AN_HOUR]
+    [--measured=FIGURES.json | --reached=0.5] [--compile] [--price=DOLLARS_AN_HOUR]
 
 Counts the operations of one image-step from the networks' shapes (explainer forward and backward,
 masked explainee and its gradient, nine forwards for the score) and the bytes that the optimizer
 moves, and divides them by what the device can do. That is the least a step can take; with
 --reached, the share of that speed which a run really reaches, it becomes an estimate. With
 --measured, what `tools/benchmark.py --config=… --parts --json=FIGURES.json` wrote on such devices,
-time, steps and memory rest on those figures instead. No weights are read and no network is run.
+time, steps and memory rest on those figures instead; with --compile, the memory of a TPU on what
+its compiler says (`tools/compile_for.py`). No weights are read and no network is run.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from abstract import drawer_of, explainee_of, finetuning
 from counting import operations
+from fitting import Largest, compile_step, devices_of, search
 from ml_collections import config_flags
 from parts import priced
 
 from ltx_jax.engine import adamw
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.leaves import Leaves, Moments, join, split
-from ltx_jax.explainers.mask_itself import cells_for
-from ltx_jax.loading.explainers import completed, mask_network
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves, Moments
+from ltx_jax.explainers.mask_itself import MaskItself
 from ltx_jax.metrics.perturbation import FRACTIONS
-from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import views_of
 from ltx_jax.settings.configuration import read
 from ltx_jax.settings.sections import Settings
-from ltx_jax.weights.state_dict import shapes_of
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _IMAGES = flags.DEFINE_integer("images", 50_000, "Images to explain.", lower_bound=1)
@@ -46,6 +48,7 @@ _DEVICES = flags.DEFINE_integer("devices", 1, "How many of them, over all hosts.
 _STEPS = flags.DEFINE_float("steps", None, "Mean steps an image; as measured, or the most.")
 _MEASURED = flags.DEFINE_string("measured", None, "Figures of tools/benchmark.py.")
 _REACHED = flags.DEFINE_float("reached", 1.0, "Share of the device's speed that is reached.")
+_COMPILE = flags.DEFINE_bool("compile", False, "Ask a TPU's compiler for the memory; minutes.")
 _PRICE = flags.DEFINE_float("price", None, "Of one device for an hour.")
 
 
@@ -57,6 +60,7 @@ class Device(NamedTuple):
     bandwidth: float
     memory: float
     kind: str  # part of what JAX calls it
+    topology: str | None = None  # that it is compiled for, of a TPU
 
 
 # NVIDIA's and Google's data sheets. float32 is full precision: six bfloat16 passes on a TPU.
@@ -64,8 +68,8 @@ DEVICES = {
     "h200": Device(989e12, 67e12, 4.8e12, 141e9, "H200"),
     "h100": Device(989e12, 67e12, 3.35e12, 80e9, "H100"),
     "a100": Device(312e12, 19.5e12, 2.0e12, 80e9, "A100"),
-    "tpu-v4": Device(275e12, 275e12 / 6, 1.2e12, 32e9, "TPU v4"),
-    "tpu-v5e": Device(197e12, 197e12 / 6, 0.82e12, 16e9, "TPU v5 lite"),
+    "tpu-v4": Device(275e12, 275e12 / 6, 1.2e12, 32e9, "TPU v4", "v4:2x2x1"),
+    "tpu-v5e": Device(197e12, 197e12 / 6, 0.82e12, 16e9, "TPU v5 lite", "v5e:2x2"),
 }
 
 
@@ -88,6 +92,7 @@ class Measured(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Print the plan; 2 where the configuration cannot be used."""
     del argv
+    jax.config.update("jax_platforms", "cpu")  # nobody need look for a device
     try:
         if _CONFIG.value is None:
             raise InputError("no configuration: give one of configs/")
@@ -97,18 +102,39 @@ def main(argv: Sequence[str]) -> int:
         settings = read(config)
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
-        step = count_step(settings)
-        measured = None
+        device = DEVICES[_DEVICE.value]
+        step, measured, fitting = count_step(settings), None, None
         if _MEASURED.value is not None:
-            measured = read_measured(_MEASURED.value, settings, DEVICES[_DEVICE.value])
+            measured = read_measured(_MEASURED.value, settings, device)
+        if _COMPILE.value:
+            fitting = largest_compiled(settings, device)
     except InputError as error:
         print(f"plan_run: {error}", file=sys.stderr)
         return 2
-    print(plan(settings, step, measured, DEVICES[_DEVICE.value]))
+    print(plan(settings, step, measured, fitting, device))
     return 0
 
 
-def plan(settings: Settings, step: Step, measured: Measured | None, device: Device) -> str:
+def largest_compiled(settings: Settings, device: Device) -> Largest:
+    """How many slots fit into a TPU, as its compiler plans a step.
+
+    Raises:
+      InputError: for another device, or without the compiler.
+    """
+    if device.topology is None:
+        raise InputError(f"{device.kind} is no TPU, which --compile is for: leave it out")
+    devices = devices_of(device.topology)
+    step = finetuning(settings, devices.mesh)
+    return search(step, devices, compile_step(step, step.asked))
+
+
+def plan(
+    settings: Settings,
+    step: Step,
+    measured: Measured | None,
+    fitting: Largest | None,
+    device: Device,
+) -> str:
     """The plan in words."""
     speed = device.bfloat16 if settings.compute_dtype == "bfloat16" else device.float32
     at_best = step.operations / speed + step.bytes / device.bandwidth
@@ -117,8 +143,6 @@ def plan(settings: Settings, step: Step, measured: Measured | None, device: Devi
         measured = Measured(at_best / _REACHED.value, settings.finetune.steps, None)
     else:
         basis = "measured"
-    slot_bytes = measured.slot_bytes or step.slot_bytes
-    besides = "" if measured.slot_bytes else " besides activations"
     steps = _STEPS.value or measured.steps
     hours = _IMAGES.value * steps * measured.seconds / _DEVICES.value / 3600
     lines = [
@@ -126,14 +150,23 @@ def plan(settings: Settings, step: Step, measured: Measured | None, device: Devi
         f"{_DEVICE.value}",
         f"an image-step: {step.operations / 1e9:.3g} GFLOP, {step.bytes / 1e9:.3g} GB; at best "
         f"{1e3 * at_best:.3g} ms, {basis} {1e3 * measured.seconds:.3g} ms",
-        f"memory: {slot_bytes / 1e9:.3g} GB a slot{besides}; fewer than "
-        f"{int(device.memory / slot_bytes)} slots on a device",
+        f"memory: {_memory(step, measured, fitting, device)}",
         f"{_IMAGES.value} images of {steps:.3g} steps: {hours:.2f} hours, "
         f"{_IMAGES.value / hours / 3600:.1f} images a second",
     ]
     if _PRICE.value is not None:
         lines.append(f"cost: {hours * _DEVICES.value * _PRICE.value:.2f}")
     return "\n".join(lines)
+
+
+def _memory(step: Step, measured: Measured, fitting: Largest | None, device: Device) -> str:
+    """What a slot takes and how many fit, as it is compiled, was measured, or is counted."""
+    if fitting is not None:
+        return f"slots on a device, as compiled: {fitting}"
+    slot_bytes = measured.slot_bytes or step.slot_bytes
+    besides = "" if measured.slot_bytes else " besides activations"
+    most = int(device.memory / slot_bytes)
+    return f"{slot_bytes / 1e9:.3g} GB a slot{besides}; fewer than {most} slots on a device"
 
 
 def read_measured(path: str, settings: Settings, device: Device) -> Measured:
@@ -174,28 +207,24 @@ def count_step(settings: Settings) -> Step:
     Raises:
       InputError: for an unknown network, or a part of it that cannot be trained.
     """
-    chosen = settings.explainer
-    explainee = architecture(settings.explainee.name, **settings.explainee.sizes)
-    if chosen.trained == "mask":
-        return _count_mask_step(settings, explainee)
-    chosen = completed(chosen, explainee.size)
-    backbone = explainee if chosen.name is None else architecture(chosen.name, **chosen.sizes)
-    backbone, masks = mask_network(backbone.with_module(num_classes=0), chosen)
-    classify, weights, image = _classifier(explainee)
-    variables = shapes_of(masks, backbone.size, backbone.channels)
-    prefix = jax.eval_shape(lambda v, x: masks.apply(v, x, method="prefix"), variables, image)
-    trained, frozen = jax.eval_shape(lambda v: split(v, chosen.trained), variables)
+    explainee = explainee_of(settings)
+    drawer = drawer_of(settings, explainee)
+    image = jax.ShapeDtypeStruct((1, *explainee.image_shape), jnp.float32)
+    if isinstance(drawer, MaskItself):
+        return _count_mask_step(settings, explainee, drawer, image)
 
-    def draw(trained: Leaves, frozen: Leaves, prefix: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.asarray(masks.apply(join(trained, frozen), prefix, method="draw")))
+    def draw(trained: Leaves, drawer: Explainer, prefix: jax.Array) -> jax.Array:
+        return jnp.sum(drawer.draw(trained, prefix))
 
+    prefix = jax.eval_shape(lambda drawer, image: drawer.prefix(image), drawer, image)
+    drawn = drawer.trained, drawer.without_trained(), prefix
     optimizer = adamw.AdamW(settings.finetune.first_moment, settings.finetune.second_moment)
-    kept = jax.eval_shape(lambda t: adamw.kept(optimizer, Moments(t, t)), trained)
-    parameters, moments = _bytes(trained), _bytes(kept)
+    kept = jax.eval_shape(lambda t: adamw.kept(optimizer, Moments(t, t)), drawer.trained)
+    parameters, moments = _bytes(drawer.trained), _bytes(kept)
     return Step(
-        operations=len(FRACTIONS) * operations(classify, image, weights)
-        + operations(jax.grad(classify), image, weights)
-        + operations(jax.grad(draw), trained, frozen, prefix),
+        operations=len(FRACTIONS) * operations(_classify, image, explainee)
+        + operations(jax.grad(_classify), image, explainee)
+        + operations(jax.grad(draw), *drawn),
         # Read forward and backward, gradient written; AdamW reads weights, gradient and moments
         # and writes all but the gradient.
         bytes=6 * parameters + 2 * moments,
@@ -203,26 +232,19 @@ def count_step(settings: Settings) -> Step:
     )
 
 
-def _classifier(explainee: Architecture) -> tuple[Callable[..., jax.Array], Any, Any]:
-    """The sum of a classifier's logits as a function of an image and weights, and their shapes."""
-    image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
-    weights = shapes_of(explainee.module, explainee.size, explainee.channels)
-
-    def classify(image: jax.Array, weights: Any) -> jax.Array:
-        logits, _ = explainee.module.apply(weights, image)
-        return jnp.sum(logits)
-
-    return classify, weights, image
+def _classify(image: jax.Array, explainee: Explainee) -> jax.Array:
+    """The sum of a classifier's logits."""
+    return jnp.sum(explainee(image))
 
 
-def _count_mask_step(settings: Settings, explainee: Architecture) -> Step:
+def _count_mask_step(
+    settings: Settings, explainee: Explainee, mask: MaskItself, image: jax.ShapeDtypeStruct
+) -> Step:
     """Of a mask of its own: forwards and gradients of the explainee; it scores nothing, and there
     are no weights to move."""
-    classify, weights, image = _classifier(explainee)
-    views = len(views_of(settings.objective.weights()))
-    cells = math.prod(cells_for(explainee.size, settings.explainer.grid))
+    views, cells = len(views_of(settings.objective.weights())), math.prod(mask.cells)
     return Step(
-        operations=views * operations(jax.grad(classify), image, weights),
+        operations=views * operations(jax.grad(_classify), image, explainee),
         bytes=8 * 4 * cells,
         slot_bytes=4 * (4 * cells + math.prod(image.shape)),  # raw, gradient, moments; the image
     )

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ltx_jax.engine.finetune import advance, empty_slots, slot_specs
-from ltx_jax.engine.recipe import Recipe
-from ltx_jax.engine.sharding import REPLICATED, slot_mesh
+from ltx_jax.engine.recipe import Method, Recipe
+from ltx_jax.engine.sharding import REPLICATED, placed_shape, slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.models.explainee import Explainee
@@ -31,7 +31,7 @@ _CHUNKS_OF_USE = {"cpu": (9,), "gpu": (288, 36, 9), "tpu": (288, 36, 9)}
 # What JAX says where memory is short.
 _EXHAUSTED = "RESOURCE_EXHAUSTED"
 # Share of the free memory that a run may plan with; the rest is for images on their way.
-_USABLE = 0.9
+USABLE = 0.9
 
 
 # Bytes by what a step is compiled for: another explainee of the same structure needs as many.
@@ -44,38 +44,54 @@ def bytes_needed(
     """Memory that one engine step takes of each device, in bytes, as the compiler plans it; nothing
     is allocated. None where the compiler sees that it cannot fit, which a TPU's does.
     """
-    network, (method, numbers) = explainer.for_slots(), recipe
-    given = explainee, network, numbers
+    given = explainee, explainer.for_slots(), recipe.numbers
 
     def shape(x: Any) -> tuple[Any, ...]:
         return jnp.shape(x), jnp.asarray(x).dtype
 
     shapes = tuple(map(shape, jax.tree.leaves(given)))
-    key = jax.tree.structure(given), shapes, method, slots, mesh
+    key = jax.tree.structure(given), shapes, recipe.method, slots, mesh
     if key not in _PLANNED:
-        state = jax.eval_shape(lambda: empty_slots(*given, method, slots, 2, mesh))
-        _PLANNED[key] = _planned(state, explainee, network, recipe, mesh)
+        arguments, static = step_of_shapes(explainee, explainer, recipe, slots, mesh)
+        step = compiled(advance.lower(*arguments, *static))
+        _PLANNED[key] = None if step is None else bytes_of(step)
     return _PLANNED[key]
 
 
-def _planned(
-    state: Any, explainee: Explainee, network: Drawer, recipe: Recipe, mesh: Mesh
-) -> int | None:
-    def placed(shape: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
+def step_of_shapes(
+    explainee: Explainee, explainer: Drawer, recipe: Recipe, slots: int, mesh: Mesh
+) -> tuple[tuple[Any, ...], tuple[Method, Mesh]]:
+    """What `advance` is given for a step of so many slots on each device: shapes, and what is
+    static.
 
+    Args:
+      explainee, explainer: with arrays or `jax.ShapeDtypeStruct`s.
+      recipe, slots: of the run.
+      mesh: devices, which need not be here.
+    """
+    network, (method, numbers) = explainer.for_slots(), recipe
+    empty = partial(empty_slots, method=method, slots=slots, k=2, mesh=mesh)
+    state = jax.eval_shape(empty, explainee, network, numbers)
     # Placed as the run will place them, so that the run finds the step compiled.
-    slots_there = jax.tree.map(placed, state, slot_specs(state, network))
-    others = explainee, network.without_trained(), jnp.int32(0), recipe.numbers
-    everywhere = jax.tree.map(partial(placed, spec=REPLICATED), others)
-    lowered = advance.lower(slots_there, *everywhere, recipe.method, mesh)
+    slots_there = jax.tree.map(partial(placed_shape, mesh), state, slot_specs(state, network))
+    others = explainee, network.without_trained(), jnp.int32(0), numbers
+    everywhere = jax.tree.map(partial(placed_shape, mesh, spec=REPLICATED), others)
+    return (slots_there, *everywhere), (method, mesh)
+
+
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | None:
+    """The program; None where the compiler sees that it cannot fit, which a TPU's does."""
     try:
-        compiled = lowered.compile()
+        return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if _EXHAUSTED not in str(error):
             raise
         return None
-    plan: Any = compiled.memory_analysis()
+
+
+def bytes_of(program: jax.stages.Compiled) -> int:
+    """Memory that a program takes of each device, in bytes, as the compiler plans it."""
+    plan: Any = program.memory_analysis()
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes
 
 
@@ -166,9 +182,10 @@ def batch_of_use(explainee: Explainee, images: int, chunk: int | None = None) ->
     return Batch(each * mesh.size, mesh, chunk or default_chunk())
 
 
-def default_chunk() -> int:
-    """Most images in one forward of the explainee, of those that are of use on these devices."""
-    return _CHUNKS_OF_USE[jax.local_devices()[0].platform][0]
+def default_chunk(platform: str | None = None) -> int:
+    """Most images in one forward of the explainee, of those that are of use on a platform: on that
+    of the devices here where none is named."""
+    return _CHUNKS_OF_USE[platform or jax.local_devices()[0].platform][0]
 
 
 def lay_out(
@@ -196,7 +213,7 @@ def lay_out(
     mesh = slot_mesh(images)
     platform = mesh.devices.flat[0].platform
     wanted = min(slots or _SLOTS_OF_USE[platform], -(-images // mesh.size))
-    usable = int(_USABLE * bytes_free(mesh))
+    usable = int(USABLE * bytes_free(mesh))
     chunk = recipe.method.chunk
     chunks = (chunk,) if chunk else _CHUNKS_OF_USE[platform]
     counts = (wanted,) if slots is not None else _halves(wanted)

@@ -32,6 +32,11 @@ def place(values: Any, mesh: Mesh) -> Any:
     return jax.device_put(values, NamedSharding(mesh, SPLIT))
 
 
+def placed_shape(mesh: Mesh, array: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    """The shape and type of an array, and where it is to be; the devices need not be here."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=NamedSharding(mesh, spec))
+
+
 def to_host(values: Any) -> Any:
     """A copy of a pytree of arrays on the host, whole on every process; all must ask for it."""
 

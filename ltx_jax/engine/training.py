@@ -97,7 +97,7 @@ def create_train_state(
 
     params, model_state = jax.tree.map(copied, (params, model_state))
     state = TrainState(params, model_state, optimizer().init(params), jnp.int32(0))
-    return jax.tree.map(jax.device_put, state, _shardings(state, mesh, sharded))
+    return jax.tree.map(jax.device_put, state, state_shardings(state, mesh, sharded))
 
 
 @jax.jit
@@ -141,11 +141,11 @@ def train_step(
     loss = loss if isinstance(loss, Partial) else Partial(loss)
     split = NamedSharding(mesh, SPLIT)
     shares = jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
-    return _step(state, shares, key, loss, optimizer, mesh, parts, sharded)
+    return step_on_devices(state, shares, key, loss, optimizer, mesh, parts, sharded)
 
 
 @partial(jax.jit, donate_argnames="state", static_argnames=("mesh", "parts", "sharded"))
-def _step(
+def step_on_devices(
     state: TrainState,
     batch: Any,
     key: Array,
@@ -155,6 +155,7 @@ def _step(
     parts: int,
     sharded: bool,
 ) -> tuple[TrainState, Any]:
+    """The program of `train_step`, of a batch that is on the devices already."""
     rng = jax.random.fold_in(key, state.step)
     gradients, metrics, model_state = _gradients(state, batch, rng, loss, parts)
     _refuse_another_form(state.model_state, model_state)
@@ -165,7 +166,7 @@ def _step(
         )
         params = optax.apply_updates(state.params, updates)
     after = TrainState(params, model_state, optimizer_state, state.step + 1)
-    return jax.lax.with_sharding_constraint(after, _shardings(after, mesh, sharded)), metrics
+    return jax.lax.with_sharding_constraint(after, state_shardings(after, mesh, sharded)), metrics
 
 
 def _gradients(
@@ -200,8 +201,8 @@ def _gradients(
     return mean, jax.tree.map(lambda x: x.mean(0), metrics), model_state
 
 
-def _shardings(values: Any, mesh: Mesh, sharded: bool) -> Any:
-    """Where each leaf of a state is, see `create_train_state`."""
+def state_shardings(values: Any, mesh: Mesh, sharded: bool) -> Any:
+    """Where each leaf of a state or its shapes is, see `create_train_state`."""
 
     def of_leaf(leaf: Any) -> NamedSharding:
         divided = [i for i, n in enumerate(leaf.shape) if n and n % mesh.size == 0]

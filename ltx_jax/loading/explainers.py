@@ -74,12 +74,7 @@ def load_explainer(
     """
     saved = None if checkpoint is None else read_explainer(checkpoint)
     drawer = _section(name, checkpoint, weights, options, saved, explainee.image_size)
-    backbone = computing(_backbone(explainee, drawer), compute_dtype, attention)
-    if backbone.size != explainee.image_size:
-        raise InputError(
-            f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
-            f"{explainee.name} of {explainee.image_size}: choose two of the same size"
-        )
+    backbone = backbone_for(explainee, drawer, compute_dtype, attention)
     if checkpoint is None or saved is None:
         state, source = _backbone_state(explainee, backbone, drawer.weights)
     else:
@@ -131,6 +126,23 @@ def _gives_a_map(explainee: Explainee) -> bool:
     image = jax.ShapeDtypeStruct((1, *explainee.image_shape), jnp.float32)
     _, found = jax.eval_shape(lambda x: explainee.intermediates(x), image)
     return "features" in found and found["features"].ndim == 4
+
+
+def backbone_for(
+    explainee: Explainee, drawer: MaskDrawer, compute_dtype: str, attention: str
+) -> Architecture:
+    """The network, without a classifier, that a mask network for an explainee is put on.
+
+    Raises:
+      InputError: as `load_explainer`, but for what has to do with weights.
+    """
+    backbone = computing(_backbone(explainee, drawer), compute_dtype, attention)
+    if backbone.size != explainee.image_size:
+        raise InputError(
+            f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
+            f"{explainee.name} of {explainee.image_size}: choose two of the same size"
+        )
+    return backbone
 
 
 def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architecture, MaskNetwork]:
