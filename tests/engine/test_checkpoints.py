@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import UNFINISHED
 from jax.tree_util import Partial
 
 from ltx_jax.engine.checkpoints import Checkpoints, newest
@@ -14,6 +15,7 @@ from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.engine.training import create_train_state
 from ltx_jax.errors import InputError
 
+pytestmark = [UNFINISHED, pytest.mark.usefixtures("orbax_gives_up")]
 ONE, FOUR = slot_mesh(1), slot_mesh(4)
 PARAMS = {"params/a": np.arange(800, dtype=np.float32).reshape(8, 100), "b": np.ones(3, np.float32)}
 
