@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ltx_jax.data.batches import Order, load
+from ltx_jax.data.image_files import open_folder
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.sources import open_images
 from ltx_jax.errors import InputError
 
 _BATCH = 16
@@ -49,7 +49,7 @@ def main() -> int:
 
 def by_pillow(folder: Path, count: int, side: int) -> float:
     """Photographs a second of a bare loop."""
-    paths = open_images(folder, limit=count).paths  # type: ignore[union-attr]
+    paths = open_folder(folder).only(range(count)).paths
     began = time.perf_counter()
     loaded = []
     for path in paths:
@@ -62,7 +62,7 @@ def by_pillow(folder: Path, count: int, side: int) -> float:
 
 def by_loader(folder: Path, count: int, side: int, workers: int) -> float:
     """Photographs a second of the loader, from its second batch on."""
-    source = open_images(folder, limit=count)
+    source = open_folder(folder).only(range(count))
     numbers = np.arange(len(source), dtype=np.int32)
     order = Order(source, Preprocessing((side, side)), numbers, numbers, 0, _BATCH, 3)
     batches = load(order, 0, workers)

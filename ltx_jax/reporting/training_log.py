@@ -11,6 +11,7 @@ from typing import Any
 
 from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import write_bytes, writing
+from ltx_jax.settings.sections import by_dotted_name
 
 LINES, TABLE = "metrics.jsonl", "metrics.csv"
 
@@ -44,7 +45,7 @@ class TrainingLog:
         with writing(self._workdir / LINES), (self._workdir / LINES).open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is not None:
-            for name, value in _flat(values).items():
+            for name, value in by_dotted_name(values).items():
                 self._board.add_scalar(name.replace(".", "/"), value, step)
 
     def tabulate(self) -> None:
@@ -53,7 +54,7 @@ class TrainingLog:
         Raises:
           InputError: where the disk does not take it.
         """
-        rows = [_flat(line) for line in _lines(self._workdir / LINES)]
+        rows = [by_dotted_name(line) for line in _lines(self._workdir / LINES)]
         text = io.StringIO()
         table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
         table.writeheader()
@@ -76,16 +77,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{path} is damaged ({error}): take it away, and the log begins where the training is"
         ) from error
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _board(directory: Path, step: int) -> Any:

@@ -423,6 +423,17 @@ def fields_of(section: type) -> Iterator[Field]:
             yield Field(f.name, hints[f.name], default, **f.metadata)
 
 
+def by_dotted_name(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values in mappings within mappings, by all their names: `finetune.steps`."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 def setting_names(section: type) -> tuple[str, ...]:
     """Names of a section's own settings."""
     return tuple(f.name for f in dataclasses.fields(section))

@@ -31,7 +31,7 @@ from ltx_jax.loading.explainers import PLTX, load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.settings.sections import Settings
+from ltx_jax.settings.sections import Settings, by_dotted_name
 from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
@@ -224,7 +224,7 @@ def fingerprint(
       class_names: that results show.
       without: sections that have no part in the task, e.g. `pretrain.`.
     """
-    flat = _flat(dataclasses.asdict(settings))
+    flat = by_dotted_name(dataclasses.asdict(settings))
     ignored = (*WITHOUT_EFFECT, *without)
     kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
@@ -241,13 +241,3 @@ def fingerprint_of_work(settings: Settings, work: Work) -> dict[str, Any]:
     """The same of explaining or scoring the rows of a work."""
     names = [f"{row.name}:{row.target}" for row in work.rows]
     return fingerprint(settings, names, work.source, work.explainee.class_names, ("pretrain.",))
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -6,7 +6,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -155,7 +155,8 @@ def pretrain(
       Terminated: where it left.
     """
     images, how = split(source, settings, seed), explainee.preprocessing(resize)
-    mesh = data_mesh(settings.batch_size // settings.accumulate)
+    size = settings.batch_size // settings.accumulate
+    mesh = data_mesh(size)
     order = Order(
         source=source,
         how=how,
@@ -166,25 +167,22 @@ def pretrain(
         epochs=settings.epochs,
         share=(jax.process_index(), jax.process_count()),
     )
-    size = settings.batch_size // settings.accumulate
-    chunk = chunk or default_chunk()
     run = Run(
         explainee=replicate(explainee, mesh),
         explainer=replicate(explainer.without_trained(), mesh),
         order=order,
-        held_out=HeldOut(source, how, images.validation, size, mesh, chunk),
+        held_out=HeldOut(source, how, images.validation, size, mesh, chunk or default_chunk()),
         settings=settings,
         rates=learning_rates(settings, len(images.training)),
         goal=replicate(goal, mesh),
     )
-    if workdir is None:
-        progress = _begin(run, explainer)
-        asked = _train(run, progress, None, leave)
-    else:
+    opened: AbstractContextManager[PretrainingFiles | None] = nullcontext()
+    if workdir is not None:
         told = json.loads(json.dumps(dict(fingerprint or {})))
-        with PretrainingFiles(workdir, explainer, source, how, images, settings, told) as files:
-            progress = _begin(run, explainer, files)
-            asked = _train(run, progress, files, leave)
+        opened = PretrainingFiles(workdir, explainer, source, how, images, settings, told)
+    with opened as files:
+        progress = _begin(run, explainer, files)
+        asked = _train(run, progress, files, leave)
     if asked:
         raise Terminated
     best = jax.tree.map(jnp.asarray, progress.best)
@@ -231,7 +229,7 @@ def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps
     return np.asarray(jax.jit(schedule)(np.arange(steps + 1, dtype=np.int32)), np.float32)
 
 
-def _begin(run: Run, explainer: Explainer, files: PretrainingFiles | None = None) -> Progress:
+def _begin(run: Run, explainer: Explainer, files: PretrainingFiles | None) -> Progress:
     """The beginning of a pretraining, or where that of the directory stands.
 
     Raises:
