@@ -6,7 +6,14 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+
+# XLA's older code for fusions compiles in half of the time; later versions do not have it.
+if version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
 
 import jax
 import numpy as np
@@ -39,6 +46,8 @@ from ltx_jax.weights.state_dict import to_state_dict  # noqa: E402
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 add_in_one_order()
+# Tests compile many programs and run each for a moment; see `fast_programs`.
+jax.config.update("jax_disable_most_optimizations", True)
 # Nothing is promoted to another type or rank without a word.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -85,6 +94,14 @@ def let_programs_go() -> Iterator[None]:
     """Each loaded program takes memory maps, of which Linux allows a process so many."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def fast_programs() -> Iterator[None]:
+    """For tests that compute for longer than they compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from safetensors.numpy import save_file
 
 import ltx_jax
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import scaled
 from ltx_jax.engine.finetune import (
     Slots,
     Start,
@@ -45,6 +44,7 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.checkpoints import load_optimizer
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.models.explainee import Explainee
@@ -358,7 +358,7 @@ def check_attributions(folder: Path, network: Network) -> Iterator[Row]:
         return RIVALS[name].maps(network.explainee, jnp.asarray(network.images), targets)
 
     for key, (name, limit) in _RIVALS.items():
-        ours = scaled(maps(name)) if key == "grad_cam" else maps(name)
+        ours = spanning(maps(name)) if key == "grad_cam" else maps(name)
         yield Row(f"attribution {key}", _relative(ours, theirs[key]), limit)
     # Relevance is divided by sums that may cancel. Where they do, it depends on the last digit, the
     # original's as well: in twice as many digits, as many pixels differ.

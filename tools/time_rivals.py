@@ -25,9 +25,9 @@ from counting import operations
 
 import ltx_jax
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import scaled
 from ltx_jax.data.given import as_batch
 from ltx_jax.errors import InputError
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.rivals import check_rivals
 
@@ -89,7 +89,7 @@ def line(
     if package is None:
         return f"{name:24}{text}"
     theirs = timed(package, images, targets, warm=False)
-    apart = float(np.abs(np.asarray(scaled(ours.maps)) - scaled(theirs.maps)).max())
+    apart = float(np.abs(np.asarray(spanning(ours.maps)) - spanning(theirs.maps)).max())
     ratios = theirs.one / ours.one, theirs.batch / ours.batch
     text += f"{theirs.one:12.1f}{theirs.batch:12.1f}"
     return f"{name:24}{text}" + "".join(f"{ratio:12.2f}" for ratio in ratios) + f"{apart:12.1e}"

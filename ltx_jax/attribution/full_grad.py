@@ -8,8 +8,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution.intermediates import gradients, shapes_with
-from ltx_jax.attribution.rival import Rival, scaled
+from ltx_jax.attribution.rival import Rival
 from ltx_jax.errors import InputError
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee, Intermediates
 from ltx_jax.models.layers import is_bias
 
@@ -29,7 +30,7 @@ def full_grad(
     """
     shares: dict[tuple[int, ...], Array] = {}
     for share in full_gradients(explainee, images, targets).values():
-        channels = jax.vmap(scaled, in_axes=-1, out_axes=-1)(jnp.abs(share))
+        channels = jax.vmap(spanning, in_axes=-1, out_axes=-1)(jnp.abs(share))
         grid = share.shape[1:3]
         shares[grid] = shares.get(grid, jnp.float32(0)) + channels.sum(-1)
     size = images.shape[:3]

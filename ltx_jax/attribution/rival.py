@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -64,10 +62,3 @@ def logits_through(
     seen = covered(images[None], masks)
     logits = explainee(seen.reshape(-1, *images.shape[1:]))
     return logits.reshape(len(masks), len(images), -1)
-
-
-def scaled(maps: Float[Array | np.ndarray, "n H W"]) -> Float[Array, "n H W"]:
-    """Maps as masks: each spans [0,1], a constant one is 0 (the original's normalisation)."""
-    maps = jnp.asarray(maps)
-    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
-    return (maps - low) / jnp.maximum(high - low, 1e-12)

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 
 from ltx_jax.attribution.intermediates import seen
 from ltx_jax.attribution.last_map import last_map, weighted
-from ltx_jax.attribution.rival import Rival, scaled
+from ltx_jax.attribution.rival import Rival
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.links import of_class
 
@@ -38,7 +39,7 @@ def score_cam(
 
     def scores(pairs: tuple[Array, Array]) -> Array:
         image, channel = pairs
-        masks = scaled(enlarged(maps[image, :, :, channel], explainee.image_size))
+        masks = spanning(enlarged(maps[image, :, :, channel], explainee.image_size))
         hidden = inputs[image] * (masks[..., None] - 1)
         logits, _ = explainee.intermediates(images[image], {"input": hidden})
         return of_class(logits, targets[image])

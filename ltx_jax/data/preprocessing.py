@@ -45,6 +45,8 @@ def resize_image(image: Pixels, how: Preprocessing) -> Pixels:
     An image that already has the size is squashed to itself, value by value; `crop` enlarges it
     and cuts off its margin, as of any other.
     """
+    if image.dtype == np.uint8 and image.shape[-1] == 3:  # all at once, to the same values
+        return _resize(image, how, how.interpolation)
     planes = [_resize(plane, how, how.interpolation) for plane in np.moveaxis(image, -1, 0)]
     resized = np.stack(planes, axis=-1)
     # Bicubic interpolation overshoots; in 8 bits Pillow itself keeps within the range.
@@ -64,10 +66,10 @@ def resize_masks(masks: Bool[np.ndarray, "k h w"], how: Preprocessing) -> Bool[n
 
 
 def _resize(
-    plane: Shaped[np.ndarray, "h w"], how: Preprocessing, method: str
-) -> Shaped[np.ndarray, "H W"]:
-    """One channel or mask: the geometry is the same for all."""
-    if how.resize == "squash" and plane.shape == how.size:
+    plane: Shaped[np.ndarray, "h w *rgb"], how: Preprocessing, method: str
+) -> Shaped[np.ndarray, "H W *rgb"]:
+    """One channel or mask, or an RGB image: the geometry is the same for all."""
+    if how.resize == "squash" and plane.shape[:2] == how.size:
         return plane
     from PIL import Image
 

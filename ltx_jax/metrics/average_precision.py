@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.metrics.segmentation import counted_pixels, spanning
+from ltx_jax.metrics.segmentation import counted_pixels
 
 
 def both_channels(case: Case) -> Float[Array, "n 1"]:

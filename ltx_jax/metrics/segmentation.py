@@ -12,15 +12,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-
-
-def spanning(masks: Float[Array, "n H W"]) -> Float[Array, "n H W"]:
-    """Each mask stretched to [0,1]; a constant one becomes 0."""
-    low, high = masks.min((1, 2), keepdims=True), masks.max((1, 2), keepdims=True)
-    some = high > low
-    return jnp.where(some, (masks - low) / jnp.where(some, high - low, 1.0), 0.0).clip(0.0, 1.0)
 
 
 def foreground(masks: Float[Array, "n H W"]) -> Bool[Array, "n H W"]:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ltx_jax.attribution.rival import scaled
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.reporting.records import Record
 from ltx_jax.reporting.store import RESULTS, ResultStore, read_records
 from ltx_jax.tasks.inputs import Row, Work
@@ -60,7 +60,7 @@ def as_map(values: np.ndarray) -> Map:
     values = np.asarray(values, np.float32)
     if not np.isfinite(values).all() or (values.min() >= 0 and values.max() <= 1):
         return Map(values)
-    return Map(np.asarray(scaled(values[None]))[0], values)
+    return Map(np.asarray(spanning(values[None]))[0], values)
 
 
 class Found(NamedTuple):

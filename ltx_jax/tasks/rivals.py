@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import Attribute, Rival, scaled
+from ltx_jax.attribution.rival import Attribute, Rival
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
 from ltx_jax.engine.scoring import in_groups, padded
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
@@ -98,7 +99,7 @@ def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray
             with within_memory(batch.images // batch.mesh.size):
                 known = predicted(work, group, "explained", batch)
                 each = [(one.asked, one.example) for one in known]
-                masks.append(np.asarray(scaled(compute(work.explainee, name, each, batch))))
+                masks.append(np.asarray(spanning(compute(work.explainee, name, each, batch))))
             bar.update(len(group))
     return np.concatenate(masks)
 
@@ -140,7 +141,7 @@ def add_rival(
             return
         maps = compute(work.explainee, name, new, batch)
         store.hold(name, maps.shape[1:], maps.shape[1:])
-        each = zip(new, np.asarray(scaled(maps)), maps, strict=True)
+        each = zip(new, np.asarray(spanning(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
     maps = stored_rival(store, name)

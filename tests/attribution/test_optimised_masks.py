@@ -9,6 +9,8 @@ from ltx_jax.attribution import extremal_perturbation as extremal
 from ltx_jax.attribution import igos_plus_plus as igos
 from ltx_jax.models.explainee import Explainee
 
+pytestmark = pytest.mark.usefixtures("fast_programs")
+
 RNG = np.random.default_rng(0)
 SIDE = 24
 # In the middle: every other step of extremal perturbations sees the image mirrored.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("fast_programs")]
 parity = pytest.importorskip("parity_tools")
 pytest.importorskip("captum")
 pytest.importorskip("pytorch_grad_cam")
@@ -17,7 +17,7 @@ package = pytest.importorskip("pytorch_rivals")
 from pytorch_networks import Normalised  # noqa: E402
 
 from ltx_jax.attribution import RIVALS  # noqa: E402
-from ltx_jax.attribution.rival import scaled  # noqa: E402
+from ltx_jax.masks.spanning import spanning  # noqa: E402
 from ltx_jax.models.explainee import Explainee  # noqa: E402
 from ltx_jax.models.registry import architecture  # noqa: E402
 from ltx_jax.weights.state_dict import from_state_dict, shapes_of  # noqa: E402
@@ -58,7 +58,7 @@ def test_maps_are_the_packages(network, name):
     if name == "ablation_cam":  # the package divides by the logit
         found = found / logits[range(len(images)), targets][:, None, None]
     if name == "full_grad":  # which the package scales
-        found = np.asarray(scaled(found))
+        found = np.asarray(spanning(found))
     span = np.ptp(expected, (1, 2), keepdims=True)
     assert found.shape == expected.shape and (span > 0).all()
     np.testing.assert_allclose(found / span, expected / span, atol=1e-3)

@@ -14,6 +14,8 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import from_state_dict, shapes_of
 
+pytestmark = pytest.mark.usefixtures("fast_programs")
+
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.random((3, 7, 6, 2)), jnp.float32)
 TARGETS = jnp.array([1, 0, 1], jnp.int32)

@@ -9,8 +9,8 @@ from test_class_activation_maps import FOR_CNNS
 from ltx_jax.attribution import RIVALS
 from ltx_jax.attribution.gradient_x_input import gradient_x_input
 from ltx_jax.attribution.integrated_gradients import integrated_gradients
-from ltx_jax.attribution.rival import scaled
 from ltx_jax.attribution.smoothgrad import smoothgrad
+from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
 
 RNG = np.random.default_rng(0)
@@ -100,4 +100,4 @@ def test_neighbours_change_nothing(name, explainee, images):
 
 def test_scaled_spans_the_unit_interval():
     maps = jnp.array([[[1.0, 3.0]], [[2.0, 2.0]], [[-1.0, 0.0]]])
-    np.testing.assert_allclose(scaled(maps), [[[0, 1]], [[0, 0]], [[0, 1]]])
+    np.testing.assert_allclose(spanning(maps), [[[0, 1]], [[0, 0]], [[0, 1]]])

@@ -89,7 +89,7 @@ def test_an_image_of_the_size_is_cropped_too() -> None:
     )
 
 
-@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_any_number_of_channels(channels: int) -> None:
     image, how = noise(9, 7, channels), Preprocessing((4, 4))
     found = resize_image(image, how)

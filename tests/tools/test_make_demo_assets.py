@@ -6,11 +6,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import make_demo_assets as make
 import numpy as np
+import pytest
 
 import ltx_jax
 from ltx_jax.data.scenes import CLASSES, scenes
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
+
+pytestmark = pytest.mark.usefixtures("fast_programs")
 
 ASSETS = Path(ltx_jax.__file__).parent / "assets"
 
