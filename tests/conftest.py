@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-# XLA's older code for fusions compiles in half of the time; later versions do not have it.
+# Tests compile many programs and run each for a moment, in processes of their own too: see
+# `fast_programs`. XLA's older code for fusions compiles faster; later versions do not have it.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
@@ -46,8 +48,6 @@ from ltx_jax.weights.state_dict import to_state_dict  # noqa: E402
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 add_in_one_order()
-# Tests compile many programs and run each for a moment; see `fast_programs`.
-jax.config.update("jax_disable_most_optimizations", True)
 # Nothing is promoted to another type or rank without a word.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -92,6 +92,7 @@ def test_between_levels_of_blur():
         np.testing.assert_allclose(found.ravel(), [expected], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_extremal_perturbation_finds_the_planted_pixels_at_its_area():
     mine, images = planted(200.0, 0.5)
     maps = extremal.extremal_perturbation(mine, images, jnp.ones(2, jnp.int32), steps=500)
@@ -102,6 +103,7 @@ def test_extremal_perturbation_finds_the_planted_pixels_at_its_area():
     assert inside.min() > 0.8 and outside.max() < 0.1, (inside, outside)
 
 
+@pytest.mark.slow
 def test_extremal_perturbation_leaves_the_corners_of_a_small_image():
     """A mask that is even to begin with ranks its corners first, and would keep them."""
     mine, images = planted(20.0, 0.5)

@@ -152,6 +152,7 @@ def test_lazy_scoring_keeps_the_same_masks(explainee, explainer, images, optimiz
     assert left_out > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
 def test_what_lazy_scoring_leaves_out_does_not_depend_on_the_slots_beside(
     explainee, explainer, images, optimize

@@ -77,6 +77,7 @@ def test_masks_that_mark_less_are_learnt(explainee, explainer, images):
     assert seen[-1]["mask_bce"] < seen[0]["mask_bce"] - 0.1
 
 
+@pytest.mark.slow
 def test_an_order_is_learnt_with_budgets(explainee, explainer, images):
     goal = make_goal(Objective(mask_weight=0.0, terms={"budget": 1.0}, fills=("black", "mean")))
     batch = {"images": jnp.asarray(images[:4]), "targets": jnp.full(4, -1, jnp.int32)}

@@ -118,6 +118,7 @@ def test_an_image_whose_logits_are_no_numbers_is_skipped(config, tmp_path, monke
     assert "logits of vit for it are not finite" in bright["skipped"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_results(config, tmp_path, monkeypatch):
     config.finetune.slots = None
     run(config, tmp_path / "whole")
@@ -388,6 +389,7 @@ def test_another_configuration_in_the_same_place(config, tmp_path):
     assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_too_many_slots_say_how_many_fit(config, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "bytes_free", lambda mesh: 1_000_000)
     monkeypatch.setattr(memory, "slot_mesh", lambda images: slot_mesh(1))

@@ -36,6 +36,7 @@ def stored(workdir: Path, name: str) -> np.ndarray:
     return np.load(workdir / "masks" / f"{name}.npy")
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves_and_a_restart_completes(direct, tmp_path):
     out = tmp_path / "out"
     printed = run(direct, out)
@@ -77,6 +78,7 @@ def test_scores_of_what_is_stored_are_the_runs(direct, tmp_path):
         assert again[name] == summary[name]
 
 
+@pytest.mark.slow
 def test_a_pretrained_explainer_is_a_start(direct, tmp_path, explainer: Explainer):
     path = tmp_path / "explainer.safetensors"
     ltx_jax.save_explainer(path, explainer)

@@ -13,6 +13,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fast_programs")  # others round otherwise
 def test_every_quantity_is_within_its_limit():
     rows = list(check_reference.check(REFERENCE))
     assert len(rows) == 45 + 7 + 8
