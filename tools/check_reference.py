@@ -4,9 +4,9 @@ python tools/check_reference.py DIR
 
 DIR holds, for each of two small networks, weights and what the original computes with them:
 logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; a
-Lightning checkpoint with one resumed step; maps with their segmentation scores; and the maps of
-rival methods on the ViT. Prints a row a quantity with its worst error and limit; exits with 1 if
-any is beyond its limit, with 2 where DIR cannot be read.
+Lightning checkpoint with one resumed step; maps with their segmentation scores; the maps of rival
+methods on the ViT; and NN-Explainer's losses and scores. Prints a row a quantity with its worst
+error and limit; exits with 1 if any is beyond its limit, with 2 where DIR cannot be read.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.masks.tokens import upsample
-from ltx_jax.metrics import SCORES
+from ltx_jax.metrics import SCORES, mask_overlap, saliency
+from ltx_jax.metrics.case import Case
+from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.objectives import losses
+from ltx_jax.objectives import class_masks, losses
 from ltx_jax.runtime import add_in_one_order
 from ltx_jax.settings.sections import LTX
 from ltx_jax.weights.torch_archive import read_archive
@@ -74,6 +76,8 @@ _RIVALS = {
     "generic_attention": ("generic_attention", _MAP_OF_OTHER_NORMS),
     "grad_cam": ("attention_grad_cam", _MAP_OF_OTHER_NORMS),
 }
+# NN-Explainer's losses and scores, relative.
+_LOSS_OF_CLASSES = 1e-4
 _STEPS, _PEAK = 12, 1e-3
 _SCHEDULES = {
     "finetune_constant": [_PEAK] * _STEPS,
@@ -150,6 +154,7 @@ def check(folder: Path) -> Iterator[Row]:
         yield from check_checkpoint(folder, networks[0], Path(scratch))
         yield from check_segmentation(folder, networks[0].explainee)
         yield from check_attributions(folder, networks[0])
+        yield from check_class_masks(folder, networks[0].explainee)
 
 
 def load(folder: Path, name: str, scratch: Path) -> Network:
@@ -366,6 +371,97 @@ def check_attributions(folder: Path, network: Network) -> Iterator[Row]:
     largest = np.abs(largest).max((1, 2))[:, None]
     different = (difference > _MAP * largest).mean()
     yield Row("attribution lrp_full (share that differs)", float(different), _DIFFERENT)
+
+
+def check_class_masks(folder: Path, explainee: Explainee) -> Iterator[Row]:
+    """NN-Explainer's losses of given masks and logits, and scores of masks, relative."""
+    expected = json.loads(_file(folder, "nn_explainer_outputs.json").read_text())
+    for name, ours in class_mask_losses(folder).items():
+        yield Row(f"nn_explainer {name}", abs(float(ours) / expected[name] - 1), _LOSS_OF_CLASSES)
+    masks = _arrays(folder, "nn_explainer_masks.npz")
+    merged = class_masks.merged(*_class_masks(folder, "segmentation_logits_28"))
+    for name, mask in zip(("target_mask_28", "non_target_mask_28"), merged, strict=True):
+        yield Row(f"nn_explainer {name}", _worst(mask[:, ::8, ::8], masks[name]), _UNTOUCHED)
+    found = class_mask_scores(folder, explainee, expected["categories"])
+    for name, theirs in expected["mask_metrics"][0].items():
+        theirs = np.array([of_mask[name] for of_mask in expected["mask_metrics"]])
+        ours = np.asarray(found[name], np.float64).reshape(theirs.shape)
+        error = np.abs(ours - theirs) / np.where(theirs == 0, 1, np.abs(theirs))
+        yield Row(f"nn_explainer {name}", float(error.max()), _LOSS_OF_CLASSES)
+
+
+def _class_masks(folder: Path, name: str) -> tuple[jax.Array, jax.Array]:
+    """Raw masks, and the classes of each image."""
+    given = _arrays(folder, "nn_explainer_inputs.npz")
+    raw = given[name].astype(np.float32).repeat(8, axis=2).repeat(8, axis=3)
+    return jnp.asarray(raw), jnp.asarray(given["targets"] == 1)
+
+
+def class_mask_losses(folder: Path) -> dict[str, Any]:
+    """By the names of the reference."""
+    given = _arrays(folder, "nn_explainer_inputs.npz")
+    raw, labels = _class_masks(folder, "segmentation_logits_28")
+    student, _ = _class_masks(folder, "student_segmentation_logits_28")
+    seen, hidden = (jnp.asarray(given[f"{name}_logits"]) for name in ("masked", "inverse_masked"))
+    target, others = class_masks.merged(raw, labels)
+    weights = class_masks.Weights()
+    answers = multi_label_scores(given["masked_logits"], given["targets"] == 1, threshold=-1.0)
+    return {
+        "bce": class_masks.prediction(seen, labels),
+        "ce_single_label": class_masks.single_prediction(seen, labels),
+        "negative_entropy_of_inverse": class_masks.negative_entropy(hidden),
+        "total_variation_target": class_masks.variation(target),
+        "total_variation_non_target": class_masks.variation(others),
+        "class_area_0.05_0.3": class_masks.class_area(raw, labels, 0.05, 0.3),
+        "class_area_0.0_0.3": class_masks.class_area(raw, labels, 0.0, 0.3),
+        "class_area_0.05_1.0": class_masks.class_area(raw, labels, 0.05, 1.0),
+        "target_area": target.mean(),
+        "non_target_area": others.mean(),
+        "total_loss_default": class_masks.class_mask_loss(raw, labels, seen, hidden, weights)[0],
+        "multilabel_Accuracy": answers["accuracy"] / 100,
+        "multilabel_Precision": answers["precision"] / 100,
+        "multilabel_Recall": answers["recall"] / 100,
+        "multilabel_F-Score": answers["f1"] / 100,
+        "rtsal_total_variation": class_masks.squared_variation(target),
+        "rtsal_preserver": class_masks.preserved(seen, labels),
+        "rtsal_destroyer": class_masks.destroyed(hidden, labels),
+        "self_explainer_total": class_masks.self_explainer_loss(raw, student, labels, weights),
+    }
+
+
+def class_mask_scores(
+    folder: Path, explainee: Explainee, categories: list[list[int]]
+) -> dict[str, Any]:
+    """By the names of the reference, of each mask; what others here are percent of, as shares."""
+    given = _arrays(folder, "nn_explainer_inputs.npz")
+    masks = jnp.asarray((given["masks"] / 65535).astype(np.float32))
+    truth, known = jnp.asarray(given["segmentations"] == 1), jnp.ones(len(masks), bool)
+    nothing = jnp.zeros((len(masks), 1))
+    case = Case(explainee, nothing, nothing, nothing, masks, masks, truth, known_truth=known)
+    answers = jnp.asarray(given["masked_probabilities"])
+    sums = jnp.stack(
+        [answer[np.array(of)].sum() for answer, of in zip(answers, categories, strict=True)]
+    )
+    shares = {
+        "d_f1_25": mask_overlap.f1_at(case, (0.25,)),
+        "d_f1_50": mask_overlap.f1_at(case, (0.5,)),
+        "d_f1_75": mask_overlap.f1_at(case, (0.75,)),
+        "c_f1": mask_overlap.soft_f1(case),
+        "f1s": mask_overlap.f1_at(case, mask_overlap.THRESHOLDS),
+        "accuracy": mask_overlap.overlap(case),
+        "auc": SCORES["pixel_auc"].values(case),
+        "d_ious": mask_overlap.iou_at(case, mask_overlap.THRESHOLDS),
+        "c_iou": mask_overlap.soft_iou(case),
+        "overlap": mask_overlap.overlap(case),
+        "background_coverage": mask_overlap.background_coverage(case),
+        "mask_coverage": mask_overlap.object_coverage(case),
+        "similarity_ratio": mask_overlap.similarity_ratio(case),
+    }
+    return {name: np.asarray(values) / 100 for name, values in shares.items()} | {
+        "saliency": saliency.log_ratio(masks.mean((1, 2))[:, None], sums[:, None]),
+        "probability_sparsity": saliency.sparsity(answers),
+        "probability_entropy": saliency.entropy(answers),
+    }
 
 
 def _relative(ours: Any, theirs: np.ndarray) -> float:

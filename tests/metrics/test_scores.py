@@ -50,6 +50,20 @@ def test_names_directions_and_ranges():
         "background_independence": "higher",
         "area": "lower",
         "total_variation": "lower",
+        "f1_25": "higher",
+        "f1_50": "higher",
+        "f1_75": "higher",
+        "f1_mean": "higher",
+        "soft_f1": "higher",
+        "iou_mean": "higher",
+        "soft_iou": "higher",
+        "overlap": "higher",
+        "object_coverage": "higher",
+        "background_coverage": "lower",
+        "similarity_ratio": "higher",
+        "saliency": "lower",
+        "sparsity": "higher",
+        "entropy": "lower",
     }
     assert all(
         score.low < score.high and score.meaning and score.source for score in SCORES.values()
