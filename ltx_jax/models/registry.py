@@ -17,6 +17,7 @@ from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.mobilenet import MobileNetV2
 from ltx_jax.models.resnet import CifarResNet, ResNet
 from ltx_jax.models.squeezenet import SqueezeNet
+from ltx_jax.models.vgg import VGG
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights import tables, vision_transformers
 from ltx_jax.weights.state_dict import Entry, StateDict
@@ -394,6 +395,12 @@ _DENSENETS = {  # layers of each block, growth rate, stem features, timm's defau
     "densenet169": ((6, 12, 32, 32), 32, 64, "tv_in1k"),
     "densenet201": ((6, 12, 48, 32), 32, 64, "tv_in1k"),
 }
+_VGGS = {  # convolutions of each group
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
 
 
 def _cnns() -> list[Architecture]:
@@ -417,6 +424,18 @@ def _cnns() -> list[Architecture]:
             classifier="classifier.",
         )
         for name, (blocks, growth, stem, tag) in _DENSENETS.items()
+    ]
+    found += [
+        _cnn(
+            name,
+            VGG(depths=depths),
+            tables.vgg,
+            "tv_in1k",
+            classifier="classifier.",
+            interpolation="bilinear",
+            dialects=(tables.vgg_from_timm,),
+        )
+        for name, depths in _VGGS.items()
     ]
     found += [
         _cnn(

@@ -114,6 +114,32 @@ def squeezenet(module: Any) -> list[Entry]:
     return entries + (layer("classifier", "classifier.1") if module.num_classes else [])
 
 
+def vgg(module: Any) -> list[Entry]:
+    """torchvision's VGG, without batch norms."""
+    places = [place for group in module.places for place in group]
+    entries = [entry for i in places for entry in layer(f"features_{i}", f"features.{i}")]
+    head = {"fc1": 0, "fc2": 3, "classifier": 6} if module.num_classes else {}
+    return entries + [e for path, i in head.items() for e in layer(path, f"classifier.{i}")]
+
+
+def vgg_from_timm(state: StateDict) -> StateDict | None:
+    """timm's VGG in torchvision's names: its first layers of the classifier are convolutions."""
+    if "pre_logits.fc1.weight" not in state:
+        return None
+    renamed = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
+    renamed["head.fc"] = "classifier.6"
+    found = {}
+    for name, array in state.items():
+        module, _, leaf = name.rpartition(".")
+        flat = (
+            array.reshape(len(array), -1)
+            if module.startswith("pre_") and leaf == "weight"
+            else array
+        )
+        found[f"{renamed.get(module, module)}.{leaf}"] = flat
+    return found
+
+
 def mobilenet_v2(module: Any) -> list[Entry]:
     """torchvision's MobileNetV2; with folded batch norms, tensors numbered in their order."""
     entries: list[Entry] = []

@@ -75,6 +75,32 @@ def test_torchvisions_mobilenet_has_its_own_names():
     assert_close(jax.jit(module.apply)(variables, IMAGES)[0], expected)
 
 
+@pytest.mark.parametrize("size", [64, 96, 224])
+def test_vggs_of_both_libraries(size):
+    # 224 gives the 7×7 that the classifier reads, others are spread or squeezed to it.
+    network = parity.torchvision.models.vgg11(weights=None)
+    linear = parity.torch.nn.Linear
+    network.classifier[0], network.classifier[3] = linear(512 * 7 * 7, 24), linear(24, 24)
+    network.classifier[6] = linear(24, 5)
+    network = parity.lively(network)
+    state, sizes = parity.state_dict(network), {"hidden": 24, "num_classes": 5}
+    module, variables = load("vgg11", state, size, **sizes)
+    images = np.random.default_rng(0).normal(0, 1, (1, size, size, 3)).astype(np.float32)
+    with parity.torch.no_grad():
+        expected = network(parity.channels_first(images))
+        features = network.features(parity.channels_first(images))
+    logits, found = jax.jit(module.apply)(variables, images)
+    assert_close(logits, expected)
+    assert_close(found["features"], features)
+    state["pre_logits.fc1.weight"] = state.pop("classifier.0.weight").reshape(24, 512, 7, 7)
+    state["pre_logits.fc2.weight"] = state.pop("classifier.3.weight")[:, :, None, None]
+    for theirs, ours in (("pre_logits.fc1", 0), ("pre_logits.fc2", 3), ("head.fc", 6)):
+        state[f"{theirs}.bias"] = state.pop(f"classifier.{ours}.bias")
+    state["head.fc.weight"] = state.pop("classifier.6.weight")
+    _, again = load("vgg11", state, size, **sizes)
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
 LAYERS = {
     "vit_tiny_patch16_224": (SMALL_VIT, {"norm": "tokens", "blocks.0": "blocks.0"}),
     "resnet50": ({}, {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)} | {"maxpool": "stem"}),
