@@ -37,7 +37,7 @@ class MaskNetwork(nn.Module):
     head: MaskHead
     trained: str = "all"
 
-    def __call__(self, images: Float[Array, "n H W C"]) -> Float[Array, "n 1 g h"]:
+    def __call__(self, images: Float[Array, "n H W C"]) -> Float[Array, "n classes g h"]:
         """Raw values of images."""
         return self.draw(self.prefix(images))
 
@@ -47,7 +47,7 @@ class MaskNetwork(nn.Module):
             return self.backbone.prefix(images)
         return self._features(images)
 
-    def draw(self, prefix: Float[Array, "n ..."]) -> Float[Array, "n 1 g h"]:
+    def draw(self, prefix: Float[Array, "n ..."]) -> Float[Array, "n classes g h"]:
         """Raw values from the prefix of images."""
         return self.head(self._features(prefix) if TRAINED[self.trained].backbone else prefix)
 
@@ -102,7 +102,7 @@ class Explainer:
             prefix: Any = module.apply(join(self.frozen), inputs, method="prefix")
         return prefix
 
-    def draw(self, leaves: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n 1 g h"]:
+    def draw(self, leaves: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n classes g h"]:
         """Raw values from the `prefix` of images, with these trained leaves."""
         with precision(self.module.backbone.dtype):
             raw: Any = self.module.apply(join(leaves, self.frozen), prefix, method="draw")

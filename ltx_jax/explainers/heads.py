@@ -16,18 +16,20 @@ from ltx_jax.weights.state_dict import Entry, layer
 
 
 class MaskHead(nn.Module):
-    """From features to one raw value for each position; the last layer is called `mask`.
+    """From features to a raw value for each position and class; the last layer is called `mask`.
 
     Attributes:
+      classes: that have a mask each; 1 where a mask is of no class of its own.
       head_bias: initial bias of the last layer; None for the original's. A positive one starts
         from a mask that shows most of the image.
       dtype: compute type, but for the last layer, which gives values to be ranked.
     """
 
+    classes: int = 1
     head_bias: float | None = None
     dtype: Any = jnp.float32
 
-    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n 1 g h"]:
+    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n classes g h"]:
         """Raw values, before the activation."""
         raise TypeError(f"{type(self).__name__} does not say how")
 
@@ -40,11 +42,11 @@ class MaskHead(nn.Module):
         features: Float[Array, "n g h c"],
         kernel: nn.initializers.Initializer,
         bias: nn.initializers.Initializer,
-    ) -> Float[Array, "n 1 g h"]:
+    ) -> Float[Array, "n classes g h"]:
         """The last layer, with these initialisers unless `head_bias` says otherwise."""
         if self.head_bias is not None:
             bias = nn.initializers.constant(self.head_bias)
-        last = exact_dense(1, kernel_init=kernel, bias_init=bias, name="mask")
+        last = exact_dense(self.classes, kernel_init=kernel, bias_init=bias, name="mask")
         return jnp.moveaxis(last(features.astype(jnp.float32)), -1, 1)
 
 
@@ -52,7 +54,7 @@ class TokenHead(MaskHead):
     """A dense layer with tanh, then one to a single value: the original's for ViTs."""
 
     @nn.compact
-    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n 1 g h"]:
+    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n classes g h"]:
         """See `MaskHead`."""
         normal = nn.initializers.normal(0.02)
         width = features.shape[-1]
@@ -68,7 +70,7 @@ class MapHead(MaskHead):
     """A 1×1 convolution to one channel: the original's for CNNs."""
 
     @nn.compact
-    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n 1 g h"]:
+    def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n classes g h"]:
         """See `MaskHead`."""
         uniform = _symmetric_uniform(features.shape[-1] ** -0.5)
         return self._values(features, uniform, uniform)
@@ -93,4 +95,4 @@ HEADS = {"tokens": TokenHead, "map": MapHead}
 
 def head_for(backbone: Backbone, head_bias: float | None = None) -> MaskHead:
     """The mask head that fits a backbone's features."""
-    return HEADS[backbone.feature_kind](head_bias, backbone.dtype)
+    return HEADS[backbone.feature_kind](head_bias=head_bias, dtype=backbone.dtype)

@@ -116,6 +116,7 @@ class Convolution(nn.Module):
       groups: feature groups; the number of input channels for a depthwise convolution, which is
         computed as products always: 15 to 40 times as fast as XLA's own on a CPU.
       use_bias: whether a bias is added.
+      dilation: pixels from one of the kernel's offsets to the next.
       dtype: compute type.
       as_products: compute as matrix products. Weights that differ from image to image turn an
         ordinary convolution into a grouped one under `vmap`, ten times slower than products on
@@ -129,6 +130,7 @@ class Convolution(nn.Module):
     padding: Padding = "VALID"
     groups: int = 1
     use_bias: bool = True
+    dilation: int = 1
     dtype: Any = jnp.float32
     as_products: bool = False
 
@@ -139,7 +141,8 @@ class Convolution(nn.Module):
         kernel = kernel.astype(self.dtype)
         depthwise = 1 < self.groups == x.shape[-1] == self.features
         convolve = convolve_as_products if self.as_products or depthwise else _convolve
-        y = convolve(x.astype(self.dtype), kernel, self.strides, self.padding, self.groups)
+        how = self.strides, self.padding, self.groups, self.dilation
+        y = convolve(x.astype(self.dtype), kernel, *how)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = biased(self, y, bias)
@@ -147,13 +150,19 @@ class Convolution(nn.Module):
 
 
 def _convolve(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, groups: int
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    groups: int,
+    dilation: int,
 ) -> Array:
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         strides,
         padding,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -165,6 +174,7 @@ def convolve_as_products(
     strides: tuple[int, int],
     padding: Padding,
     groups: int,
+    dilation: int = 1,
 ) -> Float[Array, "n h w d"]:
     """A convolution as matrix products, for weights that `vmap` gives each image its own.
 
@@ -177,16 +187,18 @@ def convolve_as_products(
       ValueError: for grouped convolutions other than depthwise ones.
     """
     height, width = kernel.shape[:2]
+    reach = tuple(dilation * (side - 1) + 1 for side in (height, width))
     pads = (
-        jax.lax.padtype_to_pads(x.shape[1:3], (height, width), strides, padding)
+        jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
         if isinstance(padding, str)
         else padding
     )
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
+    rows = (x.shape[1] - reach[0]) // strides[0] + 1
+    columns = (x.shape[2] - reach[1]) // strides[1] + 1
 
     def shifted(i: int, j: int) -> Array:
+        i, j = dilation * i, dilation * j
         last_row, last_column = i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1
         return x[:, i : last_row : strides[0], j : last_column : strides[1]]
 
@@ -277,31 +289,43 @@ def _max_along_backward(
 _max_along.defvjp(_max_along_forward, _max_along_backward)
 
 
-class FrozenBatchNorm(nn.Module):
-    """A batch norm that always uses its running statistics, as explainees and explainers do.
+class BatchNorm(nn.Module):
+    """A batch norm, frozen as explainees and finetuned explainers have it, or in training.
 
-    Computed as one scale and one shift, in PyTorch's order: near zero the rounding decides on
-    which side of a ReLU a flat region of the image falls, and the original's numbers depend on it.
+    Frozen it goes by its running statistics, as one scale and one shift, in PyTorch's order: near
+    zero the rounding decides on which side of a ReLU a flat region of the image falls, and the
+    original's numbers depend on it.
+
+    Attributes:
+      training: go by the batch's own mean and variance, over all devices, and move the running ones
+        (the collection `batch_stats`, which must be mutable) a tenth of the way to them.
     """
 
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
+    training: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         shape, exact = (x.shape[-1],), jnp.float32
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, exact).value
-        var = self.variable("batch_stats", "var", jnp.ones, shape, exact).value
-        scale = self.param("scale", nn.initializers.ones, shape, exact)
-        scale = scale / jnp.sqrt(var + self.epsilon)
-        shift = self.param("bias", nn.initializers.zeros, shape, exact) - mean * scale
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, exact)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, exact)
         x = x.astype(exact)
+        now = (mean.value, var.value)
+        if self.training and not self.is_initializing():
+            now = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            count = x.size // x.shape[-1]
+            mean.value = 0.9 * mean.value + 0.1 * now[0]
+            var.value = 0.9 * var.value + 0.1 * (count / max(count - 1, 1)) * now[1]
+        scale = self.param("scale", nn.initializers.ones, shape, exact)
+        scale = scale / jnp.sqrt(now[1] + self.epsilon)
+        shift = self.param("bias", nn.initializers.zeros, shape, exact) - now[0] * scale
         return biased(self, x * per_channel(scale, x), shift).astype(self.dtype)
 
 
-def batch_norm(name: str, dtype: Any) -> nn.Module:
+def batch_norm(name: str, dtype: Any, training: bool = False) -> nn.Module:
     """The batch norm of every network here."""
-    return FrozenBatchNorm(dtype=dtype, name=name)
+    return BatchNorm(dtype=dtype, training=training, name=name)
 
 
 # --- Activations, and how a gradient goes back through them ---------------------------------------

@@ -27,19 +27,23 @@ class ResidualBlock(nn.Module):
     Attributes:
       features: of the 3×3 convolutions; a bottleneck puts out four times as many.
       stride: of the first 3×3 convolution and the shortcut.
+      dilation: of the 3×3 convolutions.
       bottleneck: which of the two.
       padded_shortcut: CIFAR's "option A": the input at every `stride`-th position, zero channels
         added on both sides, instead of a projection.
       backward: see `ConvolutionalNetwork`.
+      training: of its batch norms.
     """
 
     features: int
     stride: int
     bottleneck: bool
+    dilation: int = 1
     padded_shortcut: bool = False
     dtype: Any = jnp.float32
     as_products: bool = False
     backward: str = "true"
+    training: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
@@ -64,17 +68,19 @@ class ResidualBlock(nn.Module):
         return self._convolve(x, "_shortcut", out, 1, self.stride)
 
     def _convolve(self, x: Array, name: str, width: int, kernel: int, stride: int) -> Array:
+        dilation = self.dilation if kernel == 3 else 1
         convolution = Convolution(
             width,
             (kernel, kernel),
             (stride, stride),
-            ((kernel // 2, kernel // 2),) * 2,
+            ((kernel // 2 * dilation,) * 2,) * 2,
             use_bias=False,
+            dilation=dilation,
             dtype=self.dtype,
             as_products=self.as_products,
             name=f"conv{name}",
         )
-        return batch_norm(f"bn{name}", self.dtype)(convolution(x))
+        return batch_norm(f"bn{name}", self.dtype, self.training)(convolution(x))
 
 
 class ResNet(ConvolutionalNetwork, kw_only=True):
@@ -83,10 +89,15 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
     Attributes:
       depths: blocks of each stage.
       bottleneck: of its blocks.
+      dilated: which of the last three stages look further in place of striding (torchvision's
+        `replace_stride_with_dilation`).
+      training: of its batch norms.
     """
 
     depths: tuple[int, ...]
     bottleneck: bool
+    dilated: tuple[bool, ...] = (False, False, False)
+    training: bool = False
 
     @nn.compact
     def __call__(
@@ -103,21 +114,29 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
             as_products=self.as_products,
             name="conv1",
         )
-        x = activate(batch_norm("bn1", self.dtype)(stem(images)), self.backward)
-        x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        x = batch_norm("bn1", self.dtype, self.training)(stem(images))
+        x = max_pool(activate(x, self.backward), 3, 2, ((1, 1), (1, 1)))
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
-        for stage, depth in enumerate(self.depths):
+        dilation = 1
+        for stage, (depth, dilated) in enumerate(
+            zip(self.depths, (False, *self.dilated), strict=True)
+        ):
             for i in range(depth):
                 x = ResidualBlock(
                     64 * 2**stage,
-                    2 if stage and not i else 1,
+                    2 if stage and not i and not dilated else 1,
                     self.bottleneck,
+                    # The first block is still at the pace of the stage before.
+                    dilation=dilation,
+                    training=self.training,
                     dtype=self.dtype,
                     as_products=self.as_products,
                     backward=self.backward,
                     name=f"layer{stage + 1}_{i}",
                 )(x)
+                if dilated and not i:
+                    dilation *= 2
             x = tap(out, f"layer{stage + 1}", x, added)
         x = tap(out, "features", x, added)
         pooled = x.mean((1, 2), dtype=jnp.float32)

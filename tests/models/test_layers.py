@@ -11,31 +11,38 @@ import pytest
 from ltx_jax.models.layers import Convolution, activate, convolve_as_products, max_pool
 
 CASES = [
-    # kernel, strides, padding, input channels, output channels, groups, side
-    (3, 1, ((1, 1), (1, 1)), 4, 6, 1, 9),
-    (3, 2, ((1, 1), (1, 1)), 64, 8, 1, 5),  # few positions: gathered patches
-    (7, 2, ((3, 3), (3, 3)), 3, 5, 1, 16),
-    (3, 2, "SAME", 4, 4, 1, 8),
-    (3, 2, "VALID", 3, 4, 1, 10),
-    (1, 1, ((0, 0), (0, 0)), 5, 7, 1, 4),
-    (3, 2, ((1, 1), (1, 1)), 6, 6, 6, 7),
+    # kernel, strides, padding, input channels, output channels, groups, side, dilation
+    (3, 1, ((1, 1), (1, 1)), 4, 6, 1, 9, 1),
+    (3, 2, ((1, 1), (1, 1)), 64, 8, 1, 5, 1),  # few positions: gathered patches
+    (7, 2, ((3, 3), (3, 3)), 3, 5, 1, 16, 1),
+    (3, 2, "SAME", 4, 4, 1, 8, 1),
+    (3, 2, "VALID", 3, 4, 1, 10, 1),
+    (1, 1, ((0, 0), (0, 0)), 5, 7, 1, 4, 1),
+    (3, 2, ((1, 1), (1, 1)), 6, 6, 6, 7, 1),
+    (3, 1, ((2, 2), (2, 2)), 4, 6, 1, 9, 2),
+    (3, 2, "SAME", 6, 6, 6, 9, 2),
 ]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_products_are_convolutions(case):
-    kernel, stride, padding, channels, features, groups, side = case
+    kernel, stride, padding, channels, features, groups, side, dilation = case
     size = {"kernel_size": (kernel, kernel), "strides": (stride, stride)}
-    plain = Convolution(features, **size, padding=padding, groups=groups)
+    plain = Convolution(features, **size, padding=padding, groups=groups, dilation=dilation)
     products = plain.clone(as_products=True)
     x = jax.random.normal(jax.random.key(0), (2, 3, side, side, channels))
     weights = jax.vmap(lambda key: plain.init(key, x[0]))(jax.random.split(jax.random.key(1), 2))
 
     def by_xla(weights, x):
         kernel, bias = weights["params"]["kernel"], weights["params"]["bias"]
-        axes = ("NHWC", "HWIO", "NHWC")
         y = jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=axes, feature_group_count=groups
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
         )
         return y + bias[None, None, None]
 
