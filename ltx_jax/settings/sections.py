@@ -252,6 +252,10 @@ class Pretrain(Section):
         None, "start:stop, the images to train on, where chance is not to draw them"
     )
     validate: str | None = setting(None, "start:stop, those to choose the best epoch by")
+    select: Literal["pos", "neg", "last"] = setting(
+        "pos",
+        "what chooses the epoch: the lowest POS of those held out, their highest NEG, or last",
+    )
     overlap: bool = setting(
         False, "train on all images, those held out among them, as the original"
     )

@@ -90,6 +90,10 @@ class Run:
         settings = self.settings
         return Partial(adamw, float(self.rates[step]), settings.weight_decay, settings.clip)
 
+    def best_of(self, curves: list[Epoch]) -> Epoch:
+        """The epoch that is kept of these."""
+        return best_of(curves, self.settings.select)
+
 
 @dataclass
 class Progress:
@@ -134,7 +138,7 @@ def pretrain(
     fingerprint: Mapping[str, Any] | None = None,
     leave: Callable[[int], bool] = lambda _: False,
 ) -> Pretrained:
-    """Pretrain an explainer and keep the epoch whose masks have the best validation POS.
+    """Pretrain an explainer and keep the epoch whose masks are best by `settings.select`.
 
     Args:
       explainee, explainer: the classifier, and the explainer to start from.
@@ -216,8 +220,9 @@ def run(settings: Settings, workdir: Path) -> str:
             ),
             leave=leave,
         )
-    best = best_of(made.curves)
-    return f"{workdir / BEST}: epoch {best['epoch']}, validation POS {best['scores']['pos']:.2f}"
+    best = best_of(made.curves, settings.pretrain.select)
+    told = ", ".join(f"{name.upper()} {best['scores'][name]:.2f}" for name in ("pos", "neg"))
+    return f"{workdir / BEST}: epoch {best['epoch']}, validation {told}"
 
 
 def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps"]:
@@ -242,7 +247,7 @@ def _begin(run: Run, explainer: Explainer, files: PretrainingFiles | None) -> Pr
         return Progress(state, 0, [], explainer.trained)
     step = int(found.state.step)
     progress = Progress(found.state, step, found.curves, explainer.trained, found.sums)
-    if found.curves and best_of(found.curves)["step"] == step:
+    if found.curves and run.best_of(found.curves)["step"] == step:
         # What is written after a checkpoint may be missing.
         files.keep_best(_snapshot(run, progress))
     if found.curves:
@@ -291,7 +296,7 @@ def _is_over(run: Run, progress: Progress) -> bool:
         return True
     if patience is None or not curves or curves[-1]["step"] != progress.step:
         return False
-    return len(curves) - 1 - int(best_of(curves)["epoch"]) >= patience
+    return len(curves) - 1 - int(run.best_of(curves)["epoch"]) >= patience
 
 
 def _take_step(run: Run, progress: Progress, batch: Batch) -> None:
@@ -358,7 +363,7 @@ def _end_epoch(run: Run, progress: Progress, files: PretrainingFiles | None) -> 
         *(epoch, losses["total"], scores["pos"], scores["neg"]),
     )
     progress.curves, progress.sums = [*progress.curves, told], {}
-    best = _snapshot(run, progress) if best_of(progress.curves) is told else None
+    best = _snapshot(run, progress) if run.best_of(progress.curves) is told else None
     if best is not None:
         progress.best = best.trained
     if files is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +41,22 @@ Epoch = dict[str, Any]
 Losses = dict[str, float]
 
 
-def best_of(curves: Sequence[Epoch]) -> Epoch:
-    """The epoch with the lowest POS; of several the last."""
-    return min(reversed(curves), key=lambda epoch: epoch["scores"]["pos"])
+# What ranks an epoch by its scores, the best one lowest, by `pretrain.select`.
+_RANKS: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "pos": lambda scores: scores["pos"],
+    "neg": lambda scores: -scores["neg"],
+    "last": lambda scores: 0.0,
+}
+
+
+def best_of(curves: Sequence[Epoch], select: str) -> Epoch:
+    """The best epoch by a score of the images held out; of several the last.
+
+    Args:
+      curves: of all epochs.
+      select: `pos`, the lowest; `neg`, the highest; or `last`.
+    """
+    return min(reversed(curves), key=lambda epoch: _RANKS[select](epoch["scores"]))
 
 
 class Snapshot(NamedTuple):
@@ -128,7 +141,7 @@ class PretrainingFiles:
     def save(self, state: TrainState, step: int, curves: list[Epoch], sums: Losses) -> None:
         """Begin to write a checkpoint."""
         at_end = bool(curves) and curves[-1]["step"] == step
-        score = curves[-1]["scores"]["pos"] if at_end else None
+        score = _RANKS[self._settings.select](curves[-1]["scores"]) if at_end else None
         assert self._checkpoints is not None, "restore comes first"
         self._checkpoints.save(step, state, {"curves": curves, "sums": sums}, score)
 

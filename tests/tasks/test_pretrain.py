@@ -99,7 +99,7 @@ def test_the_best_epoch_is_kept(whole, explainer):
     curves = json.loads((directory / CURVES).read_text())
     assert curves == {"settings": {"seed": 0}, "epochs": pretrained.curves}
     scores = [epoch["scores"]["pos"] for epoch in pretrained.curves]
-    best = best_of(pretrained.curves)
+    best = best_of(pretrained.curves, "pos")
     assert len(scores) == 4 and best["scores"]["pos"] == min(scores)
     assert best["epoch"] not in (0, 3), "choose a seed for which something is to be kept"
     saved = load_optimizer(directory / BEST, explainer)
@@ -123,9 +123,10 @@ def test_the_explainer_says_what_it_was_trained_for(explainee, explainer, tmp_pa
 
 
 def test_of_equal_epochs_the_last_is_the_best():
-    scores = [3.0, 2.0, 2.0, 4.0]
-    curves = [{"epoch": i, "scores": {"pos": pos}} for i, pos in enumerate(scores)]
-    assert best_of(curves)["epoch"] == 2
+    scores = [(3.0, 5.0), (2.0, 9.0), (2.0, 4.0), (4.0, 8.0)]
+    told = [{"pos": pos, "neg": neg} for pos, neg in scores]
+    curves = [{"epoch": i, "scores": of} for i, of in enumerate(told)]
+    assert [best_of(curves, by)["epoch"] for by in ("pos", "neg", "last")] == [2, 1, 3]
 
 
 def test_it_tells_of_steps_and_epochs(whole):
@@ -248,10 +249,10 @@ def test_on_other_devices_it_goes_on(run, whole, tmp_path, monkeypatch):
 
 
 def test_it_stops_where_nothing_becomes_better(run, whole):
-    best = best_of(whole[0].curves)["epoch"]
+    best = best_of(whole[0].curves, "pos")["epoch"]
     found = run(settings=replace(SETTINGS, patience=1))
     assert len(found.curves) < 4 and found.curves == whole[0].curves[: len(found.curves)]
-    assert best_of(found.curves)["epoch"] == len(found.curves) - 2 <= best
+    assert best_of(found.curves, "pos")["epoch"] == len(found.curves) - 2 <= best
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
