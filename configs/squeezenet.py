@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     config.finetune.learning_rate = 2e-4
     # Its predictions break so easily that POS is at its best before finetuning: NEG selects.
     config.finetune.optimize = "neg"
+    # For the same reason POS would choose an epoch whose masks are still poor.
+    config.pretrain.select = "last"
     config.pretrain.epochs = 6
     config.pretrain.batch_size = 25
     config.pretrain.learning_rate = 1e-4

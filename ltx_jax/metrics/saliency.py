@@ -17,16 +17,8 @@ def saliency(case: Case) -> Float[Array, "n k"]:
     return log_ratio(area, case.probability(case.masked_logits))
 
 
-def log_ratio(
-    area: Float[
-        Array,
-        (
-            n  # k
-        ),
-    ],
-    probability: Float[Array, "n k"],
-) -> Float[Array, "n k"]:
-    """log of an area, not below 0.05, less log of a probability."""
+def log_ratio(area: Array, probability: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """log of an area, [n,k] or [n,1], not below 0.05, less log of a probability."""
     tiny = jnp.finfo(probability.dtype).tiny
     return jnp.log(jnp.maximum(area, 0.05)) - jnp.log(jnp.maximum(probability, tiny))
 

@@ -119,9 +119,8 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         dilation = 1
-        for stage, (depth, dilated) in enumerate(
-            zip(self.depths, (False, *self.dilated), strict=True)
-        ):
+        for stage, depth in enumerate(self.depths):
+            dilated = stage > 0 and self.dilated[stage - 1]
             for i in range(depth):
                 x = ResidualBlock(
                     64 * 2**stage,

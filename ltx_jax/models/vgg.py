@@ -70,10 +70,8 @@ def adaptive_mean(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n side
     divide them (PyTorch's adaptive average pooling)."""
     for axis in (1, 2):
         if (length := x.shape[axis]) != side:
-            first, end = (
-                np.arange(side) * length // side,
-                -(-np.arange(1, side + 1) * length // side),
-            )
+            parts = np.arange(side)
+            first, end = parts * length // side, -(-(parts + 1) * length // side)
             cells = np.arange(length)
             inside = (cells >= first[:, None]) & (cells < end[:, None])
             shares = jnp.asarray(inside / (end - first)[:, None], x.dtype)
