@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Real
+
+from ltx_jax.metrics.average_precision import average_precision
 
 
 def multi_label_scores(
@@ -22,27 +25,20 @@ def multi_label_scores(
     """
     held = logits >= threshold
     right = (held & labels).sum()
-    precisions = [
-        average_precision(logits[:, k], labels[:, k])
-        for k in range(labels.shape[1])
-        if labels[:, k].any()
-    ]
+    there = labels.any(0)
+    # Whatever logits are, their ranks lie in [0,1], and equal ones stay equal.
+    ranks = [np.unique(column, return_inverse=True)[1] / len(logits) for column in logits.T[there]]
+    precisions = average_precision(
+        jnp.asarray(np.reshape(ranks, (-1, len(logits))), jnp.float32),
+        jnp.asarray(labels.T[there]),
+        jnp.ones((there.sum(), len(logits)), bool),
+    )
     scores = {
         "accuracy": (held == labels).mean(),
         "precision": right / max(held.sum(), 1),
         "recall": right / max(labels.sum(), 1),
         "f1": 2 * right / max(held.sum() + labels.sum(), 1),
         "exact_match": (held == labels).all(1).mean(),
-        "mean_average_precision": np.mean(precisions) if precisions else 0.0,
+        "mean_average_precision": np.mean(precisions) if there.any() else 0.0,
     }
     return {name: float(100 * value) for name, value in scores.items()}
-
-
-def average_precision(values: Real[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> float:
-    """The mean, over those that are true, of the precision of all that are ranked as high, equal
-    values together; in [0,1]. Some must be true."""
-    order = np.argsort(-values, kind="stable")
-    last = np.append(values[order][1:] != values[order][:-1], True)  # of those with equal values
-    found: Float[np.ndarray, " n"] = np.cumsum(truth[order])[last].astype(np.float64)
-    precision = found / (np.flatnonzero(last) + 1)
-    return float((np.diff(found, prepend=0.0) * precision).sum() / found[-1])

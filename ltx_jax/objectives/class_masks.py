@@ -110,8 +110,12 @@ def class_mask_loss(
         "target_area": target.mean(),
         "other_area": others.mean(),
     }
-    total = sum(jnp.asarray(getattr(weights, name), raw.dtype) * x for name, x in terms.items())
-    return total, terms  # type: ignore[return-value]
+    return _weighted(terms, weights), terms
+
+
+def _weighted(terms: dict[str, Number], weights: Weights) -> Number:
+    """The sum of terms, each by the weight of its name."""
+    return sum(getattr(weights, name) * value for name, value in terms.items())
 
 
 # --- Real-Time Saliency (Dabkowski & Gal, NeurIPS 2017), as NN-Explainer has it for several classes
@@ -145,13 +149,15 @@ def self_explainer_loss(teacher: Raw, student: Raw, labels: Labels, weights: Wei
       weights: of the terms; `entropy` has no part in it.
     """
     both = [(raw, raw.mean((2, 3)), *merged(raw, labels)) for raw in (teacher, student)]
-    agreement = sum(jnp.abs(both[0][part] - both[1][part]).mean() for part in (1, 2))
-    alone = [
-        weights.prediction * prediction(logits, labels)
-        + weights.variation * variation(target)
-        + weights.class_area * class_area(raw, labels, weights.least, weights.most)
-        + weights.target_area * target.mean()
-        + weights.other_area * others.mean()
-        for raw, logits, target, others in both
-    ]
-    return agreement + alone[0] + alone[1]
+    # What they agree in: logits, and target masks.
+    total: Number = sum(jnp.abs(both[0][part] - both[1][part]).mean() for part in (1, 2))  # type: ignore[assignment]
+    for raw, logits, target, others in both:
+        terms = {
+            "prediction": prediction(logits, labels),
+            "variation": variation(target),
+            "class_area": class_area(raw, labels, weights.least, weights.most),
+            "target_area": target.mean(),
+            "other_area": others.mean(),
+        }
+        total += _weighted(terms, weights)
+    return total
