@@ -96,9 +96,10 @@ def let_programs_go() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fast_programs() -> Iterator[None]:
-    """For tests that compute for longer than they compile."""
+    """For tests that compute for longer than they compile, or whose programs are to agree to the
+    last bit."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

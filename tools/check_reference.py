@@ -436,8 +436,9 @@ def class_mask_scores(
     given = _arrays(folder, "nn_explainer_inputs.npz")
     masks = jnp.asarray((given["masks"] / 65535).astype(np.float32))
     truth, known = jnp.asarray(given["segmentations"] == 1), jnp.ones(len(masks), bool)
-    nothing = jnp.zeros((len(masks), 1))
-    case = Case(explainee, nothing, nothing, nothing, masks, masks, truth, known_truth=known)
+    images, logits = jnp.zeros((*masks.shape, 3)), jnp.zeros((len(masks), 1))
+    classes = jnp.zeros((len(masks), 1), jnp.int32)
+    case = Case(explainee, images, logits, classes, masks, masks, truth, known_truth=known)
     answers = jnp.asarray(given["masked_probabilities"])
     sums = jnp.stack(
         [answer[np.array(of)].sum() for answer, of in zip(answers, categories, strict=True)]
