@@ -28,15 +28,8 @@ from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
-from ltx_jax.settings.sections import (
-    LTX,
-    Finetune,
-    Objective,
-    Pretrain,
-    Settings,
-    checked,
-    setting_names,
-)
+from ltx_jax.settings.section import checked, setting_names
+from ltx_jax.settings.sections import LTX, Finetune, Objective, Pretrain, Settings
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals

@@ -18,7 +18,8 @@ from ltx_jax.loading.explainers import mask_network
 from ltx_jax.metrics import SCORES
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
-from ltx_jax.settings.sections import Settings, fields_of
+from ltx_jax.settings.section import fields_of
+from ltx_jax.settings.sections import Settings
 from ltx_jax.weights.state_dict import shapes_of
 
 FOLDER = Path(__file__).parents[1] / "configs"

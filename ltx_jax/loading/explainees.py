@@ -15,7 +15,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.python_function import PythonFunction
 from ltx_jax.models.registry import Architecture, architecture
-from ltx_jax.settings.sections import Settings, checked
+from ltx_jax.settings.section import checked
+from ltx_jax.settings.sections import Settings
 from ltx_jax.weights.files import hub_file, read_safetensors
 from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of, unwrapped
 

@@ -27,7 +27,8 @@ from ltx_jax.loading.checkpoints import (
 from ltx_jax.loading.explainees import computing, fitted, published
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import Architecture, architecture, hashable
-from ltx_jax.settings.sections import MaskDrawer, Settings, checked
+from ltx_jax.settings.section import checked
+from ltx_jax.settings.sections import MaskDrawer, Settings
 from ltx_jax.weights.state_dict import (
     StateDict,
     Variables,

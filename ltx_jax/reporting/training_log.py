@@ -11,7 +11,7 @@ from typing import Any
 
 from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import write_bytes, writing
-from ltx_jax.settings.sections import by_dotted_name
+from ltx_jax.settings.section import by_dotted_name
 
 LINES, TABLE = "metrics.jsonl", "metrics.csv"
 

@@ -12,13 +12,8 @@ from ml_collections.config_dict import placeholder
 
 from ltx_jax.errors import InputError
 from ltx_jax.objectives import TERMS
-from ltx_jax.settings.sections import (
-    MASK_TERMS,
-    PREDICTION_TERMS,
-    Settings,
-    checked,
-    fields_of,
-)
+from ltx_jax.settings.section import checked, fields_of
+from ltx_jax.settings.sections import MASK_TERMS, PREDICTION_TERMS, Settings
 
 
 def defaults(settings: Settings = Settings()) -> ConfigDict:  # noqa: B008 (it is frozen)

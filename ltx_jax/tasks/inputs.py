@@ -31,7 +31,8 @@ from ltx_jax.loading.explainers import PLTX, load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.settings.sections import Settings, by_dotted_name
+from ltx_jax.settings.section import by_dotted_name
+from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.

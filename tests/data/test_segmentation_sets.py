@@ -24,7 +24,8 @@ from ltx_jax.data.examples import Source, UnreadableImage
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import DATASETS, open_images
 from ltx_jax.errors import InputError
-from ltx_jax.settings.sections import Settings, fields_of
+from ltx_jax.settings.section import fields_of
+from ltx_jax.settings.sections import Settings
 
 # Twice as fine as a network's: every other pixel of a mask is the nearest.
 HOW = Preprocessing((8, 12))

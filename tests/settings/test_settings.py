@@ -7,15 +7,8 @@ from ml_collections import ConfigDict
 
 from ltx_jax.errors import InputError
 from ltx_jax.settings.configuration import defaults, help_text, read
-from ltx_jax.settings.sections import (
-    LTX,
-    Finetune,
-    MaskDrawer,
-    Objective,
-    Settings,
-    checked,
-    fields_of,
-)
+from ltx_jax.settings.section import checked, fields_of
+from ltx_jax.settings.sections import LTX, Finetune, MaskDrawer, Objective, Settings
 
 
 def config(**changes) -> ConfigDict:
