@@ -77,7 +77,14 @@ class Explainer:
 
     def __repr__(self) -> str:
         grid = "×".join(map(str, self.grid()))
-        return f"Explainer({self.architecture.name}, masks {grid}, trained {self.module.trained})"
+        many = f" of {self.classes} classes" if self.classes > 1 else ""
+        told = f"masks {grid}{many}, trained {self.module.trained}"
+        return f"Explainer({self.architecture.name}, {told})"
+
+    @property
+    def classes(self) -> int:
+        """That have a mask each; 1 where there is one mask whatever the class."""
+        return self.module.head.classes
 
     def masks(
         self, trained: Leaves, images: Float[Array | np.ndarray, "n H W C"]

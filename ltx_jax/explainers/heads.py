@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.layers import exact_dense
 from ltx_jax.weights.state_dict import Entry, layer
 
@@ -87,12 +86,3 @@ def _symmetric_uniform(limit: float) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return initialise
-
-
-# Which head is put on what features: the only place that says so.
-HEADS = {"tokens": TokenHead, "map": MapHead}
-
-
-def head_for(backbone: Backbone, head_bias: float | None = None) -> MaskHead:
-    """The mask head that fits a backbone's features."""
-    return HEADS[backbone.feature_kind](head_bias=head_bias, dtype=backbone.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.head_for import name_of
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
 from ltx_jax.files import digest_of, write_bytes
 from ltx_jax.models.registry import hashable
@@ -187,6 +188,8 @@ def _configuration_of(explainer: Explainer) -> dict[str, Any]:
         "sizes": explainer.architecture.sizes,
         "activation": explainer.activation,
         "trained": explainer.module.trained,
+        "classes": explainer.classes,
+        "head": name_of(explainer.module.head),
         **explainer.module.backbone.trained_part(),
     }
 

@@ -16,7 +16,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.python_function import PythonFunction
 from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.settings.section import checked
-from ltx_jax.settings.sections import Settings
+from ltx_jax.settings.sections import Network, Settings
 from ltx_jax.weights.files import hub_file, read_safetensors
 from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of, unwrapped
 
@@ -31,6 +31,7 @@ def load_explainee(
     compute_dtype: str = Settings.compute_dtype,
     attention: str = Settings.attention,
     class_names: Sequence[str] = (),
+    link: str = Network.link,
     **sizes: Any,
 ) -> Explainee:
     """A pretrained classifier by its timm name.
@@ -41,6 +42,7 @@ def load_explainee(
       compute_dtype: `float32` (highest precision) or `bfloat16`.
       attention: of a ViT: `xla`, or `cudnn` for the fused kernel of CUDA GPUs, in bfloat16.
       class_names: one a class, for people.
+      link: `softmax`, where one class is the answer, or `sigmoid`, where each is there or is not.
       **sizes: module attributes that differ from the published network's (`num_classes`, …), and
         `mean` and `std` of its normalisation. Which tokens a ViT has is told by its weights; so
         are the sizes of `vit`.
@@ -48,6 +50,8 @@ def load_explainee(
     Raises:
       InputError: for an unknown name, weights that are not there, or that do not fit.
     """
+    about: dict[str, Any] = {"link": link}
+    checked(Network(**about), "explainee.")
     network = computing(architecture(name, **sizes), compute_dtype, attention)
     state, source = published(network, weights, "config.explainee.weights")
     network, state = fitted(
@@ -69,6 +73,7 @@ def load_explainee(
         name=name,
         class_names=tuple(class_names),
         channels=network.channels,
+        link=link,
         features=network.features,
         architecture=network,
     )

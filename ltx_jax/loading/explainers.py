@@ -15,7 +15,8 @@ from jax import Array
 from ltx_jax.attribution import RIVALS
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer, MaskNetwork, explainer_from, weight_table
-from ltx_jax.explainers.heads import MaskHead, head_for
+from ltx_jax.explainers.head_for import head_for
+from ltx_jax.explainers.heads import MaskHead
 from ltx_jax.explainers.leaves import TRAINED
 from ltx_jax.explainers.mask_itself import MaskItself, cells_for
 from ltx_jax.loading.checkpoints import (
@@ -66,15 +67,16 @@ def load_explainer(
       attention: as for the explainee.
       seed: of a fresh head and fresh updates.
       **options: the other settings of `MaskDrawer` (`activation`, `head_bias`, `trained`,
-        `frozen_blocks`, `lora_rank`), with its defaults; and, as they are or as `sizes`, what
-        differs from the published network (`image_size`, `depth` …).
+        `frozen_blocks`, `lora_rank`, `classes`, `head`), with its defaults; and, as they are or as
+        `sizes`, what differs from the published network (`image_size`, `depth` …).
 
     Raises:
       InputError: as `load_explainee`; for an option that is none, or that the checkpoint
-        contradicts; or where the image sizes of the two differ.
+        contradicts; or where the image sizes of the two, or the classes, differ.
     """
     saved = None if checkpoint is None else read_explainer(checkpoint)
     drawer = _section(name, checkpoint, weights, options, saved, explainee.image_size)
+    _refuse_other_classes(explainee, drawer)
     backbone = backbone_for(explainee, drawer, compute_dtype, attention)
     if checkpoint is None or saved is None:
         state, source = _backbone_state(explainee, backbone, drawer.weights)
@@ -154,9 +156,10 @@ def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architectu
     """
     drawer = drawer.completed()
     assert drawer.frozen_blocks is not None and drawer.lora_rank is not None
+    assert drawer.head is not None and drawer.classes is not None
     rank = drawer.lora_rank if TRAINED[drawer.trained].updates else 0
     module = backbone.module.with_trained(backbone.name, drawer.frozen_blocks, rank)
-    head = head_for(module, drawer.head_bias)
+    head = head_for(module, drawer.head, drawer.classes, drawer.head_bias)
     return dataclasses.replace(backbone, module=module), MaskNetwork(module, head, drawer.trained)
 
 
@@ -207,9 +210,11 @@ def _as_saved(given: MaskDrawer, saved: MaskDrawer, size: tuple[int, int]) -> Ma
       InputError: where the checkpoint is of something else than what is given.
     """
     sizes = {name: hashable(value) for name, value in given.sizes.items() if value is not None}
-    same = ["activation"] + ["trained", "lora_rank"] * TRAINED[saved.trained].updates
+    same = ["activation", "classes", "head"]
+    same += ["trained", "lora_rank"] * TRAINED[saved.trained].updates
     facts: dict[str, Any] = {"name": (_without_tag(given.name), _without_tag(saved.name))}
-    facts |= {option: (getattr(given, option), getattr(saved, option)) for option in same}
+    told_by = saved.completed()
+    facts |= {option: (getattr(given, option), getattr(told_by, option)) for option in same}
     for name in sorted(sizes.keys() & saved.sizes.keys() - {"image_size"}):
         facts[f"sizes.{name}"] = sizes[name], saved.sizes[name]
     for option, (ours, theirs) in facts.items():
@@ -222,6 +227,17 @@ def _as_saved(given: MaskDrawer, saved: MaskDrawer, size: tuple[int, int]) -> Ma
     if "image_size" in told:
         told["image_size"] = max(size)
     return dataclasses.replace(given.completed(saved), name=saved.name, sizes=told | sizes)
+
+
+def _refuse_other_classes(explainee: Explainee, drawer: MaskDrawer) -> None:
+    """See that a network has one mask, or one for each class of the explainee."""
+    if drawer.classes not in (1, explainee.classes):
+        given = drawer.checkpoint
+        where = "explainer.classes" if given is None else f"the explainer of {given}"
+        raise InputError(
+            f"{where} has masks for {drawer.classes} classes, and {explainee.name} has "
+            f"{explainee.classes}: give one of {explainee.classes}, or of 1"
+        )
 
 
 def _without_tag(name: str | None) -> str | None:
@@ -270,8 +286,10 @@ def _with_fresh_head(
     _, named = jax.eval_shape(backbone.features, template, image)
     features = jnp.zeros(named["features"].shape, jnp.float32)
     fresh = _initial(jax.random.key(seed), features, module.head)
-    variables: Variables = {name: {"backbone": leaves} for name, leaves in pretrained.items()}
-    variables["params"]["head"] = fresh["params"]
+    variables: Variables = {}
+    for part, found in {"backbone": pretrained, "head": fresh}.items():
+        for collection, leaves in found.items():
+            variables.setdefault(collection, {})[part] = leaves
     return variables
 
 

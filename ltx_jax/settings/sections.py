@@ -34,6 +34,12 @@ class Network(Section):
     sizes: Mapping[str, Any] = setting(
         {"num_classes": None}, "module attributes unlike the published network's"
     )
+    link: Literal["softmax", "sigmoid"] = setting(
+        "softmax", "whether one class is the answer, or each is there or is not"
+    )
+    trained: Literal["all", "head"] = setting(
+        "all", "what of it task=train_classifier trains: all, or the classifier on its features"
+    )
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,17 @@ class MaskDrawer(Section):
         "mask",
         "the mask's own raw values, without any network; or of a network all, the mask head alone, "
         "or the head and low-rank updates (ViTs)",
+    )
+    classes: int | None = setting(
+        None,
+        "masks that a network draws: 1, whatever the class, or one for each of the explainee's "
+        "(NN-Explainer); the checkpoint's where not given, or 1",
+        least=1,
+    )
+    head: Literal["plain", "deeplab"] | None = setting(
+        None,
+        "of a network: plain, one layer on its features as the original's; or DeepLabv3's, on a "
+        "CNN's; the checkpoint's where not given, or plain",
     )
     start: str | None = setting(
         None,
@@ -80,7 +97,10 @@ class MaskDrawer(Section):
 
     def completed(self, saved: MaskDrawer | None = None) -> MaskDrawer:
         """With what was not given as a checkpoint has it, or as it is without one."""
-        usual: dict[str, Any] = {"activation": "sigmoid", "frozen_blocks": 0, "lora_rank": 4}
+        usual: dict[str, Any] = {
+            **{"activation": "sigmoid", "frozen_blocks": 0, "lora_rank": 4},
+            **{"classes": 1, "head": "plain"},
+        }
         if saved is not None:
             usual = {name: getattr(saved.completed(), name) for name in usual}
         missing = {name: value for name, value in usual.items() if getattr(self, name) is None}
@@ -96,7 +116,7 @@ class MaskDrawer(Section):
                 )
             return
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for name in ("frozen_blocks", "lora_rank", "head_bias"):
+        for name in ("frozen_blocks", "lora_rank", "head_bias", "classes", "head"):
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "

@@ -128,6 +128,7 @@ def open_explainee(settings: Settings) -> Explainee:
         compute_dtype=settings.compute_dtype,
         attention=settings.attention,
         class_names=names,
+        link=settings.explainee.link,
         **settings.explainee.sizes,
     )
 

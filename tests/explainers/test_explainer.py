@@ -10,7 +10,7 @@ from families import CNNS, FAMILIES, small
 
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import MaskNetwork, explainer_from, weight_table
-from ltx_jax.explainers.heads import head_for
+from ltx_jax.explainers.head_for import head_for
 from ltx_jax.explainers.leaves import join
 from ltx_jax.masks.tokens import activate
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from families import FAMILIES, small
 
-from ltx_jax.explainers.heads import MapHead, TokenHead, head_for
+from ltx_jax.explainers.head_for import head_for
+from ltx_jax.explainers.heads import MapHead, TokenHead
 
 FEATURES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 256)), jnp.float32)
 

@@ -43,7 +43,7 @@ def test_every_setting_is_in_the_configuration_and_in_the_help():
 
 def test_what_is_not_given_is_a_checkpoints_or_the_usual():
     given = MaskDrawer(trained="all", frozen_blocks=0)
-    usual = dataclasses.replace(given, activation="sigmoid", lora_rank=4)
+    usual = dataclasses.replace(given, activation="sigmoid", lora_rank=4, classes=1, head="plain")
     assert given.completed() == usual == usual.completed()
     saved = MaskDrawer(trained="lora", name="vit", activation="relu", frozen_blocks=2)
     assert given.completed(saved) == dataclasses.replace(usual, activation="relu")
