@@ -425,7 +425,7 @@ def class_mask_losses(folder: Path) -> dict[str, Any]:
         "rtsal_total_variation": class_masks.squared_variation(target),
         "rtsal_preserver": class_masks.preserved(seen, labels),
         "rtsal_destroyer": class_masks.destroyed(hidden, labels),
-        "self_explainer_total": class_masks.self_explainer_loss(raw, student, labels, weights),
+        "self_explainer_total": class_masks.self_explainer_loss(raw, student, labels, weights)[0],
     }
 
 

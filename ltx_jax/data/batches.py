@@ -14,11 +14,14 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from ltx_jax.data.examples import Source, UnreadableImage
 from ltx_jax.data.preprocessing import Pixels, Preprocessing
 from ltx_jax.errors import InputError, needed_package
+
+# Of each image the class to keep, negative for the predicted one; or which classes it has.
+Targets = Int32[np.ndarray, " all"] | Bool[np.ndarray, "all classes"]
 
 
 class Batch(NamedTuple):
@@ -26,13 +29,13 @@ class Batch(NamedTuple):
 
     Attributes:
       images: [n,H,W,C], uint8, or float32 in [0,1].
-      targets: the class to keep of each; negative for the predicted one.
+      targets: of each, see `Targets`.
       skipped: for each image that cannot be read, its name and why; the next one of the order that
         can stands in its place.
     """
 
     images: Pixels
-    targets: Int32[np.ndarray, " n"]
+    targets: Targets
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -54,7 +57,7 @@ class Order:
     source: Source
     how: Preprocessing
     images: Int32[np.ndarray, " trained"]
-    targets: Int32[np.ndarray, " all"]
+    targets: Targets
     seed: int
     batch_size: int
     epochs: int
@@ -73,7 +76,7 @@ class Order:
     def __len__(self) -> int:
         return self.epochs * self.steps * self.together
 
-    def __getitem__(self, number: int) -> tuple[Pixels, np.int32, tuple[tuple[str, str], ...]]:
+    def __getitem__(self, number: int) -> tuple[Pixels, Any, tuple[tuple[str, str], ...]]:
         """An image, its target, and what was skipped on the way to it.
 
         Raises:

@@ -49,7 +49,7 @@ def ltx_loss(
     Returns:
       The mean total over the batch; and as metrics that and the mean of each unweighted term.
     """
-    images, targets = _as_input(batch["images"]), batch["targets"]
+    images, targets = as_input(batch["images"]), batch["targets"]
     predicted = explainee(images).argmax(-1).astype(targets.dtype)
     targets = jnp.where(targets < 0, predicted, targets)
     raw = explainer.draw(params, explainer.prefix(images))[:, 0]
@@ -93,7 +93,7 @@ def validate(
     """
 
     def of_share(explainee: Explainee, explainer: Explainer, trained: Leaves, x: Array) -> Any:
-        x = _as_input(x)
+        x = as_input(x)
         logits, masks = explainee(x), explainer.masks(trained, x)
         pixels = upsample(masks, x.shape[1:3])
         classes = logits.argmax(-1)[:, None].astype(jnp.int32)
@@ -104,6 +104,6 @@ def validate(
     return on_each_device(of_share, mesh, specs, SPLIT)(explainee, explainer, trained, images)
 
 
-def _as_input(images: Array) -> Float[Array, "n H W C"]:
+def as_input(images: Array) -> Float[Array, "n H W C"]:
     """Bytes are smaller on their way to a device than numbers in [0,1]."""
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

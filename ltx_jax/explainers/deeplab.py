@@ -29,6 +29,10 @@ class DeepLabHead(MaskHead):
     dropped: float = 0.5
     training: bool = False
 
+    def in_training(self) -> MaskHead:
+        """With batch norms that go by the batch, and dropout."""
+        return self.clone(training=True)
+
     @nn.compact
     def __call__(self, features: Float[Array, "n g h c"]) -> Float[Array, "n classes g h"]:
         """Raw values, before the activation."""

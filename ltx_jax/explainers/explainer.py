@@ -19,9 +19,9 @@ from ltx_jax.explainers.leaves import TRAINED, Leaves, join, slot_axis, split
 from ltx_jax.masks.tokens import activate
 from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.layers import normalised, precision
+from ltx_jax.models.layers import STATISTICS, normalised, precision
 from ltx_jax.models.registry import Architecture
-from ltx_jax.weights.state_dict import Entry, Variables, under
+from ltx_jax.weights.state_dict import Entry, Variables, flatten, under
 
 
 class MaskNetwork(nn.Module):
@@ -50,6 +50,13 @@ class MaskNetwork(nn.Module):
     def draw(self, prefix: Float[Array, "n ..."]) -> Float[Array, "n classes g h"]:
         """Raw values from the prefix of images."""
         return self.head(self._features(prefix) if TRAINED[self.trained].backbone else prefix)
+
+    def in_training(self) -> MaskNetwork:
+        """The same network as it is while it is trained for a data set."""
+        backbone = self.backbone
+        if TRAINED[self.trained].backbone:
+            backbone = backbone.in_training()
+        return self.clone(backbone=backbone, head=self.head.in_training())
 
     def _features(self, images: Float[Array, "n ..."]) -> Float[Array, "n g h c"]:
         return self.backbone(images)[1]["features"]
@@ -114,6 +121,44 @@ class Explainer:
         with precision(self.module.backbone.dtype):
             raw: Any = self.module.apply(join(leaves, self.frozen), prefix, method="draw")
         return raw
+
+    def draw_in_training(
+        self,
+        trained: Leaves,
+        statistics: Leaves,
+        images: Float[Array | np.ndarray, "n H W C"],
+        rng: Array,
+    ) -> tuple[Float[Array, "n classes g h"], Leaves]:
+        """Raw values of images in [0,1] as the network is while it is trained for a data set.
+
+        Args:
+          trained: leaves instead of its own.
+          statistics: of its batch norms, instead of its own.
+          images: a whole batch, whose means and variances batch norms go by.
+          rng: of what is dropped.
+
+        Returns:
+          The raw values, and the statistics moved by this batch.
+        """
+        how, module = self.architecture.preprocessing, self.module.in_training()
+        given = join(self.frozen | statistics, trained)
+        with precision(self.module.backbone.dtype):
+            raw, moved = module.apply(
+                given,
+                normalised(images, how.mean, how.std),
+                mutable=[STATISTICS],
+                rngs={"dropout": rng},
+            )
+        return raw, {path: flatten(moved)[path] for path in statistics}
+
+    @property
+    def statistics(self) -> Leaves:
+        """Of its batch norms, which a training may move."""
+        return {p: leaf for p, leaf in self.frozen.items() if p.startswith(f"{STATISTICS}/")}
+
+    def with_leaves(self, trained: Leaves, statistics: Leaves) -> Explainer:
+        """The same network with these trained leaves and statistics of batch norms."""
+        return replace(self, trained=trained, frozen=self.frozen | statistics)
 
     def slot_axis(self, path: str) -> int:
         """Where a trained leaf has its slot axis when every image has its own copy."""

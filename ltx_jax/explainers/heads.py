@@ -32,6 +32,10 @@ class MaskHead(nn.Module):
         """Raw values, before the activation."""
         raise TypeError(f"{type(self).__name__} does not say how")
 
+    def in_training(self) -> MaskHead:
+        """The same head as it is while it is trained for a data set."""
+        return self
+
     def table(self) -> list[Entry]:
         """What a checkpoint calls its weights."""
         raise TypeError(f"{type(self).__name__} does not say how")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ltx_jax.models.layers import STATISTICS
 from ltx_jax.weights.state_dict import flatten, unflatten
 
 # Leaves by their path, `params/backbone/blocks/fc1/kernel`.
@@ -37,7 +38,7 @@ TRAINED = {"all": Part(True), "head": Part(False), "lora": Part(True, updates=Tr
 _BACKBONE = "params/backbone/"
 # Never trained: the embeddings of a ViT, its frozen blocks, and the statistics of batch norms.
 _FROZEN = (
-    "batch_stats/",
+    f"{STATISTICS}/",
     *(
         f"{_BACKBONE}{name}"
         for name in (

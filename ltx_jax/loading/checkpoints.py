@@ -103,10 +103,19 @@ def load_trained(path: str | Path, explainer: Explainer) -> Leaves:
     Raises:
       InputError: where it is missing, or of another network.
     """
+    return load_leaves(path, explainer)[0]
+
+
+def load_leaves(path: str | Path, explainer: Explainer) -> tuple[Leaves, Leaves]:
+    """The trained and the frozen leaves of a checkpoint of the same network as `explainer`.
+
+    Raises:
+      InputError: where it is missing, or of another network.
+    """
     template = join(explainer.trained, explainer.frozen)
     state = read_explainer(path).state
     variables = from_state_dict(state, explainer.table(), template, named(path))
-    return split(variables, explainer.module.trained)[0]
+    return split(variables, explainer.module.trained)
 
 
 def load_optimizer(path: str | Path, explainer: Explainer) -> SavedOptimizer:

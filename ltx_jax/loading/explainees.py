@@ -18,7 +18,13 @@ from ltx_jax.models.registry import Architecture, architecture
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import Network, Settings
 from ltx_jax.weights.files import hub_file, read_safetensors
-from ltx_jax.weights.state_dict import StateDict, from_state_dict, shapes_of, unwrapped
+from ltx_jax.weights.state_dict import (
+    StateDict,
+    Variables,
+    from_state_dict,
+    shapes_of,
+    unwrapped,
+)
 
 # Share of the logits by which two calls may differ that compute the same in another order.
 _SAME = 1e-2
@@ -59,18 +65,29 @@ def load_explainee(
     )
     shapes = shapes_of(network.module, network.size, network.channels)
     params = from_state_dict(state, network.table(network.module), shapes, source)
+    return explainee_with(network, params, class_names, link)
+
+
+def explainee_with(
+    network: Architecture, params: Variables, class_names: Sequence[str], link: str
+) -> Explainee:
+    """A network with its variables as a classifier; see `load_explainee`.
+
+    Raises:
+      InputError: where the names are not as many as the classes.
+    """
     num_classes = network.module.num_classes
     if class_names and len(class_names) != num_classes:
         raise InputError(
-            f"{len(class_names)} class names for the {num_classes} classes of {name}: give one a "
-            "class"
+            f"{len(class_names)} class names for the {num_classes} classes of {network.name}: give "
+            "one a class"
         )
     return Explainee(
         apply=network.apply,
         params=jax.tree.map(jnp.asarray, params),
         image_size=network.size,
         num_classes=num_classes,
-        name=name,
+        name=network.name,
         class_names=tuple(class_names),
         channels=network.channels,
         link=link,

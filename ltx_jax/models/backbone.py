@@ -60,6 +60,11 @@ class Backbone(nn.Module):
         """The same network computed in the way that suits weights of each image's own."""
         return self
 
+    def in_training(self) -> Backbone:
+        """The same network as it is while it is trained: batch norms that go by the batch, and
+        dropout (the rng `dropout`), where it has them; else batch norms stay frozen."""
+        return self
+
     def with_trained(self, name: str, frozen_blocks: int, lora_rank: int) -> Backbone:
         """The network made for the part of it that is to be trained.
 

@@ -289,6 +289,10 @@ def _max_along_backward(
 _max_along.defvjp(_max_along_forward, _max_along_backward)
 
 
+# The collection of what batch norms know of their inputs.
+STATISTICS = "batch_stats"
+
+
 class BatchNorm(nn.Module):
     """A batch norm, frozen as explainees and finetuned explainers have it, or in training.
 
@@ -298,7 +302,7 @@ class BatchNorm(nn.Module):
 
     Attributes:
       training: go by the batch's own mean and variance, over all devices, and move the running ones
-        (the collection `batch_stats`, which must be mutable) a tenth of the way to them.
+        (`STATISTICS`, which must be mutable) a tenth of the way to them.
     """
 
     epsilon: float = 1e-5
@@ -308,8 +312,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         shape, exact = (x.shape[-1],), jnp.float32
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, exact)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, exact)
+        mean = self.variable(STATISTICS, "mean", jnp.zeros, shape, exact)
+        var = self.variable(STATISTICS, "var", jnp.ones, shape, exact)
         x = x.astype(exact)
         now = (mean.value, var.value)
         if self.training and not self.is_initializing():

@@ -27,7 +27,7 @@ _FLAX = {"parent", "name", "operations"}
 _NO_SIZES = {
     *_FLAX,
     *("num_classes", "frozen_blocks", "lora_rank"),
-    *("dtype", "attention", "as_products", "backward", "training"),
+    *("dtype", "attention", "as_products", "backward", "training", "dropped"),
 }
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

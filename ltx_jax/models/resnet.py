@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
 from ltx_jax.models.layers import (
     Added,
     Convolution,
@@ -98,6 +98,10 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
     bottleneck: bool
     dilated: tuple[bool, ...] = (False, False, False)
     training: bool = False
+
+    def in_training(self) -> Backbone:
+        """With batch norms that go by the batch."""
+        return self.clone(training=True)
 
     @nn.compact
     def __call__(

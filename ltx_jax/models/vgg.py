@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
 from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -22,10 +22,18 @@ class VGG(ConvolutionalNetwork, kw_only=True):
     Attributes:
       depths: convolutions of each group.
       hidden: width of the classifier's first two layers.
+      dropped: share of what each of these gives that is dropped in training.
+      training: whether it is, by the rng `dropout`.
     """
 
     depths: tuple[int, ...]
     hidden: int = 4096
+    dropped: float = 0.5
+    training: bool = False
+
+    def in_training(self) -> Backbone:
+        """With dropout in its classifier."""
+        return self.clone(training=True)
 
     @property
     def places(self) -> list[list[int]]:
@@ -62,6 +70,7 @@ class VGG(ConvolutionalNetwork, kw_only=True):
             for name in ("fc1", "fc2"):
                 layer = nn.Dense(self.hidden, dtype=self.dtype, name=name)
                 read = activate(layer(read), self.backward)
+                read = nn.Dropout(self.dropped, deterministic=not self.training)(read)
         return self.classified(read.astype(jnp.float32), "classifier"), out
 
 

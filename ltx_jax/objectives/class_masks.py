@@ -22,7 +22,8 @@ Number = Float[Array, ""]
 
 
 class Weights(NamedTuple):
-    """Of the terms, and the least and greatest share of the pixels that a class should have."""
+    """Of the terms, the least and greatest share of the pixels that a class should have, and most
+    classes of an image where it is known (see `class_area`)."""
 
     prediction: float = 1.0
     entropy: float = 1.0
@@ -32,6 +33,7 @@ class Weights(NamedTuple):
     other_area: float = 0.3
     least: float = 0.05
     most: float = 0.3
+    together: int | None = None
 
 
 def merged(raw: Raw, labels: Labels) -> tuple[Masks, Masks]:
@@ -75,12 +77,24 @@ def _differences(masks: Masks) -> list[Masks]:
     return [masks - padded[:, :-1, 1:], masks - padded[:, 1:, :-1]]
 
 
-def class_area(raw: Raw, labels: Labels, least: float, most: float) -> Number:
+def class_area(
+    raw: Raw, labels: Labels, least: float, most: float, together: int | None = None
+) -> Number:
     """What each class of an image lacks of a share of the pixels, and has beyond another.
 
     Of a class's sorted mask values the first `least` should be 1 and what comes after `most` 0;
     means over all pixels, summed over the image's classes.
+
+    Args:
+      raw: masks.
+      labels: classes of each image.
+      least, most: the two shares.
+      together: most classes that one image has, where it is known: no more are sorted.
     """
+    if together is not None:
+        there, which = jax.lax.top_k(labels.astype(jnp.int32), min(together, labels.shape[1]))
+        raw = jnp.take_along_axis(raw, which[:, :, None, None], axis=1)
+        labels = there > 0
     values = jnp.sort(jax.nn.sigmoid(raw).reshape(*raw.shape[:2], -1), descending=True)
     pixels = values.shape[-1]
     lacking = (1 - values[..., : int(pixels * least)]).sum(-1)
@@ -89,7 +103,12 @@ def class_area(raw: Raw, labels: Labels, least: float, most: float) -> Number:
 
 
 def class_mask_loss(
-    raw: Raw, labels: Labels, seen: Logits, hidden: Logits, weights: Weights
+    raw: Raw,
+    labels: Labels,
+    seen: Logits,
+    hidden: Logits,
+    weights: Weights,
+    single: bool = False,
 ) -> tuple[Number, dict[str, Number]]:
     """The loss of NN-Explainer, and its terms before they are weighted.
 
@@ -98,19 +117,34 @@ def class_mask_loss(
       labels: classes of each image.
       seen, hidden: the classifier's logits through the target mask, and through what it leaves.
       weights: of the terms.
+      single: whether one class is the answer.
 
     Source: Stalder et al., NeurIPS 2022, section 3.2.
     """
     target, others = merged(raw, labels)
-    terms = {
-        "prediction": prediction(seen, labels),
-        "entropy": negative_entropy(hidden),
-        "variation": variation(target) + variation(others),
-        "class_area": class_area(raw, labels, weights.least, weights.most),
+    terms = _of_masks(raw, labels, target, others, seen, weights, single)
+    terms["variation"] += variation(others)
+    terms["entropy"] = negative_entropy(hidden)
+    return _weighted(terms, weights), terms
+
+
+def _of_masks(
+    raw: Raw,
+    labels: Labels,
+    target: Masks,
+    others: Masks,
+    logits: Logits,
+    weights: Weights,
+    single: bool,
+) -> dict[str, Number]:
+    """The terms that every image's masks have, by what `Weights` calls them."""
+    return {
+        "prediction": (single_prediction if single else prediction)(logits, labels),
+        "variation": variation(target),
+        "class_area": class_area(raw, labels, weights.least, weights.most, weights.together),
         "target_area": target.mean(),
         "other_area": others.mean(),
     }
-    return _weighted(terms, weights), terms
 
 
 def _weighted(terms: dict[str, Number], weights: Weights) -> Number:
@@ -136,10 +170,35 @@ def _mean_of(labels: Labels, values: Logits) -> Number:
     return (there * values).sum() / jnp.maximum(there.sum(), 1)
 
 
+def real_time_saliency_loss(
+    raw: Raw, labels: Labels, seen: Logits, hidden: Logits
+) -> tuple[Number, dict[str, Number]]:
+    """Its loss with NN-Explainer's weights, of which only that of the area is not its own.
+
+    Args:
+      raw: masks.
+      labels: classes of each image.
+      seen, hidden: the classifier's logits where another image covers what the target mask hides,
+        and where it covers what the mask shows.
+    """
+    target, _ = merged(raw, labels)
+    terms = {
+        "preserved": preserved(seen, labels),
+        # Without any class there is no slope at 0.
+        "destroyed": jnp.maximum(destroyed(hidden, labels), 1e-12) ** 0.3,
+        "variation": squared_variation(target),
+        "target_area": target.mean(),
+    }
+    weights = {"preserved": 1.0, "destroyed": 5.0, "variation": 10.0, "target_area": 1.0}
+    return sum(weights[name] * value for name, value in terms.items()), terms  # type: ignore[return-value]
+
+
 # --- The self-explainer: a network whose masks' means are its logits ------------------------------
 
 
-def self_explainer_loss(teacher: Raw, student: Raw, labels: Labels, weights: Weights) -> Number:
+def self_explainer_loss(
+    teacher: Raw, student: Raw, labels: Labels, weights: Weights, single: bool = False
+) -> tuple[Number, dict[str, Number]]:
     """Both classify, and agree in logits and target masks (NN-Explainer's `InterpretableFCNN`).
 
     Args:
@@ -147,17 +206,17 @@ def self_explainer_loss(teacher: Raw, student: Raw, labels: Labels, weights: Wei
       student: those of the images through the teacher's target masks.
       labels: classes of each image.
       weights: of the terms; `entropy` has no part in it.
+      single: whether one class is the answer.
+
+    Returns:
+      The loss; and before they are weighted the terms, of both together, and `disagreement`.
     """
     both = [(raw, raw.mean((2, 3)), *merged(raw, labels)) for raw in (teacher, student)]
     # What they agree in: logits, and target masks.
-    total: Number = sum(jnp.abs(both[0][part] - both[1][part]).mean() for part in (1, 2))  # type: ignore[assignment]
-    for raw, logits, target, others in both:
-        terms = {
-            "prediction": prediction(logits, labels),
-            "variation": variation(target),
-            "class_area": class_area(raw, labels, weights.least, weights.most),
-            "target_area": target.mean(),
-            "other_area": others.mean(),
-        }
-        total += _weighted(terms, weights)
-    return total
+    apart: Number = sum(jnp.abs(both[0][part] - both[1][part]).mean() for part in (1, 2))  # type: ignore[assignment]
+    found = [
+        _of_masks(raw, labels, target, others, logits, weights, single)
+        for raw, logits, target, others in both
+    ]
+    terms = {name: found[0][name] + found[1][name] for name in found[0]}
+    return apart + _weighted(terms, weights), {"disagreement": apart, **terms}

@@ -1,4 +1,4 @@
-"""The page of a pretraining: losses and scores by epoch, and how the masks came to be."""
+"""The page of a training: losses and scores by epoch, and how masks came to be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
 from ltx_jax.reporting.pages import meaning, write_page
 
-PAGE = "pretraining.html"
 _WIDE, _HIGH, _MARGIN = 300, 150, 40
 _SIDE = 112  # of a shown picture in pixels
 _MOST_EPOCHS = 10
@@ -38,6 +37,7 @@ class Watched(NamedTuple):
 
 def write_training_page(
     path: Path,
+    name: str,
     epochs: Sequence[Mapping[str, Any]],
     watched: Sequence[Watched],
     settings: Mapping[str, Any],
@@ -46,6 +46,7 @@ def write_training_page(
 
     Args:
       path: of the HTML file, replaced as a whole.
+      name: of the training, in small letters.
       epochs: of each its `losses` and `scores` by name.
       watched: images whose masks are shown, after epochs evenly spread.
       settings: shown as they are.
@@ -58,21 +59,28 @@ def write_training_page(
         for name in epochs[0]["losses"]
     }
     scores = {name: [e["scores"][name] for e in epochs] for name in epochs[0]["scores"]}
-    titles = {name: f"{escape(SCORES[name].title)}&nbsp;{SCORES[name].arrow}" for name in scores}
-    told = {name: meaning(SCORES[name]) for name in scores}
+    title = name.capitalize()
     body = [
-        "<h1>Pretraining</h1>",
+        f"<h1>{escape(title)}</h1>",
         f"<p class=lead>{len(epochs)} epoch{'s' * (len(epochs) != 1)}</p>",
         "<h2>Loss and its terms, means over an epoch</h2><div class=figures>",
         *(_chart(escape(name.replace("_", " ")), "", values) for name, values in losses.items()),
-        "</div><h2>Scores of the images held out, for the predicted class</h2><div class=figures>",
-        *(_chart(titles[name], told[name], values) for name, values in scores.items()),
+        "</div><h2>Images held out</h2><div class=figures>",
+        *(_chart(*_described(name), values) for name, values in scores.items()),
         "</div>",
         *map(_masks, watched),
         "<details><summary>Settings</summary><pre>"
         f"{escape(json.dumps(settings, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    write_page(path, "Pretraining", body, _STYLE)
+    write_page(path, title, body, _STYLE)
+
+
+def _described(name: str) -> tuple[str, str]:
+    """The title of what is told of the images held out, and what it means."""
+    if name not in SCORES:
+        return escape(name.replace("_", " ")), ""
+    score = SCORES[name]
+    return f"{escape(score.title)}&nbsp;{score.arrow}", meaning(score)
 
 
 def _chart(title: str, told: str, values: Sequence[float]) -> str:

@@ -30,7 +30,11 @@ class Network(Section):
     """The explainee, by name and weights."""
 
     name: str = setting("vit_base_patch16_224", "timm name")
-    weights: str | None = setting(None, "a .safetensors file; from the hub where not given")
+    weights: str | None = setting(
+        None,
+        "a .safetensors file; from the hub where not given; `fresh`, for task=train_classifier, "
+        "starts from nothing",
+    )
     sizes: Mapping[str, Any] = setting(
         {"num_classes": None}, "module attributes unlike the published network's"
     )
@@ -248,9 +252,10 @@ class Pretrain(Section):
         None, "start:stop, the images to train on, where chance is not to draw them"
     )
     validate: str | None = setting(None, "start:stop, those to choose the best epoch by")
-    select: Literal["pos", "neg", "last"] = setting(
-        "pos",
-        "what chooses the epoch: the lowest POS of those held out, their highest NEG, or last",
+    select: Literal["pos", "neg", "loss", "last"] | None = setting(
+        None,
+        "what chooses the epoch: the lowest POS of those held out, their highest NEG, their lowest "
+        "loss, or last; if not given POS, and for classifiers and masks of every class the loss",
     )
     overlap: bool = setting(
         False, "train on all images, those held out among them, as the original"
@@ -286,6 +291,32 @@ class Pretrain(Section):
 
 
 @dataclass(frozen=True)
+class ClassMasks(Section):
+    """What makes masks of every class good (NN-Explainer, NeurIPS 2022): weights of its terms."""
+
+    objective: Literal["nn_explainer", "real_time_saliency", "self_explainer", "budget"] = setting(
+        "nn_explainer",
+        "the paper's; Real-Time Saliency's; that of masks which classify themselves; or `objective`"
+        ", the section, of one class of each image a step",
+    )
+    prediction: float = setting(1.0, "the classifier still holds the image's classes", least=0)
+    entropy: float = setting(1.0, "it holds nothing of what the mask leaves", least=0)
+    variation: float = setting(1.0, "differences between neighbouring pixels", least=0)
+    class_area: float = setting(1.0, "each class has a share of the pixels", least=0)
+    target_area: float = setting(0.1, "area of the mask of the image's classes", least=0)
+    other_area: float = setting(0.3, "area of the mask of all other classes", least=0)
+    least: float = setting(0.05, "least share of the pixels of a class", least=0, most=1)
+    most: float = setting(0.3, "greatest share of them", least=0, most=1)
+
+    def check_together(self, prefix: str) -> None:
+        """Shares are in order."""
+        if self.least > self.most:
+            raise InputError(
+                f"{prefix}least is {self.least} and {prefix}most {self.most}: give them in order"
+            )
+
+
+@dataclass(frozen=True)
 class Evaluate(Section):
     """Scores of maps of any origin."""
 
@@ -314,8 +345,9 @@ class Report(Section):
 class Settings(Section):
     """All settings of the main command."""
 
-    task: Literal["explain", "pretrain", "evaluate"] = setting(
-        "explain", "explain images, pretrain an explainer for them, or score maps of them"
+    task: Literal["explain", "pretrain", "evaluate", "train_classifier"] = setting(
+        "explain",
+        "explain images, pretrain an explainer for them, score maps of them, or train an explainee",
     )
     images: str | None = setting(
         None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
@@ -360,6 +392,7 @@ class Settings(Section):
     objective: Objective = field(default_factory=Objective)
     finetune: Finetune = field(default_factory=Finetune)
     pretrain: Pretrain = field(default_factory=Pretrain)
+    class_masks: ClassMasks = field(default_factory=ClassMasks)
     evaluate: Evaluate = field(default_factory=Evaluate)
     report: Report = field(default_factory=Report)
 

@@ -1,10 +1,10 @@
-"""What an explainer's masks are worth on the images held out of a pretraining."""
+"""Images held out of a training, to judge what is trained by."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,14 +12,11 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
+from ltx_jax.data.batches import Targets
 from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.engine.pretraining import validate
 from ltx_jax.engine.sharding import SPLIT, to_host
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.models.explainee import Explainee
 
 
 class HeldOut(NamedTuple):
@@ -28,59 +25,65 @@ class HeldOut(NamedTuple):
     Attributes:
       source: of all images.
       how: they become inputs.
+      targets: of each image of the source, see `Order`.
       numbers: of those held out.
       size: of a batch of them, which the devices of all processes share.
       mesh: these devices.
-      chunk: most images in one forward of the explainee.
+      shape: of an image.
     """
 
     source: Source
     how: Preprocessing
+    targets: Targets
     numbers: Sequence[int]
     size: int
     mesh: Mesh
-    chunk: int | None
+    shape: tuple[int, int, int]
 
 
 class Judged(NamedTuple):
-    """Mean scores by name, and the token masks of the images that can be read, by their number."""
+    """What is trained after an epoch: mean scores by name; and where it draws masks, those of the
+    images that can be read, by their number."""
 
     scores: dict[str, float]
     masks: dict[int, Float[np.ndarray, "g h"]]
 
 
-def judge(images: HeldOut, explainee: Explainee, explainer: Explainer, trained: Leaves) -> Judged:
-    """Score the masks of an explainer; every process comes to the same.
+def of_readable(images: HeldOut, of_batch: Callable[[Array, Array], Any]) -> tuple[list[int], Any]:
+    """What a function gives of the images that can be read; every process comes to the same.
 
     Args:
       images: held out.
-      explainee: the classifier, on the devices.
-      explainer: gives the network and its frozen leaves, on the devices.
-      trained: its trained leaves, on the devices.
+      of_batch: images [n,H,W,C] and their targets, on the devices, to a pytree of arrays [n,...].
+
+    Returns:
+      The numbers of these images, and the pytree for all of them, on the host.
 
     Raises:
       InputError: where no image can be read.
     """
-    scores: list[dict[str, np.ndarray]] = []
-    masks: dict[int, np.ndarray] = {}
+    known: list[int] = []
+    parts = []
     for first in range(0, len(images.numbers), images.size):
         numbers = np.asarray(images.numbers[first : first + images.size])
-        pixels, readable = _load(images, numbers, explainee.image_shape)
-        found = validate(explainee, explainer, trained, pixels, images.mesh, images.chunk)
-        found, readable = to_host((found, readable))
+        pixels, targets, readable = _load(images, numbers)
+        found, readable = to_host((of_batch(pixels, targets), readable))
         taken = np.flatnonzero(readable[: len(numbers)])
-        scores.append({name: values[taken] for name, values in found.scores.items()})
-        masks |= dict(zip(numbers[taken].tolist(), found.masks[taken], strict=True))
-    if not masks:
+        known += numbers[taken].tolist()
+        parts.append(jax.tree.map(lambda values, taken=taken: values[taken], found))
+    if not known:
         raise InputError("none of the images held out for validation can be read: give more images")
-    return Judged(
-        {name: float(np.mean(np.concatenate([s[name] for s in scores]))) for name in scores[0]},
-        masks,
-    )
+    return known, jax.tree.map(lambda *several: np.concatenate(several), *parts)
 
 
-def _load(images: HeldOut, numbers: np.ndarray, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """This process's share of a batch on the devices, filled up, and which of it can be read."""
+def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """Of scores [n] by name."""
+    return {name: float(values.mean()) for name, values in scores.items()}
+
+
+def _load(images: HeldOut, numbers: np.ndarray) -> tuple[Array, Array, Array]:
+    """This process's share of a batch on the devices, filled up: images, their targets, and which
+    of them can be read."""
     process, count = jax.process_index(), jax.process_count()
     filled = np.concatenate([numbers, np.repeat(numbers[-1:], images.size - len(numbers))])
     mine = np.split(filled, count)[process].tolist()
@@ -91,12 +94,13 @@ def _load(images: HeldOut, numbers: np.ndarray, shape: tuple[int, ...]) -> tuple
             loaded.append(None)
         else:
             loaded.append(example.image)
-    known = [image for image in loaded if image is not None] or [np.zeros(shape, np.uint8)]
+    known = [image for image in loaded if image is not None] or [np.zeros(images.shape, np.uint8)]
     nothing = np.zeros_like(known[0])
     pixels = np.stack([nothing if image is None else image for image in loaded])
     readable = np.array([image is not None for image in loaded])
     split = NamedSharding(images.mesh, SPLIT)
-    pixels, readable = (
-        jax.make_array_from_process_local_data(split, share) for share in (pixels, readable)
+    pixels, targets, readable = (
+        jax.make_array_from_process_local_data(split, share)
+        for share in (pixels, images.targets[mine], readable)
     )
-    return pixels, readable
+    return pixels, targets, readable

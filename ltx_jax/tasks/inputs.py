@@ -119,18 +119,26 @@ def open_explainee(settings: Settings) -> Explainee:
     Raises:
       InputError: as `load_explainee`.
     """
-    names: Sequence[str] = CLASSES if settings.images == SCENES else ()
-    if settings.class_names is not None:
-        names = read_class_names(settings.class_names)
     return load_explainee(
         settings.explainee.name,
         settings.explainee.weights,
         compute_dtype=settings.compute_dtype,
         attention=settings.attention,
-        class_names=names,
+        class_names=class_names_of(settings),
         link=settings.explainee.link,
         **settings.explainee.sizes,
     )
+
+
+def class_names_of(settings: Settings) -> Sequence[str]:
+    """What the classes of a run are called; nothing where nobody knows.
+
+    Raises:
+      InputError: as `read_class_names`.
+    """
+    if settings.class_names is not None:
+        return read_class_names(settings.class_names)
+    return CLASSES if settings.images == SCENES else ()
 
 
 def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:

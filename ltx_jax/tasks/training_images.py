@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from ltx_jax.data.examples import Source
 from ltx_jax.data.sources import chosen
@@ -97,6 +98,37 @@ def targets_of(
     return targets
 
 
+def classes_of(
+    source: Source, training: Sequence[int], explainee: Explainee
+) -> Bool[np.ndarray, "all classes"]:
+    """The classes of each image of a source; none of one that is not labelled with any.
+
+    Args:
+      source: of all images.
+      training: numbers of those to train on, in which every class had better be.
+      explainee: whose classes they are.
+
+    Raises:
+      InputError: where no image has any, or one that the explainee does not have.
+    """
+    found = np.zeros((len(source), explainee.classes), bool)
+    for i, labels in enumerate(source.labels):
+        for label in labels:
+            _refuse_unknown(source, i, label, explainee)
+        found[i, list(labels)] = True
+    learnt = found[list(training)].any(0)
+    if not learnt.any():
+        raise InputError(
+            "no image to train on has a class: give config.labels, or set config.target=predicted"
+        )
+    if not learnt.all():
+        missing = np.flatnonzero(~learnt).tolist()
+        told = [explainee.class_names[k] if explainee.class_names else str(k) for k in missing]
+        some = ", ".join(told[:5]) + (" …" if len(told) > 5 else "")
+        logging.warning("no image to train on has %d of the classes: %s", len(missing), some)
+    return found
+
+
 def _chosen(source: Source, settings: Pretrain) -> Split:
     """By the slices that the settings give."""
     training = chosen("pretrain.train", settings.train, len(source))
@@ -140,12 +172,16 @@ def _of_each_class(source: Source, candidates: Sequence[int], most: int) -> list
 
 def _target(source: Source, i: int, explainee: Explainee) -> int:
     label = _label(source, i, "target=label")
+    _refuse_unknown(source, i, label, explainee)
+    return label
+
+
+def _refuse_unknown(source: Source, i: int, label: int, explainee: Explainee) -> None:
     if not 0 <= label < explainee.classes:
         raise InputError(
             f"{source.names[i]} has the label {label}: {explainee.name} has classes 0 to "
             f"{explainee.classes - 1}, give one of them"
         )
-    return label
 
 
 def _label(source: Source, i: int, needed_by: str) -> int:

@@ -81,7 +81,7 @@ def test_real_time_saliency_counts_the_classes_that_are_there():
 
 def test_a_student_that_agrees_pays_twice():
     weights = objective.Weights()
-    same = float(objective.self_explainer_loss(RAW, RAW, LABELS, weights))
+    same = float(objective.self_explainer_loss(RAW, RAW, LABELS, weights)[0])
     logits = RAW.mean((2, 3))
     _, terms = objective.class_mask_loss(RAW, LABELS, logits, logits, weights)
     target, _ = objective.merged(RAW, LABELS)
@@ -89,8 +89,35 @@ def test_a_student_that_agrees_pays_twice():
     alone -= float(terms["entropy"])
     alone += float(objective.variation(target)) - float(terms["variation"])
     assert same == pytest.approx(2 * alone, rel=1e-5)
-    apart = float(objective.self_explainer_loss(RAW, RAW + 0.5, LABELS, weights))
-    higher = float(objective.self_explainer_loss(RAW + 0.5, RAW + 0.5, LABELS, weights))
+    apart = float(objective.self_explainer_loss(RAW, RAW + 0.5, LABELS, weights)[0])
+    higher = float(objective.self_explainer_loss(RAW + 0.5, RAW + 0.5, LABELS, weights)[0])
     masks = [np.asarray(objective.merged(raw, LABELS)[0]) for raw in (RAW, RAW + 0.5)]
     agreement = 0.5 + np.abs(masks[0] - masks[1]).mean()
     assert apart == pytest.approx(same / 2 + higher / 2 + agreement, rel=1e-5)
+
+
+def test_no_more_classes_are_sorted_than_an_image_has():
+    every = objective.class_area(RAW, LABELS, 0.05, 0.3)
+    most = int(LABELS.sum(1).max())
+    some = objective.class_area(RAW, LABELS, 0.05, 0.3, together=most)
+    assert most < LABELS.shape[1] and float(some) == pytest.approx(float(every), rel=1e-6)
+
+
+def test_real_time_saliency_is_the_sum_that_the_original_weighs():
+    total, terms = objective.real_time_saliency_loss(RAW, LABELS, LOGITS, LOGITS)
+    target, _ = objective.merged(RAW, LABELS)
+    parts = [
+        float(objective.preserved(LOGITS, LABELS)),
+        5 * float(objective.destroyed(LOGITS, LABELS)) ** 0.3,
+        10 * float(objective.squared_variation(target)),
+        float(target.mean()),
+    ]
+    assert float(total) == pytest.approx(sum(parts), rel=1e-6)
+    assert float(terms["target_area"]) == pytest.approx(parts[3], rel=1e-6)
+
+
+def test_where_one_class_is_the_answer_it_is_a_cross_entropy():
+    one = jax.nn.one_hot(jnp.array([1] * len(RAW)), RAW.shape[1]) > 0
+    _, terms = objective.class_mask_loss(RAW, one, LOGITS, LOGITS, objective.Weights(), single=True)
+    expected = -np.log(np.exp(LOGITS)[:, 1] / np.exp(LOGITS).sum(-1)).mean()
+    assert float(terms["prediction"]) == pytest.approx(expected, rel=1e-5)

@@ -20,15 +20,10 @@ from ltx_jax.loading.checkpoints import SavedOptimizer, load_optimizer, load_tra
 from ltx_jax.runtime import Terminated, termination_held
 from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
-from ltx_jax.tasks.pretrain import learning_rates
-from ltx_jax.tasks.pretraining_files import (
-    BEST,
-    CURVES,
-    MASKS,
-    PretrainingFiles,
-    Snapshot,
-    best_of,
-)
+from ltx_jax.tasks import training
+from ltx_jax.tasks.pretrain import BEST, MasksOnData
+from ltx_jax.tasks.training import learning_rates
+from ltx_jax.tasks.training_files import MASKS, Snapshot, TrainingFiles, best_of
 from ltx_jax.tasks.training_images import Split
 from ltx_jax.weights.files import read_safetensors
 
@@ -39,6 +34,7 @@ GOAL = make_goal(LTX.objective)
 SETTINGS = Pretrain(
     epochs=4, batch_size=4, validation=0.25, test=0.0, learning_rate=0.03, log_every=3, pictures=2
 )
+CURVES = "pretraining.json"
 TIMES = ("images_per_second", "waiting")
 
 
@@ -113,9 +109,10 @@ def test_the_best_epoch_is_kept(whole, explainer):
 def test_the_explainer_says_what_it_was_trained_for(explainee, explainer, tmp_path):
     told = {"objective.mask_weight": 5.0, "target": "label", "images": "/home/cats", "seed": 0}
     how, drawn = explainee.preprocessing("squash"), Split([0, 1], [2], [])
-    files = PretrainingFiles(tmp_path, explainer, Pictures(), how, drawn, SETTINGS, told)
+    trainee = MasksOnData(explainee, explainer, explainer, GOAL, 9, "pos")
+    files = TrainingFiles(tmp_path, trainee, Pictures(), how, drawn, SETTINGS, told)
     trained = explainer.trained
-    files.keep_best(Snapshot(trained, SavedOptimizer(Moments(trained, trained), 3, 0.1)))
+    files.keep_best(Snapshot(trained, {}, SavedOptimizer(Moments(trained, trained), 3, 0.1)))
     _, metadata = read_safetensors(tmp_path / BEST)
     purpose = {"objective.mask_weight": 5.0, "target": "label"}
     assert json.loads(metadata["trained_for"]) == purpose
@@ -232,7 +229,7 @@ def test_a_termination_waits_for_the_step(run, tmp_path):
 def test_what_is_done_is_not_done_again(run, whole, monkeypatch):
     pretrained, directory = whole
     before = files(directory)
-    monkeypatch.delattr(task, "train_step")
+    monkeypatch.delattr(training, "train_step")
     same(run(directory, fingerprint={"seed": 0}), pretrained)
     assert files(directory) == before
 

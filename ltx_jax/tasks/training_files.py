@@ -1,4 +1,4 @@
-"""The work directory of a pretraining: what it goes on from, and what people look at."""
+"""The work directory of a training: what it goes on from, and what people look at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,23 +17,20 @@ from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.engine.checkpoints import Checkpoints, newest
 from ltx_jax.engine.training import TrainState
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.files import make_directory, write_bytes, write_json
-from ltx_jax.loading.checkpoints import SavedOptimizer, load_trained, save_explainer
+from ltx_jax.loading.checkpoints import SavedOptimizer
 from ltx_jax.reporting.store import hold_settings
 from ltx_jax.reporting.training_log import TrainingLog
-from ltx_jax.reporting.training_page import PAGE, Watched, write_training_page
+from ltx_jax.reporting.training_page import Watched, write_training_page
 from ltx_jax.settings.sections import Pretrain
 from ltx_jax.tasks.training_images import Split, keep_split
 
-# The explainer of the best epoch, the curves for programs, the masks of the images that are
-# watched [epochs,k,g,h], and what a restart goes by.
-BEST, CURVES, MASKS = "explainer.safetensors", "pretraining.json", "validation_masks.npy"
-CHECKPOINTS = "checkpoints"
+# The masks of the images that are watched [epochs,k,g,h], and what a restart goes by.
+MASKS, CHECKPOINTS = "validation_masks.npy", "checkpoints"
 _OLD_FORM = "last.safetensors"
-# Of the settings, what an explainer is trained for; its file tells it.
-_PURPOSE = ("objective", "target", "explainee.name")
+# Of the settings, what a network is trained for; its file tells it.
+_PURPOSE = ("objective", "class_masks", "target", "explainee.name")
 
 # {"epoch": 0, "step": 94, "losses": {"total": …, and each term}, "scores": {"pos": …}}
 Epoch = dict[str, Any]
@@ -45,6 +42,7 @@ Losses = dict[str, float]
 _RANKS: dict[str, Callable[[Mapping[str, float]], float]] = {
     "pos": lambda scores: scores["pos"],
     "neg": lambda scores: -scores["neg"],
+    "loss": lambda scores: scores["loss"],
     "last": lambda scores: 0.0,
 }
 
@@ -54,16 +52,51 @@ def best_of(curves: Sequence[Epoch], select: str) -> Epoch:
 
     Args:
       curves: of all epochs.
-      select: `pos`, the lowest; `neg`, the highest; or `last`.
+      select: `pos` or `loss`, the lowest; `neg`, the highest; or `last`.
     """
     return min(reversed(curves), key=lambda epoch: _RANKS[select](epoch["scores"]))
 
 
 class Snapshot(NamedTuple):
-    """The trained leaves after an epoch, and the optimizer's state, on the host."""
+    """What is trained after an epoch, on the host: its leaves, what moved without a gradient, and
+    the optimizer's state."""
 
     trained: Leaves
+    model_state: Leaves
     optimizer: SavedOptimizer
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Of a network that is trained, what its work directory knows."""
+
+    @property
+    def name(self) -> str:
+        """Of the training: `NAME.json` has its curves, `NAME.html` is its page."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """What the network of the best epoch is called."""
+        ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws masks, which the page shows."""
+        ...
+
+    @property
+    def select(self) -> str:
+        """What chooses the epoch, see `best_of`."""
+        ...
+
+    def save(self, path: Path, kept: Snapshot, notes: Mapping[str, str]) -> None:
+        """Write the network to a file, with notes by name in its metadata."""
+        ...
+
+    def load(self, path: Path) -> tuple[Leaves, Leaves]:
+        """Its trained leaves and model state from such a file."""
+        ...
 
 
 class Restored(NamedTuple):
@@ -75,23 +108,23 @@ class Restored(NamedTuple):
     sums: Losses
 
 
-class PretrainingFiles:
-    """What is written of a pretraining as it goes on, by process 0 but for the checkpoints."""
+class TrainingFiles:
+    """What is written of a training as it goes on, by process 0 but for the checkpoints."""
 
     def __init__(
         self,
         workdir: Path,
-        explainer: Explainer,
+        keeper: Keeper,
         source: Source,
         how: Preprocessing,
         images: Split,
         settings: Pretrain,
         told: Mapping[str, Any],
     ) -> None:
-        """Begin the directory of a pretraining, or find it.
+        """Begin the directory of a training, or find it.
 
         Raises:
-          InputError: where it cannot be written, or is of another pretraining.
+          InputError: where it cannot be written, or is of another training.
         """
         if (workdir / _OLD_FORM).exists():
             raise InputError(
@@ -99,7 +132,7 @@ class PretrainingFiles:
                 "work directory"
             )
         self._workdir, self._settings, self._told = workdir, settings, told
-        self._explainer, self._source, self._how = explainer, source, how
+        self._keeper, self._source, self._how = keeper, source, how
         self._watched = images.validation[: settings.pictures]
         self._first = jax.process_index() == 0
         if self._first:
@@ -111,10 +144,10 @@ class PretrainingFiles:
         self._masks: list[np.ndarray] = []
 
     def restore(self, template: TrainState, mesh: Mesh) -> Restored | None:
-        """Where the pretraining stands, on the devices of the template; None at its beginning.
+        """Where the training stands, on the devices of the template; None at its beginning.
 
         Raises:
-          InputError: where it was another explainer's, or nothing can be read.
+          InputError: where it was another network's, or nothing can be read.
         """
         found = newest(self._workdir / CHECKPOINTS, template, mesh)
         restored = None if found is None else Restored(found[0], **found[1])
@@ -125,13 +158,13 @@ class PretrainingFiles:
             self._masks = self._known_masks(epochs)
         return restored
 
-    def best(self) -> Leaves:
-        """The trained leaves of the best epoch so far.
+    def best(self) -> tuple[Leaves, Leaves]:
+        """The trained leaves and the model state of the best epoch so far.
 
         Raises:
           InputError: where they are gone.
         """
-        return load_trained(self._workdir / BEST, self._explainer)
+        return self._keeper.load(self._workdir / self._keeper.file)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Tell of a step."""
@@ -141,7 +174,7 @@ class PretrainingFiles:
     def save(self, state: TrainState, step: int, curves: list[Epoch], sums: Losses) -> None:
         """Begin to write a checkpoint."""
         at_end = bool(curves) and curves[-1]["step"] == step
-        score = _RANKS[self._settings.select](curves[-1]["scores"]) if at_end else None
+        score = _RANKS[self._keeper.select](curves[-1]["scores"]) if at_end else None
         assert self._checkpoints is not None, "restore comes first"
         self._checkpoints.save(step, state, {"curves": curves, "sums": sums}, score)
 
@@ -153,26 +186,28 @@ class PretrainingFiles:
         Args:
           curves: of all epochs so far.
           best: of the last one, where it is the best.
-          masks: token masks of the images held out.
+          masks: token masks of the images held out; none where no masks are drawn.
         """
         if not self._first:
             return
         self.keep_best(best)
-        self._keep_masks(masks)
-        write_json(self._workdir / CURVES, {"settings": self._told, "epochs": curves})
+        if masks:
+            self._keep_masks(masks)
+        name = self._keeper.name
+        write_json(self._workdir / f"{name}.json", {"settings": self._told, "epochs": curves})
         if self._log is not None:
             self._log.tabulate()
-        write_training_page(self._workdir / PAGE, curves, self._shown(), self._told)
+        page = self._workdir / f"{name}.html"
+        write_training_page(page, name, curves, self._shown(), self._told)
 
     def keep_best(self, best: Snapshot | None) -> None:
-        """Write the explainer of the best epoch, where there is a better one."""
+        """Write the network of the best epoch, where there is a better one."""
         if best is not None and self._first:
             purpose = {name: v for name, v in self._told.items() if name.startswith(_PURPOSE)}
             notes = {"trained_for": json.dumps(purpose)}
-            path = self._workdir / BEST
-            save_explainer(path, self._explainer, best.trained, best.optimizer, notes)
+            self._keeper.save(self._workdir / self._keeper.file, best, notes)
 
-    def __enter__(self) -> PretrainingFiles:
+    def __enter__(self) -> TrainingFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -197,7 +232,7 @@ class PretrainingFiles:
 
     def _known_masks(self, epochs: int) -> list[np.ndarray]:
         path = self._workdir / MASKS
-        if not epochs:
+        if not epochs or not self._keeper.draws:
             return []
         try:
             return list(np.load(path)[:epochs])
@@ -208,7 +243,7 @@ class PretrainingFiles:
 
     def _shown(self) -> list[Watched]:
         found = []
-        for k, i in enumerate(self._watched):
+        for k, i in enumerate(self._watched if self._masks else ()):
             try:
                 picture = self._source.load(i, self._how).as_picture()
             except UnreadableImage:

@@ -1,0 +1,171 @@
+"""Pretraining of an explainer with a mask for every class (NN-Explainer)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from ltx_jax.data.batches import Targets
+from ltx_jax.data.examples import Source
+from ltx_jax.engine.class_masks import ClassGoal, class_loss, validate_classes
+from ltx_jax.engine.sharding import replicate
+from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.files import write_json
+from ltx_jax.loading.checkpoints import load_leaves, save_explainer
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.objectives import Goal
+from ltx_jax.settings.sections import ClassMasks, Pretrain
+from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
+from ltx_jax.tasks.training import Data, Trained, mesh_for, train
+from ltx_jax.tasks.training_files import Snapshot, best_of
+from ltx_jax.tasks.training_images import classes_of, split
+
+# The explainer of the best epoch; and what it is worth on the images kept from the training.
+BEST, TEST = "explainer.safetensors", "test.json"
+_LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class ClassMasksOnData:
+    """An explainer with a mask for every class (a `tasks.training.Trainee`).
+
+    Attributes:
+      explainee, network: on the devices; the explainer without its trained leaves.
+      explainer: to start from.
+      goal: the objective.
+      select: the epoch that is kept, see `best_of`.
+    """
+
+    explainee: Explainee
+    network: Explainer
+    explainer: Explainer
+    goal: ClassGoal
+    select: str
+
+    name = "pretraining"
+    file = BEST
+    draws = True
+
+    def begin(self) -> tuple[Leaves, Leaves]:
+        """Its own leaves, and the statistics of its batch norms."""
+        return self.explainer.trained, self.explainer.statistics
+
+    def loss(self) -> Partial:
+        """The objective."""
+        return Partial(class_loss, self.explainee, self.network, self.goal)
+
+    def judge(self, images: HeldOut, trained: Leaves, model_state: Leaves) -> Judged:
+        """The loss, its terms, and target masks."""
+        network = self.network.with_leaves(trained, model_state)
+        numbers, found = of_readable(
+            images,
+            lambda pixels, targets: validate_classes(
+                self.explainee, network, self.goal, pixels, targets, images.mesh
+            ),
+        )
+        return Judged(means(found.losses), dict(zip(numbers, found.masks, strict=True)))
+
+    def told(self, scores: Mapping[str, float]) -> str:
+        """The loss, and the share of an image that the target mask shows."""
+        return ", ".join(f"{name.replace('_', ' ')} {scores[name]:.4f}" for name in self._first)
+
+    @property
+    def _first(self) -> list[str]:
+        return [_LOSS, *(["target_area"] if self.goal.name != "budget" else [])]
+
+    def save(self, path: Path, kept: Snapshot, notes: Mapping[str, str]) -> None:
+        """As an explainer checkpoint."""
+        moved = self.explainer.with_leaves(kept.trained, kept.model_state)
+        save_explainer(path, moved, optimizer=kept.optimizer, notes=notes)
+
+    def load(self, path: Path) -> tuple[Leaves, Leaves]:
+        """From one."""
+        trained, frozen = load_leaves(path, self.explainer)
+        return trained, {name: frozen[name] for name in self.explainer.statistics}
+
+
+def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGoal:
+    """The objective that settings describe.
+
+    Args:
+      section: of the settings.
+      goal: the objective of one mask an image.
+      explainee: whose normalisation says what colour the mean is; grey, of one of your own.
+    """
+    weights = asdict(section)
+    name, shares = weights.pop("objective"), (weights.pop("least"), weights.pop("most"))
+    network = explainee.architecture
+    colour = (0.5,) * explainee.channels if network is None else network.preprocessing.mean
+    given = {term: jnp.float32(weight) for term, weight in weights.items()}
+    return ClassGoal(given, goal, name, shares, tuple(colour))
+
+
+def pretrain_classes(
+    explainee: Explainee,
+    explainer: Explainer,
+    source: Source,
+    settings: Pretrain,
+    *,
+    goal: ClassGoal,
+    target: str = "label",
+    resize: str = "squash",
+    seed: int = 0,
+    workdir: Path | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    leave: Callable[[int], bool] = lambda _: False,
+) -> tuple[Explainer, Trained]:
+    """Train an explainer and keep the epoch with the lowest loss on images held out.
+
+    Args:
+      explainee, explainer: the classifier, and the explainer to start from.
+      source: images; some of them are held out.
+      settings: of the section.
+      goal: the objective.
+      target: the classes of an image: `predicted`, those that the explainee holds to be there; else
+        those that it is labelled with.
+      resize: see `Explainee.preprocessing`.
+      seed: of the split, of each epoch's order, and of what is drawn.
+      workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the loss on
+        the images that were kept from the training, where there are some.
+
+    Raises:
+      InputError: for too few images or labels, or a directory of another training.
+      Terminated: where it left.
+    """
+    images = split(source, settings, seed)
+    targets: Targets = np.full(len(source), -1, np.int32)
+    if target != "predicted":
+        targets = classes_of(source, images.training, explainee)
+        most = int(targets.sum(1).max())
+        goal = replace(goal, together=max(most, 1))
+    data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
+    mesh = mesh_for(settings)
+    network = replace(explainer.without_trained(), frozen=_without_statistics(explainer))
+    explainee, network, goal = replicate((explainee, network, goal), mesh)
+    trainee = ClassMasksOnData(explainee, network, explainer, goal, settings.select or _LOSS)
+    made = train(
+        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
+    )
+    if images.test and workdir is not None:
+        held_out = data.held_out(images.test, mesh.size, mesh)
+        best = replicate((made.leaves, made.model_state), mesh)
+        write_json(workdir / TEST, trainee.judge(held_out, *best).scores)
+    return explainer.with_leaves(made.leaves, made.model_state), made
+
+
+def told_of(workdir: Path, made: Trained, select: str | None) -> str:
+    """One line that says where the explainer is and how good."""
+    best = best_of(made.curves, select or _LOSS)
+    loss = best["scores"][_LOSS]
+    return f"{workdir / BEST}: epoch {best['epoch']}, validation loss {loss:.4f}"
+
+
+def _without_statistics(explainer: Explainer) -> Leaves:
+    return {name: x for name, x in explainer.frozen.items() if name not in explainer.statistics}

@@ -1,0 +1,195 @@
+"""The `train_classifier` task: a classifier for a data set, from weights or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from ltx_jax.data.examples import Source
+from ltx_jax.engine.classifier_training import answers, classifier_loss
+from ltx_jax.engine.sharding import replicate
+from ltx_jax.errors import InputError
+from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.files import write_json
+from ltx_jax.loading.classifiers import classifier_from, load_classifier, save_classifier
+from ltx_jax.metrics.multi_label import multi_label_scores
+from ltx_jax.models.classifier import Classifier
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.runtime import termination_held
+from ltx_jax.settings.sections import Pretrain, Settings
+from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
+from ltx_jax.tasks.inputs import class_names_of, open_source
+from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
+from ltx_jax.tasks.training import Data, Trained, mesh_for, train
+from ltx_jax.tasks.training_files import Snapshot, best_of
+from ltx_jax.tasks.training_images import classes_of, split
+
+# The classifier of the best epoch; and what it is worth on the images kept from the training.
+BEST, TEST = "classifier.safetensors", "test.json"
+_LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class ClassifierOnData:
+    """A classifier (a `tasks.training.Trainee`).
+
+    Attributes:
+      network: on the devices, without what changes.
+      classifier: to start from.
+      labels: of each image of the source, bool [all,classes].
+      select: the epoch that is kept, see `best_of`.
+    """
+
+    network: Classifier
+    classifier: Classifier
+    labels: np.ndarray
+    select: str
+
+    name = "training"
+    file = BEST
+    draws = False
+
+    def begin(self) -> tuple[Leaves, Leaves]:
+        """Its own leaves; the statistics of its batch norms move where all of it is trained."""
+        moved = self.classifier.statistics if self.classifier.whole else {}
+        return self.classifier.trained, moved
+
+    def loss(self) -> Partial:
+        """Cross-entropy."""
+        return Partial(classifier_loss, self.network)
+
+    def judge(self, images: HeldOut, trained: Leaves, model_state: Leaves) -> Judged:
+        """The loss, and how often the answers are right."""
+        frozen = self.network.frozen | model_state
+        network = replace(self.network, trained=trained, frozen=frozen)
+        numbers, found = of_readable(
+            images, lambda pixels, labels: answers(network, pixels, labels, images.mesh)
+        )
+        labels = self.labels[numbers]
+        if self.network.link == "sigmoid":
+            scores = multi_label_scores(found.logits, labels, threshold=0.0)
+        else:
+            right = found.logits.argmax(-1) == labels.argmax(-1)
+            scores = {"accuracy": float(100 * right.mean())}
+        return Judged(means({_LOSS: found.losses}) | scores, {})
+
+    def told(self, scores: Mapping[str, float]) -> str:
+        """The loss, and the score that all classes count alike in."""
+        name = next(n for n in ("mean_average_precision", "accuracy") if n in scores)
+        return f"loss {scores[_LOSS]:.4f}, {name.replace('_', ' ')} {scores[name]:.2f}"
+
+    def save(self, path: Path, kept: Snapshot, notes: Mapping[str, str]) -> None:
+        """As a safetensors file in timm's names."""
+        moved = self.classifier.frozen | kept.model_state
+        save_classifier(path, replace(self.classifier, trained=kept.trained, frozen=moved), notes)
+
+    def load(self, path: Path) -> tuple[Leaves, Leaves]:
+        """From one."""
+        again = load_classifier(path, self.classifier)
+        _, moved = self.begin()
+        return again.trained, {name: again.frozen[name] for name in moved}
+
+
+def train_classifier(
+    classifier: Classifier,
+    explainee: Explainee,
+    source: Source,
+    settings: Pretrain,
+    *,
+    resize: str = "squash",
+    seed: int = 0,
+    workdir: Path | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    leave: Callable[[int], bool] = lambda _: False,
+) -> tuple[Classifier, Trained]:
+    """Train a classifier and keep the epoch with the lowest loss on images held out.
+
+    Args:
+      classifier: to start from.
+      explainee: the same, for its classes, names and images.
+      source: images with labels; some of them are held out.
+      settings: of the section.
+      resize: see `Explainee.preprocessing`.
+      seed: of the split, of each epoch's order, and of what is dropped.
+      workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the scores
+        of the images that were kept from the training, where there are some.
+
+    Raises:
+      InputError: for too few images, labels that do not fit, or a directory of another training.
+      Terminated: where it left.
+    """
+    images = split(source, settings, seed)
+    labels = classes_of(source, images.training, explainee)
+    if classifier.link == "softmax":
+        _refuse_unless_single(source, labels)
+    data = Data(source, explainee.preprocessing(resize), images, labels, explainee.image_shape)
+    mesh = mesh_for(settings)
+    moved = classifier.statistics if classifier.whole else {}
+    frozen = {name: x for name, x in classifier.frozen.items() if name not in moved}
+    network = replicate(replace(classifier, trained={}, frozen=frozen), mesh)
+    trainee = ClassifierOnData(network, classifier, labels, settings.select or _LOSS)
+    made = train(
+        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
+    )
+    if images.test and workdir is not None:
+        held_out = data.held_out(images.test, mesh.size, mesh)
+        best = replicate((made.leaves, made.model_state), mesh)
+        write_json(workdir / TEST, trainee.judge(held_out, *best).scores)
+    leaves, state = jax.tree.map(jnp.asarray, (made.leaves, made.model_state))
+    return replace(classifier, trained=leaves, frozen=classifier.frozen | state), made
+
+
+def run(settings: Settings, workdir: Path) -> str:
+    """Train the classifier of a configuration; a directory that holds part of it is continued.
+
+    Returns:
+      One line that says where the classifier is and how good.
+
+    Raises:
+      InputError: for anything in the configuration that cannot be used.
+    """
+    source = open_source(settings)
+    classifier, explainee = classifier_from(
+        settings.explainee,
+        compute_dtype=settings.compute_dtype,
+        attention=settings.attention,
+        class_names=class_names_of(settings),
+        seed=settings.seed,
+    )
+    without = ("finetune.", "scores", "explainer.", "objective.", "class_masks.", "target")
+    told = fingerprint_of(settings, source.names, source, (), without=without)
+    with termination_held() as leave:
+        _, made = train_classifier(
+            classifier,
+            explainee,
+            source,
+            settings.pretrain,
+            resize=settings.resize,
+            seed=settings.seed,
+            workdir=workdir,
+            fingerprint=told,
+            leave=leave,
+        )
+    best = best_of(made.curves, settings.pretrain.select or _LOSS)
+    scores = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" for name, value in best["scores"].items()
+    )
+    return f"{workdir / BEST}: epoch {best['epoch']}, validation {scores}"
+
+
+def _refuse_unless_single(source: Source, labels: np.ndarray) -> None:
+    """See that every image has one class, where one is the answer."""
+    counts = labels.sum(1)
+    if (counts != 1).any():
+        i = int(np.flatnonzero(counts != 1)[0])
+        raise InputError(
+            f"{source.names[i]} has {counts[i]} classes, and of a softmax one is the answer: set "
+            "config.explainee.link=sigmoid, or give images of one class each"
+        )
