@@ -204,7 +204,10 @@ def _entries(asked: _Set, by_class: bool) -> dict[str, _Entry]:
             f"{file} holds no instances ({type(error).__name__}: {error}): give COCO's own file"
         ) from error
     if year != asked.year:
-        raise InputError(f"{file} is of {year}: expected the annotations of {asked.name}")
+        raise InputError(
+            f"{file} is of {year}: expected the annotations of {asked.name}, unpack "
+            f"{asked.archive} again"
+        )
     if instances or not entries:
         raise InputError(
             f"{file} lists {len(entries)} images, and {len(instances)} that it annotates are not "

@@ -160,6 +160,26 @@ def test_a_class_beyond_vocs(voc):
         source.load(0, HOW)
 
 
+def test_a_palette_picture_of_another_size(voc):
+    small = 8 * LEFT[:, :20]
+    write_voc(voc.parent, {"000005": picture(16, 24)}, {"000005": small}, listed=MAIN)
+    source = open_images(voc / MAIN, "classes", dataset="voc")
+    with pytest.raises(UnreadableImage, match=r"^its segmentation is 16×20 pixels, and the image"):
+        source.load(0, HOW)
+
+
+def test_pixels_that_are_void_alone_are_no_truth(voc):
+    images = {name: picture(16, 24) for name in ("000005", "000012")}
+    write_voc(voc.parent, images, dict.fromkeys(images, 255 * RIM), listed=MAIN)
+    source = open_images(voc / MAIN, "classes", dataset="voc")
+    labelled, without = source.load(0, HOW), source.load(1, HOW)
+    assert labelled.labels == (CAT, PERSON) and not labelled.masks.any()
+    assert labelled.mask_of(CAT) is None and labelled.mask_of(PERSON) is None
+    assert (without.labels, without.masks) == ((), None)
+    for one in (labelled, without):
+        np.testing.assert_array_equal(one.void, RIM)
+
+
 # --- COCO -----------------------------------------------------------------------------------------
 
 BOX = [[0, 0, 8, 0, 8, 16, 0, 16]]  # LEFT
@@ -231,13 +251,40 @@ def test_the_digest_knows_which_instance_is_what(coco):
         ({"categories": []}, "no category has the id 1"),
         ({"categories": None}, "TypeError"),
         ({"annotations": [{"image_id": 7, "segmentation": BOX}]}, "KeyError: 'category_id'"),
-        ({"info": {"year": 2017}}, "is of 2017: expected the annotations of train2014"),
+        (
+            {"info": {"year": 2017}},
+            "2014.json is of 2017: expected .* of train2014, unpack annotations_trainval2014",
+        ),
     ],
 )
 def test_categories_that_are_none(coco, change, message):
     file = coco / "annotations" / "instances_train2014.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     refused(message, coco / "train2014", "classes", dataset="coco")
+
+
+def test_a_category_whose_pixels_are_of_another_size(coco):
+    file = coco / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["segmentation"] = run_lengths(RIGHT[:, :20])
+    file.write_text(json.dumps(content))
+    source = open_images(coco / "train2014", "classes", dataset="coco")
+    with pytest.raises(UnreadableImage, match=r"^run lengths of \[16, 20\] for 16×24 pixels"):
+        source.load(0, HOW)
+    content["images"][2]["width"] = 20
+    file.write_text(json.dumps(content))
+    source = open_images(coco / "train2014", "classes", dataset="coco")
+    with pytest.raises(UnreadableImage, match=r"^its segmentation is 16×20 pixels, and the image"):
+        source.load(2, HOW)
+
+
+def test_a_set_without_annotations_has_no_labels(coco):
+    file = coco / "annotations" / "instances_train2014.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    source = open_images(coco / "train2014", "classes", dataset="coco")
+    example = source.load(0, HOW)
+    assert source.labels == ((),) * 3
+    assert (example.labels, example.masks, example.objects) == ((), None, None)
 
 
 def test_sets_that_are_not_there(coco):
