@@ -74,12 +74,16 @@ class ArraySource:
         told = repr([self.labels, *((x.shape, x.dtype.str) for x in arrays)])
         return digest_of([told.encode(), *(np.ascontiguousarray(x).data for x in arrays)])
 
-    def only(self, rows: range) -> ArraySource:
-        """Some of the examples, in their order."""
-        part = slice(rows.start, rows.stop, rows.step)
+    def only(self, rows: Sequence[int]) -> ArraySource:
+        """Some of the examples, in the order of their numbers here."""
+        names = tuple(self.names[row] for row in rows)
+        labels = tuple(self.labels[row] for row in rows)
+        part: slice | np.ndarray = np.asarray(rows)
+        if isinstance(rows, range):  # of a slice NumPy makes no copy
+            part = slice(rows.start, rows.stop, rows.step)
         masks = None if self.masks is None else self.masks[part]
         void = None if self.void is None else self.void[part]
-        return ArraySource(self.names[part], self.labels[part], self.images[part], masks, void)
+        return ArraySource(names, labels, self.images[part], masks, void)
 
 
 # What opening gives: all of them cut to a part by `only`.
@@ -126,12 +130,37 @@ def chosen(setting: str, text: str | None, count: int) -> range:
 
 def open_images(
     images: str | Path,
+def cut(rows: range, subset: int | None, seed: int, limit: int | None) -> Sequence[int]:
+    """Fewer of some numbers, in their order.
+
+    Args:
+      rows: to take from.
+      subset: so many of them, drawn by chance; None for all.
+      seed: of the drawing.
+      limit: of those at most the first so many; None for all.
+
+    Raises:
+      InputError: where there are not as many as should be drawn.
+    """
+    if subset is None:
+        return rows[:limit]
+    if subset > len(rows):
+        raise InputError(
+            f"config.subset is {subset}, of {len(rows)} images that there are or config.indices "
+            "leave: set it lower, or leave it out for all"
+        )
+    drawn = np.random.default_rng(seed).choice(len(rows), subset, replace=False)
+    return [rows[place] for place in sorted(drawn.tolist())][:limit]
+
+
     labels: str | Path | None = None,
     indices: str | None = None,
     limit: int | None = None,
     dataset: str | None = None,
 ) -> Opened:
     """Images and what is known of them.
+    subset: int | None = None,
+    seed: int = 0,
 
     Args:
       images: a folder (searched to its depths, links followed, hidden files left out), a
@@ -141,11 +170,12 @@ def open_images(
         count neither way). Of a data set its file, folder or name.
       labels: a word of `LABELS`; or a file, see `read_labels`.
       indices: a slice of the images, by their sorted order; see `chosen`.
-      limit: at most so many of those.
+      limit: at most so many of those, or of the subset.
       dataset: one of `DATASETS`, as it is published.
 
     Raises:
-      InputError: where there is nothing to read, or labels or masks do not match.
+      subset, seed: of what the slice leaves so many, drawn by the seed; see `cut`.
+      InputError: where there is nothing to read, or not enough, or labels or masks do not match.
     """
     refuse_address("config.images", images)
     path = Path(images)
@@ -157,7 +187,7 @@ def open_images(
             f"{path} has `masks` but no `labels` to say of which class: add them, or give "
             "config.labels"
         )
-    rows = chosen("config.indices", indices, len(found))[:limit]
+    rows = cut(chosen("config.indices", indices, len(found)), subset, seed, limit)
     if not rows:
         raise InputError(
             f"config.indices and config.limit leave none of the {len(found)} images of {path}: "

@@ -33,14 +33,14 @@ class TfdsSource:
 
     Attributes:
       names: the number of each image in the split.
-      rows: these numbers.
+      rows: these numbers, ascending.
       records: of the split, by number; images as they were encoded.
       files: that hold the split.
       split: as it was asked for.
     """
 
     names: tuple[str, ...]
-    rows: range
+    rows: Sequence[int]
     records: Sequence[Mapping[str, Any]]
     files: tuple[Path, ...]
     split: str
@@ -75,10 +75,10 @@ class TfdsSource:
         """Of the bytes of the split's files, labels among them, and which images are taken."""
         return digest_of_files([self.split, repr(self.rows)], self.files)
 
-    def only(self, rows: range) -> TfdsSource:
-        """Some of the examples, in their order."""
-        part = slice(rows.start, rows.stop, rows.step)
-        return replace(self, names=self.names[part], rows=self.rows[part])
+    def only(self, rows: Sequence[int]) -> TfdsSource:
+        """Some of the examples, in the order of their numbers here."""
+        names = tuple(self.names[row] for row in rows)
+        return replace(self, names=names, rows=[self.rows[row] for row in rows])
 
 
 def open_tfds(name: str) -> TfdsSource:

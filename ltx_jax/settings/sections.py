@@ -378,6 +378,9 @@ class Settings(Section):
     unseen_by: str | None = setting(
         None, "a pretraining's work directory: only images that it did not learn or choose by"
     )
+    subset: int | None = setting(
+        None, "of these so many, drawn by the seed and left in their order", least=1
+    )
     seed: int = setting(0, "of everything that is drawn", least=0, most=2**32 - 1)
     # Network file systems may show a sign of life a minute late.
     lost_after: float = setting(

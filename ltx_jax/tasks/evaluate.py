@@ -108,7 +108,7 @@ def _found(settings: Settings, workdir: Path, work: Work) -> Found:
     """The maps that the settings name; none but rivals' where they name no others."""
     if settings.evaluate.masks is None and settings.rivals and not (workdir / RESULTS).exists():
         return Found({})
-    cut = settings.limit is not None or settings.indices is not None
+    cut = any(one is not None for one in (settings.limit, settings.indices, settings.subset))
     folder = Path(settings.evaluate.masks or workdir)
     # Of what is stored here a rival may have some left to make.
     here = folder.resolve() == workdir.resolve()

@@ -20,7 +20,7 @@ from ltx_jax.data.examples import (
 from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
-from ltx_jax.data.sources import chosen, open_images
+from ltx_jax.data.sources import chosen, cut, open_images
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
@@ -100,17 +100,18 @@ def examples(work: Work, rows: Iterable[int], ahead: int) -> Iterator[Example | 
 
 
 def open_source(settings: Settings) -> Source:
-    """The images of a run, cut to `indices` and `limit`.
+    """The images of a run, cut to `indices`, `subset` and `limit`.
 
     Raises:
       InputError: as `data.sources.open_images`.
     """
     assert settings.images is not None
+    subset, seed, limit = settings.subset, settings.seed, settings.limit
     if settings.images == SCENES and settings.dataset is None:
         there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
-        return SceneSource(settings.seed, there[: settings.limit])
-    chosen_ones = settings.labels, settings.indices, settings.limit
-    return open_images(settings.images, *chosen_ones, settings.dataset)
+        return SceneSource(seed, cut(there, subset, seed, limit))
+    chosen_ones = settings.labels, settings.indices, limit
+    return open_images(settings.images, *chosen_ones, settings.dataset, subset, seed)
 
 
 def open_explainee(settings: Settings) -> Explainee:

@@ -114,7 +114,7 @@ def _refuse_other_images(folder: Path, records: Sequence[Record], work: Work) ->
         if record["image"] != here:
             raise InputError(
                 f"row {row} is {record['image']} in {folder}, and {here} here: give the images, "
-                "config.indices and config.limit that the run had"
+                "config.indices, config.subset (and seed) and config.limit that the run had"
             )
         if record.get("class", 0) >= work.explainee.classes:
             raise InputError(

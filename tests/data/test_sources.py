@@ -1,6 +1,7 @@
 """Every kind of input, and every kind of bad input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import ArraySource, chosen, open_images
 from ltx_jax.errors import InputError
+from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.inputs import fingerprint, open_source
 
 HOW = Preprocessing((8, 8))
 
@@ -96,6 +99,72 @@ def test_what_is_no_slice_is_said(text: str | None) -> None:
 def test_a_slice_that_leaves_nothing(folder: Path) -> None:
     with pytest.raises(InputError, match="leave none of the 4 images"):
         open_images(folder, indices="4:")
+
+
+# --- Subsets --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def twelve(tmp_path: Path) -> Settings:
+    """Of twelve images with labels."""
+    np.savez(tmp_path / "a.npz", **arrays())
+    return Settings(images=str(tmp_path / "a.npz"), indices="2:", subset=5)
+
+
+def numbers(settings: Settings) -> list[int]:
+    """Of the images that a run takes."""
+    return [int(name) for name in open_source(settings).names]
+
+
+def test_a_subset_is_drawn_by_the_seed_and_keeps_its_order(twelve: Settings) -> None:
+    by_seed = [numbers(replace(twelve, seed=seed)) for seed in range(8)]
+    assert numbers(twelve) == by_seed[0]
+    assert len({tuple(each) for each in by_seed}) > 4
+    for each in by_seed:
+        assert each == sorted(set(each)) and len(each) == 5 and min(each) >= 2
+    # Each image has its turn, and none is favoured by its place.
+    assert set().union(*by_seed) == set(range(2, 12))
+    assert numbers(replace(twelve, limit=2)) == by_seed[0][:2]
+    assert numbers(replace(twelve, subset=10)) == list(range(2, 12))
+
+
+def test_what_is_known_goes_along_with_a_subset(twelve: Settings) -> None:
+    source, given = open_source(twelve), arrays()
+    assert [label for (label,) in source.labels] == numbers(twelve)
+    for i, number in enumerate(numbers(twelve)):
+        np.testing.assert_array_equal(source.load(i, HOW).image, given["images"][number])
+
+
+def test_a_subset_of_files_and_of_scenes(folder: Path) -> None:
+    whole = open_images(folder)
+    part = open_images(folder, subset=3, seed=1)
+    assert part.names == tuple(name for name in whole.names if name in part.names)
+    scenes = Settings(images="scenes", indices="100:200", subset=4)
+    names = open_source(scenes).names
+    assert len(names) == 4 and names == tuple(sorted(names))
+    assert all(100 <= int(name.removeprefix("scene-")) < 200 for name in names)
+    assert names != open_source(replace(scenes, seed=1)).names
+
+
+def test_a_subset_of_more_than_there_is(twelve: Settings) -> None:
+    for images in (twelve.images, "scenes"):
+        more = replace(twelve, images=images, indices="2:12", subset=11)
+        with pytest.raises(
+            InputError, match=r"config\.subset is 11, of 10 images that .*: set it lower"
+        ):
+            open_source(more)
+
+
+def test_a_subset_is_part_of_what_a_run_rests_on(twelve: Settings) -> None:
+    def told(settings: Settings) -> dict[str, object]:
+        source = open_source(settings)
+        return fingerprint(settings, source.names, source, (), ())
+
+    drawn = told(twelve)
+    assert drawn["subset"] == 5 and drawn == told(twelve)
+    key = "images and labels (sha256 of contents)"
+    assert drawn[key] != told(replace(twelve, subset=4))[key]
+    assert drawn[key] != told(replace(twelve, seed=1))[key]
 
 
 # --- Arrays ---------------------------------------------------------------------------------------
