@@ -1,12 +1,13 @@
 """Check a data set: is all of it there, and can each image be read?
 
-python tools/check_data.py {imagenet,imagenet_segmentation,coco,voc,tfds,folders} PATH [--labels=…]
+python tools/check_data.py DATASET PATH [--labels=…]
 
-PATH is what config.images will be, --labels what config.labels will be; `folders` is no data set
-but a folder with one for each class. Prints how many images there are beside the official number;
-of how many the classes are known, and which; of how many an object is known, what share of their
-pixels is of objects, and void; and which cannot be read and why. Exits with 1 where one cannot be
-read, with 2 where something is missing.
+DATASET is imagenet, imagenet_segmentation, coco, voc, cub, tfds, or folders, which is no data set
+but a folder with one for each class. PATH is what config.images will be, --labels what
+config.labels will be. Prints how many images there are beside the official number; of how many the
+classes are known, and which; of how many an object is known, what share of their pixels is of
+objects, and void; and which cannot be read and why. Exits with 1 where one cannot be read, with 2
+where something is missing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ OFFICIAL = {
         "VOC2012/ImageSets/Main/trainval.txt": 11_540,
         "VOC2012/ImageSets/Segmentation/train.txt": 1464,
         "VOC2012/ImageSets/Segmentation/trainval.txt": 2913,
+    },
+    "cub": {
+        "CUB_200_2011": 11_788,
+        "CUB_200_2011/train": 5994,
+        "CUB_200_2011/test": 5794,
     },
 }
 _HOW = Preprocessing((224, 224))  # as most networks see it

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from ltx_jax.data.class_folders import open_class_folders
 from ltx_jax.data.coco import open_coco
+from ltx_jax.data.cub import open_cub
 from ltx_jax.data.examples import Example
 from ltx_jax.data.image_files import FileSource, is_image, open_folder, readable
 from ltx_jax.data.imagenet import open_imagenet
@@ -27,7 +28,7 @@ from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 
-TFDS = "tfds"
+CUB, TFDS = "cub", "tfds"
 # start:stop or start:stop:step, each of which may be left out.
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
 
@@ -94,6 +95,7 @@ DATASETS: dict[str, Callable[[Path], Opened]] = {
     "imagenet_segmentation": open_imagenet_segmentation,
     "coco": open_coco,
     "voc": open_voc,
+    CUB: open_cub,
     TFDS: lambda path: open_tfds(str(path)),
 }
 # Labels that `config.labels` names by a word, of a data set, or of a folder of one's own.
@@ -128,8 +130,6 @@ def chosen(setting: str, text: str | None, count: int) -> range:
     return range(count)[slice(*(int(part) if part else None for part in parts.groups()))]
 
 
-def open_images(
-    images: str | Path,
 def cut(rows: range, subset: int | None, seed: int, limit: int | None) -> Sequence[int]:
     """Fewer of some numbers, in their order.
 
@@ -153,14 +153,16 @@ def cut(rows: range, subset: int | None, seed: int, limit: int | None) -> Sequen
     return [rows[place] for place in sorted(drawn.tolist())][:limit]
 
 
+def open_images(
+    images: str | Path,
     labels: str | Path | None = None,
     indices: str | None = None,
     limit: int | None = None,
     dataset: str | None = None,
-) -> Opened:
-    """Images and what is known of them.
     subset: int | None = None,
     seed: int = 0,
+) -> Opened:
+    """Images and what is known of them.
 
     Args:
       images: a folder (searched to its depths, links followed, hidden files left out), a
@@ -172,9 +174,9 @@ def cut(rows: range, subset: int | None, seed: int, limit: int | None) -> Sequen
       indices: a slice of the images, by their sorted order; see `chosen`.
       limit: at most so many of those, or of the subset.
       dataset: one of `DATASETS`, as it is published.
+      subset, seed: of what the slice leaves so many, drawn by the seed; see `cut`.
 
     Raises:
-      subset, seed: of what the slice leaves so many, drawn by the seed; see `cut`.
       InputError: where there is nothing to read, or not enough, or labels or masks do not match.
     """
     refuse_address("config.images", images)
@@ -226,7 +228,8 @@ def _opener(dataset: str | None, labels: str | Path | None) -> Callable[[Path], 
 
 
 def _open_dataset(dataset: str, path: Path) -> Opened:
-    if dataset != TFDS and not path.exists():
+    # Of these a path may name a part that is no file.
+    if dataset not in (CUB, TFDS) and not path.exists():
         raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
     return DATASETS[dataset](path)
 

@@ -352,8 +352,11 @@ class Settings(Section):
     images: str | None = setting(
         None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
     )
-    dataset: Literal["imagenet", "imagenet_segmentation", "coco", "voc", "tfds"] | None = setting(
-        None, "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train"
+    dataset: Literal["imagenet", "imagenet_segmentation", "coco", "voc", "cub", "tfds"] | None = (
+        setting(
+            None,
+            "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train",
+        )
     )
     labels: str | None = setting(
         None,
@@ -375,11 +378,11 @@ class Settings(Section):
     )
     limit: int | None = setting(None, "at most so many images", least=1)
     indices: str | None = setting(None, "a slice of them, start:stop")
-    unseen_by: str | None = setting(
-        None, "a pretraining's work directory: only images that it did not learn or choose by"
-    )
     subset: int | None = setting(
         None, "of these so many, drawn by the seed and left in their order", least=1
+    )
+    unseen_by: str | None = setting(
+        None, "a pretraining's work directory: only images that it did not learn or choose by"
     )
     seed: int = setting(0, "of everything that is drawn", least=0, most=2**32 - 1)
     # Network file systems may show a sign of life a minute late.
