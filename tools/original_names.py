@@ -27,7 +27,8 @@ HEADS = ("patch_classifier.weight", "bottleneck.weight")
 CLASSIFIERS = {"vit": "head.weight", "resnet": "fc.weight", "densenet": "classifier.weight"}
 # Of whatever kind the two are.
 _EXPLAINEE, _EXPLAINER = "vit_for_classification_image.", "vit_for_patch_classification."
-_RESNET_CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
+# Of a ResNet's children those that have weights, by their place.
+RESNET_CHILDREN = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3", 7: "layer4"}
 # What its ViTs have of what `vit_structure` tells.
 _PLAIN = {"class_token", "qkv_bias", "prefix_positions"}
 # Every part of its names but numbers; of those in one module the first one comes first.
@@ -52,7 +53,7 @@ def from_original(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     renamed = {}
     for name, value in named.items():
         if match := re.match(r"encoder\.(\d+)\.(.*)", name):
-            child = "features" if is_densenet else _RESNET_CHILDREN[int(match[1])]
+            child = "features" if is_densenet else RESNET_CHILDREN[int(match[1])]
             name = f"{child}.{match[2]}"
         renamed[name.replace("bottleneck.0.", "bottleneck.")] = value
     return renamed
@@ -108,9 +109,7 @@ def explainer_to_original(named: StateDict, kind: str, source: str | Path) -> di
     """
     if kind == "vit":
         return _in_order(_vit(named, source), _EXPLAINER, source)
-    children = (
-        {"features": 0} if kind == "densenet" else {c: i for i, c in _RESNET_CHILDREN.items()}
-    )
+    children = {"features": 0} if kind == "densenet" else {c: i for i, c in RESNET_CHILDREN.items()}
     places = {child: f"encoder.{i}" for child, i in children.items()} | {
         "bottleneck": "bottleneck.0"
     }

@@ -71,7 +71,8 @@ def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise InputError(
             f"{path} is a PyTorch file: convert it once with "
             f"`python tools/convert_weights.py {path} {path.with_suffix('.safetensors').name}` "
-            "(tools/convert_ltx_checkpoint.py for an explainer)"
+            "(tools/convert_ltx_checkpoint.py for an explainer, "
+            "tools/convert_nn_explainer_checkpoint.py for NN-Explainer's)"
         )
     try:
         # Not as JAX's arrays, which have no 64 bits unless they are told to.
