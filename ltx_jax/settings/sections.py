@@ -322,8 +322,8 @@ class Evaluate(Section):
 
     masks: str | None = setting(
         None,
-        "a work directory, a folder of .npy, or of the original's objects_pkl; if not given what "
-        "the run in --workdir stored, or rivals alone",
+        "a work directory, a folder of .npy, of NN-Explainer's .npz, or of the original's "
+        "objects_pkl; if not given what the run in --workdir stored, or rivals alone",
     )
     scored_for: Literal["explained", "predicted", "label", "both"] = setting(
         "explained", "the class that masks are scored for: the one that each explains, or others"

@@ -19,6 +19,7 @@ from ltx_jax.tasks.inputs import Row, Work
 # The method whose masks are the original's.
 ORIGINAL = "original"
 _RAW = ".raw.npy"
+_UNNAMED = "arr_0"  # what np.savez calls an array that it is given without a name
 _SAME_IMAGE = 0.9  # correlation of an image with itself, resized by another library
 
 
@@ -63,6 +64,13 @@ def as_map(values: np.ndarray) -> Map:
     return Map(np.asarray(spanning(values[None]))[0], values)
 
 
+def ranked_alike(maps: Sequence[Map]) -> list[Map]:
+    """Maps that all have an order where one has; whose pixels the mask ranks, that is the mask."""
+    if all(one.order is None for one in maps):
+        return list(maps)
+    return [Map(one.mask, one.mask if one.order is None else one.order) for one in maps]
+
+
 class Found(NamedTuple):
     """Maps by method, and where they are those of a run its records."""
 
@@ -74,8 +82,8 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
     """The maps in a folder by method.
 
     A run's work directory has `masks/NAME.npy`. Another folder has `NAME.npy` with a map for each
-    row [rows,g,h]; a file for each image [g,h] that is named as it is; or the original's results
-    `N.pkl`.
+    row [rows,g,h]; a file for each image [g,h] that is named as it is, .npy or, as NN-Explainer
+    leaves them, .npz; or the original's results `N.pkl`.
 
     Args:
       folder: with the maps.
@@ -88,8 +96,8 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
     """
     if not folder.is_dir():
         raise InputError(
-            f"no folder {folder}: set config.evaluate.masks to one of .npy files, or of the "
-            "original's N.pkl"
+            f"no folder {folder}: set config.evaluate.masks to one of .npy or .npz files, or of "
+            "the original's N.pkl"
         )
     if (folder / RESULTS).exists():
         records = read_records(folder)
@@ -97,8 +105,12 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
         return Found(_of_run(folder, records, work, but), records)
     if results := result_files(folder):
         return Found({ORIGINAL: _of_original(folder, results, work, cut)})
-    files = {path.stem: path for path in _arrays_in(folder)}
-    if any(Path(row.name).stem in files for row in work.rows):
+    arrays = {path.stem: path for path in _arrays_in(folder)}
+    archives = {path.stem: path for path in sorted(folder.glob("*.npz"))}
+    named_as_images = any(Path(row.name).stem in arrays for row in work.rows)
+    # An .npz has one array, and so is of one image whatever it is named.
+    if named_as_images or (archives and not arrays):
+        files = arrays if named_as_images else archives
         return Found({folder.name: _of_images(folder, files, work, cut)})
     return Found(_methods(folder, work))
 
@@ -263,9 +275,18 @@ def _arrays_in(folder: Path) -> list[Path]:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode="r")
+        values = _only_array(path) if path.suffix == ".npz" else np.load(path, mmap_mode="r")
     except Exception as error:  # a damaged header breaks NumPy in more ways than it names
-        raise InputError(f"{path} is not a whole .npy file: write it again") from error
+        raise InputError(f"{path} is not a whole {path.suffix} file: write it again") from error
+    if values is None:
+        raise InputError(f"{path} holds no array {_UNNAMED}: write it by np.savez(path, mask)")
     if values.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {values.dtype}: expected numbers")
     return values
+
+
+def _only_array(path: Path) -> np.ndarray | None:
+    """The array that was saved without a name; None where there is none."""
+    # Opened here, since numpy leaves a file open that is no whole archive.
+    with path.open("rb") as file, np.load(file) as arrays:
+        return arrays.get(_UNNAMED)

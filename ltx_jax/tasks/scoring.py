@@ -25,7 +25,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record, rounded
 from ltx_jax.tasks.inputs import Work, examples
-from ltx_jax.tasks.maps import Maps
+from ltx_jax.tasks.maps import Maps, ranked_alike
 from ltx_jax.tasks.waiting import Done
 
 
@@ -179,11 +179,11 @@ def score_examples(
     each = [maps(one.asked.row) for one in known]
     masks = [
         with_needs(
-            Masked(one.example.as_input(), one.logits, one.classes, *drawn.or_constant()),
+            Masked(one.example.as_input(), one.logits, one.classes, *drawn),
             one.example,
             work.scores,
         )
-        for one, drawn in zip(known, each, strict=True)
+        for one, drawn in zip(known, ranked_alike([x.or_constant() for x in each]), strict=True)
     ]
     given = work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk
     for one, drawn, found in zip(known, each, score(*given, curves=True), strict=True):

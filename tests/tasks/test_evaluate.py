@@ -153,6 +153,58 @@ def test_a_file_for_each_image(config, tmp_path):
     assert scores[0] == scores[1] and len(scores[0]) == 2
 
 
+def test_nn_explainers_masks(small, tmp_path):
+    config, _ = small
+    folder = tmp_path / "voc_vgg16_rise"
+    folder.mkdir()
+    (tmp_path / "maps").mkdir()
+    # A mask that was spread over [0,1] with nothing to spread, and one that was not spread.
+    maps = np.stack([RANDOM[0], np.full((16, 16), np.nan, np.float32), 3 * RANDOM[2] - 1])
+    np.save(tmp_path / "maps" / "voc_vgg16_rise.npy", maps)
+    for i, values in enumerate(maps):
+        np.savez_compressed(folder / f"{i}.npz", values)
+        (folder / f"{i}.png").touch()
+    for masks, out in ((folder, "one"), (tmp_path / "maps", "two")):
+        config.evaluate.masks = str(masks)
+        printed = run(config, tmp_path / out)
+        assert "1 masks of voc_vgg16_rise are not finite" in printed
+    one, two = (lines(tmp_path / out, "scores/voc_vgg16_rise.jsonl") for out in ("one", "two"))
+    assert len(one) == 3 and one == two
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("2", b"PK", r"2\.npz is not a whole \.npz file: write it again"),
+        ("2", "half", r"2\.npz is not a whole \.npz file: write it again"),
+        ("1", {"mask": RANDOM[1]}, r"1\.npz holds no array arr_0: write it by np\.savez"),
+        ("0", {"arr_0": np.full((16, 16), "x")}, r"0\.npz holds <U1: expected numbers"),
+        ("0", {"arr_0": np.array([None])}, r"0\.npz is not a whole \.npz file"),
+        ("1", {"arr_0": CELLS}, r"1\.npz holds .* shape \(4, 4\): .* with 0\.npz \(16, 16\)"),
+        ("1", {"arr_0": RANDOM}, r"shape \(3, 16, 16\): expected a map \[g,h\]"),
+        ("1", None, r"has no map 1 for 1: add it, or leave the image out with config\.indices"),
+        ("3", {"arr_0": CELLS}, r"has a map 3 for no image of 3 rows: give its image"),
+    ],
+)
+def test_npz_that_do_not_fit_are_one_line(small, tmp_path, name, content, message):
+    config, _ = small
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for i, values in enumerate(RANDOM):
+        np.savez_compressed(folder / f"{i}.npz", values)
+    path = folder / f"{name}.npz"
+    if content is None:
+        path.unlink()
+    elif isinstance(content, dict):
+        np.savez_compressed(path, **content)
+    else:
+        path.write_bytes(path.read_bytes()[:400] if content == "half" else content)
+    config.evaluate.masks = str(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        run(config, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
