@@ -358,6 +358,7 @@ class Settings(Section):
             "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train",
         )
     )
+    objects: tuple[int, ...] = setting((1, 2), "of `scenes`: fewest and most in each, up to 4")
     labels: str | None = setting(
         None,
         "`folders`: a class each, in sorted order; `classes` of coco or voc, or of voc those "
@@ -416,6 +417,10 @@ class Settings(Section):
                     f"{prefix}finetune.resume needs an optimizer state: give "
                     f"{prefix}explainer.checkpoint"
                 )
+        if len(self.objects) != 2 or not all(isinstance(n, int) for n in self.objects):
+            raise InputError(
+                f"{prefix}objects is {self.objects}: expected (fewest, most), e.g. (2, 4)"
+            )
         if self.task == "pretrain" and self.unseen_by is not None:
             raise InputError(
                 f"{prefix}unseen_by is for what is explained: to choose what is trained on give "

@@ -26,6 +26,7 @@ from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.files import digest_of
 from ltx_jax.loading.checkpoints import digest_of_weights
+from ltx_jax.loading.classifiers import FRESH
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import PLTX, load_explainer, load_mask
 from ltx_jax.metrics import SCORES
@@ -109,7 +110,8 @@ def open_source(settings: Settings) -> Source:
     subset, seed, limit = settings.subset, settings.seed, settings.limit
     if settings.images == SCENES and settings.dataset is None:
         there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
-        return SceneSource(seed, cut(there, subset, seed, limit))
+        fewest, most = settings.objects
+        return SceneSource(seed, cut(there, subset, seed, limit), (fewest, most))
     chosen_ones = settings.labels, settings.indices, limit
     return open_images(settings.images, *chosen_ones, settings.dataset, subset, seed)
 
@@ -239,7 +241,7 @@ def fingerprint(
     ignored = (*WITHOUT_EFFECT, *without)
     kept = {key: value for key, value in flat.items() if not key.startswith(ignored)}
     for key in ("explainee.weights", "explainer.weights", "explainer.checkpoint"):
-        if kept.get(key) is not None:
+        if kept.get(key) not in (None, FRESH):
             kept[f"{key} (sha256)"] = digest_of_weights(kept[key])
     kept["images (number)"] = len(names)
     kept["images (sha256 of names)"] = digest_of(name.encode() for name in names)
