@@ -81,9 +81,16 @@ class Given(NamedTuple):
     draw: Draw
     rng: Array
 
-    def through(self, masks: Float[Array, "n H W"], fill: Array) -> list[Float[Array, "n classes"]]:
+    @property
+    def plain(self) -> Float[Array, "n H W C"]:
+        """Images of the mean colour alone."""
+        return jnp.broadcast_to(jnp.asarray(self.goal.colour, jnp.float32), self.images.shape)
+
+    def through(
+        self, masks: Float[Array, "n H W"], fill: Float[Array, "n H W C"]
+    ) -> list[Float[Array, "n classes"]]:
         """Logits through masks, and through what they leave, in one batch."""
-        both = covered(self.images[None], jnp.stack([masks, 1 - masks]), fill)
+        both = covered(self.images[None], jnp.stack([masks, 1 - masks]), fill[None])
         logits = self.explainee(both.reshape(-1, *self.images.shape[1:]))
         return [logits[: len(masks)], logits[len(masks) :]]
 
@@ -102,7 +109,7 @@ class Given(NamedTuple):
 
 def _nn_explainer(given: Given) -> tuple[Array, Terms]:
     target, _ = class_masks.merged(given.raw, given.labels)
-    seen, hidden = given.through(target, jnp.asarray(given.goal.colour, jnp.float32))
+    seen, hidden = given.through(target, given.plain)
     how = given.weights, given.single
     return class_masks.class_mask_loss(given.raw, given.labels, seen, hidden, *how)
 
@@ -115,8 +122,7 @@ def _real_time_saliency(given: Given) -> tuple[Array, Terms]:
 
 def _self_explainer(given: Given) -> tuple[Array, Terms]:
     target, _ = class_masks.merged(given.raw, given.labels)
-    colour = jnp.asarray(given.goal.colour, jnp.float32)
-    student = given.draw(covered(given.images, target, colour))
+    student = given.draw(covered(given.images, target, given.plain))
     how = given.weights, given.single
     return class_masks.self_explainer_loss(given.raw, student, given.labels, *how)
 
@@ -132,9 +138,10 @@ def _budget(given: Given) -> tuple[Array, Terms]:
     total, terms = losses(goal.weights, *some)
     # Of no class there is none to be drawn.
     there = given.labels.any(-1)
+    count = jnp.maximum(there.sum(dtype=jnp.float32), 1)
 
     def mean(values: Array) -> Array:
-        return jnp.where(there, values, 0).sum() / jnp.maximum(there.sum(), 1)
+        return jnp.where(there, values, 0).sum() / count
 
     return mean(total), {name: mean(values) for name, values in terms.items()}
 

@@ -252,6 +252,11 @@ class Pretrain(Section):
         None, "start:stop, the images to train on, where chance is not to draw them"
     )
     validate: str | None = setting(None, "start:stop, those to choose the best epoch by")
+    held_out: str | None = setting(
+        None,
+        "images of their own to choose the best epoch by, of the same data set: all of `images` "
+        "are trained on then",
+    )
     select: Literal["pos", "neg", "loss", "last"] | None = setting(
         None,
         "what chooses the epoch: the lowest POS of those held out, their highest NEG, their lowest "
@@ -286,6 +291,11 @@ class Pretrain(Section):
             )
         if (self.train is None) != (self.validate is None):
             raise InputError(f"give both {prefix}train and {prefix}validate, or neither")
+        if self.held_out is not None and self.train is not None:
+            raise InputError(
+                f"{prefix}held_out are images of their own, and {prefix}validate is a slice: leave "
+                "one out"
+            )
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"{prefix}clip is {self.clip}: it must be above 0")
 
@@ -417,9 +427,10 @@ class Settings(Section):
                     f"{prefix}finetune.resume needs an optimizer state: give "
                     f"{prefix}explainer.checkpoint"
                 )
-        if len(self.objects) != 2 or not all(isinstance(n, int) for n in self.objects):
+        between = len(self.objects) == 2 and all(n in range(5) for n in self.objects)
+        if not between or self.objects[0] > self.objects[1]:
             raise InputError(
-                f"{prefix}objects is {self.objects}: expected (fewest, most), e.g. (2, 4)"
+                f"{prefix}objects is {self.objects}: expected (fewest, most), up to 4, e.g. (2, 4)"
             )
         if self.task == "pretrain" and self.unseen_by is not None:
             raise InputError(

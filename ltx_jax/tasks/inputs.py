@@ -17,6 +17,7 @@ from ltx_jax.data.examples import (
     with_interventions,
     with_next,
 )
+from ltx_jax.data.joined import Joined
 from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import CLASSES, SceneSource
@@ -114,6 +115,19 @@ def open_source(settings: Settings) -> Source:
         return SceneSource(seed, cut(there, subset, seed, limit), (fewest, most))
     chosen_ones = settings.labels, settings.indices, limit
     return open_images(settings.images, *chosen_ones, settings.dataset, subset, seed)
+
+
+def open_training_source(settings: Settings) -> tuple[Source, int]:
+    """The images of a training, and how many of them, the last, are held out by themselves.
+
+    Raises:
+      InputError: as `data.sources.open_images`, or where an image is in both sets.
+    """
+    source, apart = open_source(settings), settings.pretrain.held_out
+    if apart is None:
+        return source, 0
+    held_out = open_images(apart, settings.labels, dataset=settings.dataset)
+    return Joined(source, held_out), len(held_out)
 
 
 def open_explainee(settings: Settings) -> Explainee:

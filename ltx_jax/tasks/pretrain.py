@@ -25,7 +25,7 @@ from ltx_jax.runtime import termination_held
 from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.inputs import open_explainee, open_network, open_source
+from ltx_jax.tasks.inputs import open_explainee, open_network, open_training_source
 from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes, told_of
 from ltx_jax.tasks.training import Data, mesh_for, train
 from ltx_jax.tasks.training_files import Epoch, Snapshot, best_of
@@ -100,6 +100,7 @@ def pretrain(
     goal: Goal,
     target: str = "predicted",
     resize: str = "squash",
+    apart: int = 0,
     seed: int = 0,
     chunk: int | None = None,
     workdir: Path | None = None,
@@ -115,6 +116,7 @@ def pretrain(
       goal: the objective.
       target: the class to keep: `predicted`, or `label`, the first one of an image.
       resize: see `Explainee.preprocessing`.
+      apart: so many of the images, the last, are held out by themselves.
       seed: of the split and of each epoch's order.
       chunk: most images in one forward of the explainee; as many as are of use where not given.
       workdir, fingerprint, leave: see `tasks.training.train`.
@@ -123,7 +125,7 @@ def pretrain(
       InputError: for too few images or labels, or a directory of another pretraining.
       Terminated: where it left.
     """
-    images = split(source, settings, seed)
+    images = split(source, settings, seed, apart)
     targets = targets_of(source, images.training, target, explainee)
     data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
     mesh = mesh_for(settings)
@@ -147,14 +149,15 @@ def run(settings: Settings, workdir: Path) -> str:
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    source, explainee = open_source(settings), open_explainee(settings)
+    (source, apart), explainee = open_training_source(settings), open_explainee(settings)
     explainer = open_network(settings, explainee)
     sections = ("finetune.", "scores", *(("class_masks.",) if explainer.classes == 1 else ()))
     print_of = fingerprint_of(settings, source.names, source, (), without=sections)
     how: dict[str, Any] = {"seed": settings.seed, "workdir": workdir, "fingerprint": print_of}
     about = explainee, explainer, source, settings.pretrain
     with termination_held() as leave:
-        how |= {"target": settings.target, "resize": settings.resize, "leave": leave}
+        how |= {"target": settings.target, "resize": settings.resize, "apart": apart}
+        how |= {"leave": leave}
         goal = make_goal(settings.objective)
         if explainer.classes > 1:
             of_classes = class_goal(settings.class_masks, goal, explainee)

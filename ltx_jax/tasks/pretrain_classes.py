@@ -116,6 +116,7 @@ def pretrain_classes(
     goal: ClassGoal,
     target: str = "label",
     resize: str = "squash",
+    apart: int = 0,
     seed: int = 0,
     workdir: Path | None = None,
     fingerprint: Mapping[str, Any] | None = None,
@@ -131,6 +132,7 @@ def pretrain_classes(
       target: the classes of an image: `predicted`, those that the explainee holds to be there; else
         those that it is labelled with.
       resize: see `Explainee.preprocessing`.
+      apart: so many of the images, the last, are held out by themselves.
       seed: of the split, of each epoch's order, and of what is drawn.
       workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the loss on
         the images that were kept from the training, where there are some.
@@ -139,7 +141,7 @@ def pretrain_classes(
       InputError: for too few images or labels, or a directory of another training.
       Terminated: where it left.
     """
-    images = split(source, settings, seed)
+    images = split(source, settings, seed, apart)
     targets: Targets = np.full(len(source), -1, np.int32)
     if target != "predicted":
         targets = classes_of(source, images.training, explainee)

@@ -25,7 +25,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
 from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
-from ltx_jax.tasks.inputs import class_names_of, open_source
+from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.training import Data, Trained, mesh_for, train
 from ltx_jax.tasks.training_files import Snapshot, best_of
@@ -104,6 +104,7 @@ def train_classifier(
     settings: Pretrain,
     *,
     resize: str = "squash",
+    apart: int = 0,
     seed: int = 0,
     workdir: Path | None = None,
     fingerprint: Mapping[str, Any] | None = None,
@@ -117,6 +118,7 @@ def train_classifier(
       source: images with labels; some of them are held out.
       settings: of the section.
       resize: see `Explainee.preprocessing`.
+      apart: so many of the images, the last, are held out by themselves.
       seed: of the split, of each epoch's order, and of what is dropped.
       workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the scores
         of the images that were kept from the training, where there are some.
@@ -125,7 +127,7 @@ def train_classifier(
       InputError: for too few images, labels that do not fit, or a directory of another training.
       Terminated: where it left.
     """
-    images = split(source, settings, seed)
+    images = split(source, settings, seed, apart)
     labels = classes_of(source, images.training, explainee)
     if classifier.link == "softmax":
         _refuse_unless_single(source, labels)
@@ -155,7 +157,7 @@ def run(settings: Settings, workdir: Path) -> str:
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    source = open_source(settings)
+    source, apart = open_training_source(settings)
     classifier, explainee = classifier_from(
         settings.explainee,
         compute_dtype=settings.compute_dtype,
@@ -172,6 +174,7 @@ def run(settings: Settings, workdir: Path) -> str:
             source,
             settings.pretrain,
             resize=settings.resize,
+            apart=apart,
             seed=settings.seed,
             workdir=workdir,
             fingerprint=told,

@@ -29,13 +29,25 @@ class Split(NamedTuple):
     test: list[int]
 
 
-def split(source: Source, settings: Pretrain, seed: int) -> Split:
+def split(source: Source, settings: Pretrain, seed: int, apart: int = 0) -> Split:
     """Divide the images: as the settings say, or by chance.
+
+    Args:
+      source: of all images.
+      settings: of the section.
+      seed: of what is drawn.
+      apart: so many, the last, are held out by themselves.
 
     Raises:
       InputError: where the parts overlap that should not, or too few images are left for a batch.
     """
-    drawn = _chosen(source, settings) if settings.train else _drawn(source, settings, seed)
+    if apart:
+        first = len(source) - apart
+        drawn = Split([*range(first)], [*range(first, len(source))], [])
+    elif settings.train:
+        drawn = _chosen(source, settings)
+    else:
+        drawn = _drawn(source, settings, seed)
     if settings.images_per_class:
         training = _of_each_class(source, drawn.training, settings.images_per_class)
         drawn = drawn._replace(training=training)

@@ -1,0 +1,63 @@
+"""NN-Explainer's configuration of ResNet-50 on VOC 2007: a mask for every class in one pass.
+
+The classifier first, from torchvision's weights (resnet50-19c8e357.pth through
+tools/convert_weights.py) with a head of its own on frozen features; then the explainer, DeepLabv3
+on a ResNet-50; then the masks of the annotated classes. An original Lightning checkpoint goes
+through tools/convert_nn_explainer_checkpoint.py instead.
+Objects marked as difficult count, as in the original (`config.labels=not_difficult` leaves them
+out).
+No figure of it is measured here: it takes a GPU and days.
+
+python -m ltx_jax.main --config=configs/nn_explainer_resnet50_voc.py \
+    --config.task=train_classifier --config.explainee.weights=resnet50.safetensors \
+    --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \
+    --config.pretrain.held_out=VOCdevkit/VOC2007/ImageSets/Main/val.txt \
+    --config.pretrain.learning_rate=1e-4 \
+    --config.pretrain.patience=5 --workdir=results/resnet50_voc_classifier
+python -m ltx_jax.main --config=configs/nn_explainer_resnet50_voc.py --config.task=pretrain \
+    --config.explainee.weights=results/resnet50_voc_classifier/classifier.safetensors \
+    --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \
+    --config.pretrain.held_out=VOCdevkit/VOC2007/ImageSets/Main/val.txt \
+    --config.explainer.weights=resnet50.safetensors \
+    --workdir=results/resnet50_voc_explainer
+python -m ltx_jax.main --config=configs/nn_explainer_resnet50_voc.py \
+    --config.explainee.weights=results/resnet50_voc_classifier/classifier.safetensors \
+    --config.explainer.checkpoint=results/resnet50_voc_explainer/explainer.safetensors \
+    --config.images=VOCdevkit/VOC2007/ImageSets/Main/test.txt
+"""
+
+from ml_collections import ConfigDict
+
+from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults(LTX)
+    config.dataset = "voc"
+    config.labels = "classes"
+    config.target = "labels"
+    config.explainee.name = "resnet50"
+    config.explainee.sizes.num_classes = 20
+    config.explainee.link = "sigmoid"
+    config.explainee.trained = "head"
+    config.explainer.name = "resnet50"
+    config.explainer.sizes = ConfigDict({"dilated": (False, True, True)})
+    config.explainer.head = "deeplab"
+    config.explainer.classes = 20
+    config.class_masks.entropy = 3.0
+    config.class_masks.class_area = 0.8
+    config.class_masks.target_area = 0.01
+    config.pretrain.epochs = 100
+    config.pretrain.batch_size = 16
+    config.pretrain.test = 0.0
+    # Adam at one rate, until the validation loss has not fallen for a few epochs.
+    config.pretrain.learning_rate = 1e-4
+    config.pretrain.warmup = 0.0
+    config.pretrain.schedule_steps = 1_000_000_000
+    config.pretrain.weight_decay = 0.0
+    config.pretrain.patience = 5
+    config.finetune.steps = 0
+    config.scores = ("f1_25", "f1_50", "f1_75", "f1_mean", "soft_f1", "iou_mean", "soft_iou")
+    return config

@@ -1,0 +1,56 @@
+"""NN-Explainer's configuration of VGG-16 on CUB-200: a mask for every class in one pass.
+
+The classifier first, from torchvision's weights (vgg16-397923af.pth through
+tools/convert_weights.py) with a head of its own on frozen features; then the explainer, DeepLabv3
+on a ResNet-50; then the masks of the annotated classes. An original Lightning checkpoint goes
+through tools/convert_nn_explainer_checkpoint.py instead.
+One class is the answer. The authors' own lists (ltx_jax/data/README.md) have a validation set:
+CUB/train with --config.pretrain.held_out=CUB/val.
+No figure of it is measured here: it takes a GPU and days.
+
+python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py \
+    --config.task=train_classifier --config.explainee.weights=vgg16.safetensors \
+    --config.images=CUB_200_2011/train \
+    --config.pretrain.validation=0.1 --config.pretrain.learning_rate=1e-5 \
+    --config.pretrain.patience=5 --workdir=results/vgg16_cub_classifier
+python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py --config.task=pretrain \
+    --config.explainee.weights=results/vgg16_cub_classifier/classifier.safetensors \
+    --config.images=CUB_200_2011/train \
+    --config.pretrain.validation=0.1 --config.explainer.weights=resnet50.safetensors \
+    --workdir=results/vgg16_cub_explainer
+python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py \
+    --config.explainee.weights=results/vgg16_cub_classifier/classifier.safetensors \
+    --config.explainer.checkpoint=results/vgg16_cub_explainer/explainer.safetensors \
+    --config.images=CUB_200_2011/test
+"""
+
+from ml_collections import ConfigDict
+
+from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import LTX
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults(LTX)
+    config.dataset = "cub"
+    config.target = "label"
+    config.explainee.name = "vgg16"
+    config.explainee.sizes.num_classes = 200
+    config.explainee.trained = "head"
+    config.explainer.name = "resnet50"
+    config.explainer.sizes = ConfigDict({"dilated": (False, True, True)})
+    config.explainer.head = "deeplab"
+    config.explainer.classes = 200
+    config.pretrain.epochs = 100
+    config.pretrain.batch_size = 16
+    config.pretrain.test = 0.0
+    # Adam at one rate, until the validation loss has not fallen for a few epochs.
+    config.pretrain.learning_rate = 1e-5
+    config.pretrain.warmup = 0.0
+    config.pretrain.schedule_steps = 1_000_000_000
+    config.pretrain.weight_decay = 0.0
+    config.pretrain.patience = 5
+    config.finetune.steps = 0
+    config.scores = ("f1_25", "f1_50", "f1_75", "f1_mean", "soft_f1", "iou_mean", "soft_iou")
+    return config

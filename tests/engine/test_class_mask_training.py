@@ -1,0 +1,120 @@
+"""Training of masks of every class: the loss is the objective's, whatever the devices."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from ltx_jax.engine.class_masks import (
+    OBJECTIVES,
+    alternative,
+    class_loss,
+    labels_of,
+    validate_classes,
+)
+from ltx_jax.engine.recipe import make_goal
+from ltx_jax.engine.sharding import replicate, slot_mesh
+from ltx_jax.engine.training import adamw, create_train_state, train_step
+from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.masks.covering import covered
+from ltx_jax.masks.tokens import upsample
+from ltx_jax.objectives import class_masks
+from ltx_jax.settings.sections import ClassMasks, Objective
+from ltx_jax.tasks.pretrain_classes import class_goal
+
+LABELS = np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], bool)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def every(explainee):
+    return load_explainer(explainee, classes=5, head_bias=1.0, seed=3)
+
+
+def goal_of(explainee, name, **more):
+    objective = Objective(fills=("black",), terms={"budget": 1.0})
+    return class_goal(ClassMasks(objective=name, **more), make_goal(objective), explainee)
+
+
+def stepped(explainee, explainer, goal, images, mesh, steps=1):
+    given = replicate((explainee, explainer.without_trained(), goal), mesh)
+    recipe = Partial(adamw, 3e-3)
+    state = create_train_state(explainer.trained, explainer.statistics, recipe, mesh)
+    batch = {"images": images, "targets": LABELS}
+    seen = []
+    for _ in range(steps):
+        state, metrics = train_step(state, batch, KEY, Partial(class_loss, *given), recipe, mesh)
+        seen.append({name: float(value) for name, value in metrics.items()})
+    return seen
+
+
+def test_the_loss_is_that_of_masks_through_the_mean_colour(explainee, every, images):
+    multi = replace(explainee, link="sigmoid")
+    goal = goal_of(multi, "nn_explainer", entropy=3.0, least=0.1)
+    (found,) = stepped(multi, every, goal, images[:4], slot_mesh(1))
+    raw = every.draw(every.trained, every.prefix(images[:4]))
+    raw = np.asarray(upsample(raw.reshape(-1, 4, 4), (16, 16))).reshape(4, 5, 16, 16)
+    target, _ = class_masks.merged(jnp.asarray(raw), jnp.asarray(LABELS))
+    assert multi.architecture.preprocessing.mean == (0.5, 0.5, 0.5)
+    grey = jnp.full_like(images[:4], 0.5)
+    logits = [multi(covered(images[:4], m, grey)) for m in (target, 1 - target)]
+    weights = class_masks.Weights(entropy=3.0, least=0.1)
+    given = jnp.asarray(raw), jnp.asarray(LABELS)
+    total, terms = class_masks.class_mask_loss(*given, *logits, weights)
+    assert found["total"] == pytest.approx(float(total), rel=1e-5)
+    for name, value in terms.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_devices_make_no_difference_and_it_is_learnt(explainee, every, images, name):
+    multi = replace(explainee, link="sigmoid")
+    goal = goal_of(multi, name)
+    one = stepped(multi, every, goal, images[:4], slot_mesh(1), steps=6)
+    (four,) = stepped(multi, every, goal, images[:4], slot_mesh(4))
+    for term, value in four.items():
+        assert value == pytest.approx(one[0][term], rel=1e-5, abs=1e-6), term
+    if name in ("nn_explainer", "self_explainer"):  # the others draw anew in every step
+        assert one[-1]["total"] < one[0]["total"]
+
+
+def test_held_out_images_are_judged_alone(explainee, every, images):
+    multi = replace(explainee, link="sigmoid")
+    goal, mesh = goal_of(multi, "nn_explainer"), slot_mesh(2)
+    found = validate_classes(multi, every, goal, images[:4], LABELS, mesh)
+    seen = stepped(multi, every, goal, images[:4], slot_mesh(1))[0]
+    assert {*found.losses} == {"loss", *seen} - {"total"}
+    assert np.mean(found.losses["loss"]) == pytest.approx(seen["total"], rel=1e-5)
+    assert found.masks.shape == (4, 4, 4) and not found.masks[2].any()
+    alone = validate_classes(multi, every, goal, images[3:4], LABELS[3:4], slot_mesh(1))
+    assert float(alone.losses["loss"][0]) == pytest.approx(float(found.losses["loss"][3]), rel=1e-5)
+
+
+def test_classes_that_the_explainee_predicts(explainee, images):
+    numbers = jnp.full(7, -1, jnp.int32)
+    logits = np.asarray(explainee(images))
+    images = jnp.asarray(images)
+    single = np.asarray(labels_of(explainee, images, numbers))
+    np.testing.assert_array_equal(single.argmax(-1), logits.argmax(-1))
+    assert (single.sum(1) == 1).all()
+    several = np.asarray(labels_of(replace(explainee, link="sigmoid"), images, numbers))
+    np.testing.assert_array_equal(several, (logits > 0) | single)
+    np.testing.assert_array_equal(labels_of(explainee, images[:4], jnp.asarray(LABELS)), LABELS)
+
+
+def test_real_time_saliency_covers_by_blur_or_one_colour():
+    quarters = np.random.default_rng(0).random((64, 2, 2, 3), np.float32)
+    images = jnp.asarray(quarters.repeat(8, 1).repeat(8, 2))
+    other = np.asarray(alternative(images, jax.random.key(1)))
+    # A blur follows its image, noise of one colour does not.
+    follows = np.array(
+        [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(images, other, strict=True)]
+    )
+    blurred = follows > 0.5
+    assert 16 < blurred.sum() < 48
+    means = other[~blurred].mean((1, 2))
+    assert 0.1 < means.min() < 0.3 and 0.7 < means.max() < 0.9
+    assert other.min() >= 0 and other.max() <= 1
