@@ -22,6 +22,7 @@ from ltx_jax.engine.scoring import PROBABILITY
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.one_class import OneClass, drawer_of
 from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
@@ -115,7 +116,8 @@ def explain(
         paths, or images of Pillow's, of any size; one of them or several.
       targets: the class to explain of each image, by number or name, or several of them; the
         predicted one where not given.
-      explainer: what draws the masks, from `load_mask` or `load_explainer`.
+      explainer: what draws the masks, from `load_mask` or `load_explainer`; of one with a mask for
+        every class that of each target.
       labels: the true class of each image, to be scored as well.
       objective: what makes a mask good.
       scores: names of further scores; the usual ones are always there.
@@ -132,7 +134,8 @@ def explain(
     rivals.refuse_without_gradients(explainee, "explain")
     explainee = with_arrays(explainee)
     explainer = explainer or load_mask(explainee)
-    usual = LTX if isinstance(explainer, Explainer) else Settings()
+    explainer = drawer_of(explainer) if isinstance(explainer, Explainer) else explainer
+    usual = LTX if isinstance(explainer, Explainer | OneClass) else Settings()
     chosen = _options(usual.finetune, options, "resume", "schedule_steps")
     objective = checked(objective or usual.objective)
     source = source_of(images, explainee, labels)

@@ -16,6 +16,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.explainers.one_class import OneClass
 from ltx_jax.models.explainee import Explainee
 
 # (explainee, images [n,H,W,C], targets [n]) to relevance of any size [n,a,b] and range.
@@ -36,12 +37,13 @@ class MaskItself:
       cells: of the mask along height and width.
       start: whose relevance orders the cells to begin with; None for the network's raw values
         where there is one, else for a bias towards the centre.
-      network: an explainer whose raw values are the start.
+      network: an explainer whose raw values, of one for every class those of the class explained,
+        are the start.
     """
 
     cells: tuple[int, int]
     start: Relevance | None = None
-    network: Explainer | None = None
+    network: Explainer | OneClass | None = None
 
     activation = "sigmoid"
 
@@ -66,7 +68,8 @@ class MaskItself:
         if self.start is not None:
             return by_rank(self.start(explainee, images, targets)[0], self.cells)
         if self.network is not None:
-            return self.network.draw(self.network.trained, self.network.prefix(images))[0, 0]
+            leaves, prefix = self.network.begin(explainee, images[0], targets[0])
+            return self.network.draw(leaves, prefix[None])[0, 0]
         return centre_bias(self.cells)
 
     def prefix(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n 0"]:

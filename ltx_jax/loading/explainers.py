@@ -19,6 +19,7 @@ from ltx_jax.explainers.head_for import head_for
 from ltx_jax.explainers.heads import MaskHead
 from ltx_jax.explainers.leaves import TRAINED
 from ltx_jax.explainers.mask_itself import MaskItself, cells_for
+from ltx_jax.explainers.one_class import drawer_of
 from ltx_jax.loading.checkpoints import (
     SavedExplainer,
     named,
@@ -98,8 +99,8 @@ def load_mask(
     Args:
       explainee: what is to be explained.
       start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
-        cells; or an explainer whose masks they are to begin with. If not given,
-        `grad_cam` where the explainee gives a map called `features`, else `gradient_x_input`.
+        cells; or an explainer whose masks they are to begin with, of one for every class that of
+        the class explained. If not given, `grad_cam` where the explainee gives a map called `features`, else `gradient_x_input`.
       grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
 
     Raises:
@@ -111,7 +112,7 @@ def load_mask(
                 f"explainer.grid is {grid}, the explainer that starts the mask has {start.grid()}: "
                 "leave explainer.grid out"
             )
-        return MaskItself(start.grid(), network=start)
+        return MaskItself(start.grid(), network=drawer_of(start))
     cells = cells_for(explainee.image_size, grid)
     name = start or (_START_WITH_FEATURES if _gives_a_map(explainee) else _START)
     if name == CENTRE:

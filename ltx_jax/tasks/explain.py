@@ -25,6 +25,7 @@ from ltx_jax.engine.scoring import in_groups
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.one_class import OneClass
 from ltx_jax.files import read_json, write_json
 from ltx_jax.loading.checkpoints import load_optimizer
 from ltx_jax.masks.soft import parts_of
@@ -79,10 +80,16 @@ def make_job(
       checkpoint: whose optimizer is resumed where `finetune.resume` says so.
 
     Raises:
-      InputError: for an unknown term, or a checkpoint without optimizer state.
+      InputError: for an unknown term, a checkpoint without optimizer state, or one of masks for
+        every class, whose state is not of the one that is finetuned.
     """
     start, resumed = None, None
     if finetune.resume and checkpoint is not None:
+        if isinstance(explainer, OneClass):
+            raise InputError(
+                f"{checkpoint} has a mask for each of {explainer.every.classes} classes, and "
+                "config.finetune.resume takes up the optimizer of a single mask: leave it out"
+            )
         assert isinstance(explainer, Explainer)
         saved = load_optimizer(checkpoint, explainer)
         start = Start(saved.moments, jnp.int32(saved.step))

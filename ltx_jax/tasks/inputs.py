@@ -25,6 +25,7 @@ from ltx_jax.data.sources import chosen, cut, open_images
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.one_class import drawer_of
 from ltx_jax.files import digest_of
 from ltx_jax.loading.checkpoints import digest_of_weights
 from ltx_jax.loading.classifiers import FRESH
@@ -159,7 +160,7 @@ def class_names_of(settings: Settings) -> Sequence[str]:
 
 
 def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
-    """What draws the masks.
+    """What draws the masks, of an explainer with one for every class that of each row's class.
 
     Raises:
       InputError: as `load_explainer` and `load_mask`.
@@ -170,7 +171,7 @@ def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
         if start == PLTX or (start is None and given.checkpoint is not None):
             start = open_network(settings, explainee)
         return load_mask(explainee, start, given.grid)
-    return open_network(settings, explainee)
+    return drawer_of(open_network(settings, explainee))
 
 
 def open_network(settings: Settings, explainee: Explainee) -> Explainer:
