@@ -100,7 +100,8 @@ def load_mask(
       explainee: what is to be explained.
       start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
         cells; or an explainer whose masks they are to begin with, of one for every class that of
-        the class explained. If not given, `grad_cam` where the explainee gives a map called `features`, else `gradient_x_input`.
+        the class explained. If not given, `grad_cam` where the explainee gives a map called
+        `features`, else `gradient_x_input`.
       grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
 
     Raises:

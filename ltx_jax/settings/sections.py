@@ -376,7 +376,16 @@ class Settings(Section):
         "NAME INDEX a line",
     )
     class_names: str | None = setting(None, ".json or text, one a class, for people")
-    target: Literal["predicted", "label"] = setting("predicted", "the class that is explained")
+    target: Literal["predicted", "label", "labels", "held", "every"] = setting(
+        "predicted",
+        "the class that is explained: the most likely one; the label, which each image has; or a "
+        "row each for the labels of the images that have any; for the classes held to be there "
+        "(p > 0.5, or the most likely: every image is predicted before the run begins); or for "
+        "every class",
+    )
+    classes: tuple[str, ...] = setting(
+        (), "of the labels, those held, or every class only these, by name or number"
+    )
     label_rows: str | None = setting(
         None, "start:stop:step; of these images each label is explained, whatever target says"
     )
@@ -431,6 +440,11 @@ class Settings(Section):
         if not between or self.objects[0] > self.objects[1]:
             raise InputError(
                 f"{prefix}objects is {self.objects}: expected (fewest, most), up to 4, e.g. (2, 4)"
+            )
+        if self.classes and self.target == "predicted":
+            raise InputError(
+                f"{prefix}classes chooses among several classes of an image, and {prefix}target is "
+                "predicted: set that to labels, held or every"
             )
         if self.task == "pretrain" and self.unseen_by is not None:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,16 +37,17 @@ from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.section import by_dotted_name
 from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.classes import Held, chosen_classes, classes_held
 from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
 SCENES = "scenes"
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
-# what is added to results or shown of them.
+# what is added to results or shown of them; and the chosen classes, which the rows tell.
 WITHOUT_EFFECT = (
     *("finetune.slots", "finetune.chunk", "lost_after"),
-    *("rivals", "report.", "evaluate.", "task"),
+    *("rivals", "report.", "evaluate.", "task", "classes"),
     *("pretrain.sharded", "pretrain.workers", "pretrain.save_every", "pretrain.keep"),
     *("pretrain.log_every", "pretrain.tensorboard", "pretrain.pictures"),
 )
@@ -79,11 +81,13 @@ def open_work(settings: Settings) -> Work:
       InputError: as its parts.
     """
     source, explainee = open_source(settings), open_explainee(settings)
-    rows = plan(source, explainee, settings.target, settings.label_rows)
+    how = explainee.preprocessing(settings.resize)
+    held = classes_held(source, how, explainee) if settings.target == "held" else ()
+    asked = settings.target, settings.label_rows, settings.classes
+    rows = plan(source, explainee, *asked, held)
     if settings.unseen_by is not None:
         left = set(unseen(source, Path(settings.unseen_by)))
         rows = [row for row in rows if row.image in left]
-    how = explainee.preprocessing(settings.resize)
     redrawn = isinstance(source, Redrawn)
     scores = chosen_scores(SCORES, settings.scores, source.has_masks, redrawn)
     return Work(explainee, source, how, rows, scores)
@@ -195,17 +199,74 @@ def open_network(settings: Settings, explainee: Explainee) -> Explainer:
 
 
 def plan(
-    source: Source, explainee: Explainee, target: str = "predicted", label_rows: str | None = None
+    source: Source,
+    explainee: Explainee,
+    target: str = "predicted",
+    label_rows: str | None = None,
+    classes: Sequence[str] = (),
+    held: Held = (),
 ) -> list[Row]:
-    """One row an image, of its predicted class or its label; of the images that `label_rows`
-    chooses, one of each of their labels.
+    """One row an image, of its predicted class or its label; or one of each of its labels, of those
+    that are held to be there, or of every class; of the images that `label_rows` chooses, one of
+    each of their labels.
+
+    Args:
+      source, explainee: what is explained.
+      target, label_rows, classes: as the settings have them.
+      held: of each image, where these are the target.
 
     Raises:
-      InputError: where labels are to be explained that are missing or beyond the classes.
+      InputError: where labels are to be explained that are missing or beyond the classes, or no
+        image has any of the classes that are asked for.
     """
+    _refuse_labels_beyond(source, explainee)
     every_label = set(chosen("config.label_rows", label_rows, len(source))) if label_rows else set()
-    rows = []
+    if target == "labels" and not any(source.labels):
+        raise _unlabelled(source.names[0])
+    wanted = set(chosen_classes(classes, explainee))
+    rows: list[Row] = []
+    images = 0
     for i, (name, labels) in enumerate(zip(source.names, source.labels, strict=True)):
+        by_label = target == "label" or i in every_label
+        if by_label and not labels:
+            raise _unlabelled(name)
+        asked: Iterable[int | None] = {
+            "predicted": (None,),
+            "label": labels,
+            "labels": dict.fromkeys(labels),
+            "held": held[i] or (None,) if held else (),
+            "every": range(explainee.classes),
+        }["label" if by_label else target]
+        only = labels[0] if len(labels) == 1 else None
+        before = len(rows)
+        rows += [
+            Row(i, name, one, one if one in labels else only)
+            for one in asked
+            if one is None or one in wanted
+        ]
+        images += len(rows) > before
+    if not rows:
+        raise InputError(
+            f"none of {len(source)} images has a class that is asked for: correct config.classes, "
+            "or set config.target to every"
+        )
+    if images < len(source):
+        logging.warning(
+            "%d of %d images have none of the classes asked for, and are left out",
+            *(len(source) - images, len(source)),
+        )
+    return rows
+
+
+def _unlabelled(name: str) -> InputError:
+    return InputError(
+        f"{name} has no label to explain: give config.labels, or set config.target to predicted"
+    )
+
+
+def _refuse_labels_beyond(source: Source, explainee: Explainee) -> None:
+    """See that each label is a class of the explainee."""
+    for name, labels in zip(source.names, source.labels, strict=True):
         for label in labels:
             if not 0 <= label < explainee.classes:
                 known = [label for several in source.labels for label in several]
@@ -219,19 +280,6 @@ def plan(
                     f"the label of {name} is {label}, but {explainee.name} has "
                     f"{explainee.classes} classes: {remedy}"
                 )
-        by_label = target == "label" or i in every_label
-        if by_label and not labels:
-            raise InputError(
-                f"{name} has no label to explain: give config.labels, or set config.target to "
-                "predicted"
-            )
-        only = labels[0] if len(labels) == 1 else None
-        rows += (
-            [Row(i, name, label, label) for label in labels]
-            if by_label
-            else [Row(i, name, None, only)]
-        )
-    return rows
 
 
 def fingerprint(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,10 @@ from ltx_jax.data.sources import ArraySource
 from ltx_jax.errors import InputError
 from ltx_jax.loading.checkpoints import save_explainer
 from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.models.explainee import Explainee
+from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import MaskDrawer, Settings
+from ltx_jax.tasks.classes import classes_held
 from ltx_jax.tasks.inputs import Row, open_explainer, plan
 
 
@@ -28,6 +34,65 @@ def test_rows_of_images_with_several_labels(explainee):
     unknown = ArraySource(("a",), ((5,),), images[:1], None)
     with pytest.raises(InputError, match="label of a is 5, but vit has 5 classes"):
         plan(unknown, explainee)
+
+
+def test_a_row_for_each_class_that_is_asked_for(explainee, caplog):
+    images = np.zeros((3, 16, 16, 3), np.float32)
+    source = ArraySource(("a", "b", "c"), ((1, 2), (), (4,)), images, None)
+
+    def rows(*how):
+        return [row[:1] + row[2:] for row in plan(source, explainee, *how)]
+
+    with caplog.at_level(logging.WARNING):
+        assert rows("labels") == [(0, 1, 1), (0, 2, 2), (2, 4, 4)]
+    assert caplog.messages == ["1 of 3 images have none of the classes asked for, and are left out"]
+    assert rows("labels", None, ("4", "0")) == [(2, 4, 4)]
+    # A label is known of a class that is one, and else where there is just one.
+    held = [(0, 1), None, (3,)]
+    assert rows("held", None, (), held) == [(0, 0, None), (0, 1, 1), (1, None, None), (2, 3, 4)]
+    named = dataclasses.replace(explainee, class_names=("p", "q", "r", "s", "t"))
+    every = [Row(i, name, 1, 1 if i == 0 else last) for i, name, last in
+             ((0, "a", 1), (1, "b", None), (2, "c", 4))]  # fmt: skip
+    assert plan(source, named, "every", None, ("q",)) == every
+    assert len(plan(source, explainee, "every")) == 15
+    nothing = ArraySource(("a",), ((),), images[:1], None)
+    with pytest.raises(InputError, match=r"a has no label to explain: give config\.labels"):
+        plan(nothing, explainee, "labels")
+    with pytest.raises(InputError, match="none of 3 images has a class that is asked for"):
+        plan(source, explainee, "labels", None, ("0",))
+    with pytest.raises(InputError, match=r"config\.classes has '5': give classes of vit by name"):
+        plan(source, explainee, "every", None, ("5",))
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"), [("sigmoid", [(0, 2), (2,), None]), ("softmax", [(0,), (2,), None])]
+)
+def test_classes_that_are_held_to_be_there(link, expected):
+    """The logits are the mean colour above a half: the third image has no numbers."""
+
+    def colours(params, images):
+        return images.mean((1, 2)) - params["least"]
+
+    explainee = Explainee(colours, {"least": np.float32(0.5)}, (2, 2), 3, link=link)
+    means = np.array([[0.9, 0.1, 0.6], [0.2, 0.3, 0.4], [0.0, 0.0, np.nan]], np.float32)
+    images = np.broadcast_to(means[:, None, None], (3, 2, 2, 3))
+    source = ArraySource(("a", "b", "c"), ((),) * 3, images, None)
+    assert classes_held(source, explainee.preprocessing("squash"), explainee) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(classes=("cat",)), "classes chooses among several classes of an image, and"),
+        (
+            Settings(task="pretrain", target="held", explainer=MaskDrawer(trained="all")),
+            "target is held, and a pretraining explains one class of each",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit(settings, message):
+    with pytest.raises(InputError, match=message):
+        checked(settings)
 
 
 def test_the_start_of_a_mask_is_whatever_its_checkpoint_is(explainee, tmp_path):
