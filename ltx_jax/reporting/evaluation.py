@@ -14,11 +14,13 @@ from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record
 from ltx_jax.reporting.tables import comma_separated, latex, markdown
 
 PAGE, EVALUATION, SCORED = "evaluation.html", "evaluation.json", "scores.jsonl"
+MERGED = "merged"
 _ABOUT: dict[str, str] = {
     "explained": "the class explained",
     "predicted": "the predicted class",
     "label": "the label",
     "both": "the predicted class",
+    MERGED: "all classes of an image, their masks merged",
 }
 
 
@@ -30,6 +32,7 @@ def publish_evaluation(
     scored_for: str,
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
+    merged: Mapping[str, Sequence[Record]] | None = None,
 ) -> dict[str, Comparison]:
     """Write `scores.jsonl`, `table.md`, `table.csv`, `table.tex`, the page and `evaluation.json`.
 
@@ -41,6 +44,8 @@ def publish_evaluation(
       scored_for: the class that was scored for.
       facts: settings, shown as they are.
       images: for the page.
+      merged: of each method, and of the yardsticks, a line an image whose masks were merged; they
+        are compared beside the others, and written to `merged.jsonl`.
 
     Returns:
       The comparisons by class.
@@ -48,7 +53,7 @@ def publish_evaluation(
     Raises:
       InputError: where the disk does not take it.
     """
-    scored = {name: [one for one in found if "skipped" not in one] for name, found in lines.items()}
+    scored = _without_skipped(lines)
     comparisons = {_ABOUT[scored_for]: compare(scored, reference)}
     if scored_for == "both":
         by_label = {
@@ -56,20 +61,29 @@ def publish_evaluation(
             for name, found in scored.items()
         }
         comparisons[_ABOUT["label"]] = compare(by_label, reference)
+    if merged:
+        of_images = _without_skipped(merged)
+        comparisons[_ABOUT[MERGED]] = compare(of_images, reference)
+        _write_lines(directory / f"{MERGED}.jsonl", of_images)
     skipped = {one["row"]: one["skipped"] for f in lines.values() for one in f if "skipped" in one}
     constant = {name: sum(NOT_FINITE in one for one in found) for name, found in scored.items()}
     constant = {name: count for name, count in constant.items() if count}
-    _write_lines(directory / SCORED, scored, names)
+    named = {
+        method: [{"image": names[line["row"]]} | line for line in found]
+        for method, found in scored.items()
+    }
+    _write_lines(directory / SCORED, named)
     for ending, table in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
         write_bytes(directory / f"table.{ending}", table(comparisons).encode(errors="replace"))
     title = f"How {facts.get('explainee.name', 'the network')} is explained"
     told = remarks(len(lines), len(names), len(skipped), constant)
     write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images)
     # Last: its presence says that everything else is there.
-    first, *label = map(_as_json, comparisons.values())
-    found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant} | first
-    if label:
-        found[FOR_LABEL] = label[0]
+    found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant}
+    found |= _as_json(comparisons[_ABOUT[scored_for]])
+    for key, about in ((FOR_LABEL, _ABOUT["label"]), (MERGED, _ABOUT[MERGED])):
+        if about in comparisons and about != _ABOUT[scored_for]:
+            found[key] = _as_json(comparisons[about])
     write_json(directory / EVALUATION, found)
     return comparisons
 
@@ -94,11 +108,14 @@ def _as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _write_lines(path: Path, scored: Mapping[str, Sequence[Record]], names: Sequence[str]) -> None:
+def _without_skipped(lines: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
+    return {name: [one for one in found if "skipped" not in one] for name, found in lines.items()}
+
+
+def _write_lines(path: Path, scored: Mapping[str, Sequence[Record]]) -> None:
     """A line a row and method."""
     each = (
-        {"method": method, "image": names[line["row"]]}
-        | {k: v for k, v in line.items() if k != "map"}
+        {"method": method} | {k: v for k, v in line.items() if k != "map"}
         for method, found in scored.items()
         for line in found
     )

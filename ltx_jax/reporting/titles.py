@@ -11,6 +11,10 @@ _TITLES = {
     "last": "LTX, last step",
     "by_loss": "LTX, lowest loss",
     "original": "LTX, the original's",
+    "zeros": "0 everywhere",
+    "half": "0.5 everywhere",
+    "ones": "1 everywhere",
+    "perfect": "the objects themselves",
     **{name: rival.title for name, rival in RIVALS.items()},
 }
 

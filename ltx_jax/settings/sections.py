@@ -341,6 +341,11 @@ class Evaluate(Section):
     reference: str | None = setting(
         None, "the method that others are compared with; LTX's mask where there is one"
     )
+    merged: bool = setting(
+        False,
+        "also the masks of an image's rows merged by their maximum, against all its objects and "
+        "beside constant masks and the perfect one (NN-Explainer's evaluation)",
+    )
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
+from ltx_jax.tasks.merged import Sets, sets_of
 from ltx_jax.tasks.rivals import add_rival, check_rivals, stored_rival
 from ltx_jax.tasks.scoring import Asked, explained, keep_lines, lines_of, score_rows
 from ltx_jax.tasks.team import ALONE, Team
@@ -56,22 +59,25 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     if found.records is not None:
         asked = explained(found.records)
     store = open_store(workdir, told, len(work.rows), team.number, held={})
-    how = asked, chunk, team, wanted.scored_for
-    done = {name: score_method(work, store, name, maps, *how) for name, maps in methods.items()}
+    each = {name: _of_rows(work, name, maps, asked, settings) for name, maps in methods.items()}
+    done = {name: score_method(store, one, team) for name, one in each.items()}
     for name in rivals:
-        done[name] = add_rival(work, store, name, *how)
+        done[name] = add_rival(work, store, name, asked, chunk, team, wanted.scored_for)
         methods[name] = stored_rival(store, name)
+        each[name] = _of_rows(work, name, methods[name], asked, settings)
+    merged, done_merged = {}, {}
+    if wanted.merged and asked:
+        for name in methods:  # the masks that other processes made are merged here as well
+            await_rows([one.row for one in asked], done[name])
+        merged = _of_sets(sets_of(work, asked), methods, chunk)
+        done_merged = {name: score_method(store, one, team) for name, one in merged.items()}
     if elsewhere := team.farewell():
         return elsewhere
-    lines = {}
-    for name in methods:
-        await_rows([one.row for one in asked], done[name])
-        scored = store.scored(lines_of(name, wanted.scored_for))
-        scored.merge()
-        lines[name] = scored.records()
+    lines = {name: _all_of_it(store, one, done[name]) for name, one in each.items()}
+    of_sets = {name: _all_of_it(store, one, done_merged[name]) for name, one in merged.items()}
     images = same_images(work, methods, lines, settings.report.gallery)
     names = [row.name for row in work.rows]
-    shown = reference, wanted.scored_for, told, images
+    shown = reference, wanted.scored_for, told, images, of_sets
     return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines)
 
 
@@ -125,28 +131,65 @@ def _reference(wanted: str | None, methods: Sequence[str]) -> str | None:
     return found if len(methods) > 1 else None
 
 
-def score_method(
-    work: Work,
-    store: ResultStore,
-    name: str,
-    maps: Maps,
-    asked: Sequence[Asked],
-    chunk: int | None,
-    team: Team,
-    scored_for: str = "explained",
-) -> Done:
+class Scoring(NamedTuple):
+    """A method's maps and how they are scored.
+
+    Attributes:
+      work: what they rest on.
+      name: of the method.
+      lines: what its lines are called.
+      maps: the map of a row.
+      asked: the rows.
+      score: the scores of such rows, a batch at a time.
+    """
+
+    work: Work
+    name: str
+    lines: str
+    maps: Maps
+    asked: Sequence[Asked]
+    score: Callable[[Iterable[Asked]], Iterator[list[tuple[int, Record]]]]
+
+
+def _of_rows(
+    work: Work, name: str, maps: Maps, asked: Sequence[Asked], settings: Settings
+) -> Scoring:
+    """Each row by itself."""
+    scored_for, chunk = settings.evaluate.scored_for, settings.finetune.chunk
+    score = partial(score_rows, work, maps=maps, chunk=chunk, scored_for=scored_for)
+    return Scoring(work, name, lines_of(name, scored_for), maps, asked, score)
+
+
+def _of_sets(sets: Sets, methods: Mapping[str, Maps], chunk: int | None) -> dict[str, Scoring]:
+    """The rows of each image merged, and the yardsticks beside them."""
+    every = {name: (sets.merged(maps), sets.asked) for name, maps in methods.items()}
+    found = {}
+    for name, (maps, asked) in (every | sets.yardsticks()).items():
+        score = partial(score_rows, sets.work, maps=maps, chunk=chunk, scored=sets.scores)
+        found[name] = Scoring(sets.work, name, lines_of(name, "merged"), maps, asked, score)
+    return found
+
+
+def score_method(store: ResultStore, method: Scoring, team: Team) -> Done:
     """Score this process's share of the rows that have not all their scores yet, of the map that
     they have now; returns what tells those that have."""
-    what = lines_of(name, scored_for)
-    lines, of_row = store.scored(what), {one.row: one for one in asked}
-    done = _up_to_date(lines, work, maps)
-    with progress_bar(-(-len(of_row.keys() - done()) // team.count), "images", name) as bar:
-        for share in team.shares(what, list(of_row), done):
-            wanted = (of_row[row] for row in share)
-            for group in score_rows(work, wanted, maps, chunk, scored_for=scored_for):
-                keep_lines(lines, work, name, group, done)
+    lines, of_row = store.scored(method.lines), {one.row: one for one in method.asked}
+    done = _up_to_date(lines, method.work, method.maps)
+    missing = len(of_row.keys() - done())
+    with progress_bar(-(-missing // team.count), "images", method.name) as bar:
+        for share in team.shares(method.lines, list(of_row), done):
+            for group in method.score(of_row[row] for row in share):
+                keep_lines(lines, method.work, method.name, group, done)
                 bar.update(len(group))
     return done
+
+
+def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> list[Record]:
+    """A method's lines, once all processes have written theirs."""
+    await_rows([one.row for one in method.asked], done)
+    lines = store.scored(method.lines)
+    lines.merge()
+    return lines.records()
 
 
 def _up_to_date(lines: Lines, work: Work, maps: Maps) -> Done:

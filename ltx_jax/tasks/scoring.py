@@ -47,6 +47,7 @@ class Predicted(NamedTuple):
 
 
 Before = Callable[[Sequence[tuple[Asked, Example]], Batch], None]
+Scored = Callable[[Work, Sequence[Predicted], Maps, Batch], Iterator[tuple[int, Record]]]
 
 
 def explained(records: Iterable[Record]) -> list[Asked]:
@@ -84,6 +85,7 @@ def score_rows(
     chunk: int | None,
     before: Before = lambda *_: None,
     scored_for: str = "explained",
+    scored: Scored | None = None,
 ) -> Iterator[list[tuple[int, Record]]]:
     """The scores of so many rows, a batch at a time.
 
@@ -95,9 +97,10 @@ def score_rows(
       before: called with each batch before it is scored, all classes known by then.
       scored_for: the class that is scored for: that which is `explained`, the `predicted` one,
         the `label`, or `both` of these.
+      scored: what scores a batch; `score_examples` where it is not given.
 
     Yields:
-      For each row what `score_examples` tells of it, or why its image could not be read.
+      For each row what that tells of it, or why its image could not be read.
 
     Raises:
       InputError: where memory runs out, or logits are not finite.
@@ -118,7 +121,7 @@ def score_rows(
                 continue
             known = predicted(work, read, scored_for, batch)
             before([(one.asked, one.example) for one in known], batch)
-            yield unread + list(score_examples(work, known, maps, batch))
+            yield unread + list((scored or score_examples)(work, known, maps, batch))
 
 
 def _unread(work: Work, asked: Asked, reason: Exception) -> tuple[int, Record]:
