@@ -40,12 +40,12 @@ def _at(
     truth, counted = _truth(case)
     found = []
     for threshold in thresholds:
-        marked = (case.masks > _rounded_down(threshold)).astype(truth.dtype) * counted
+        marked = (case.masks > rounded_down(threshold)).astype(truth.dtype) * counted
         found.append(_share(*parts(_sum(marked * truth), _sum(marked), _sum(truth))))
     return _known(case, jnp.stack(found, -1))
 
 
-def _rounded_down(threshold: float) -> np.float32:
+def rounded_down(threshold: float) -> np.float32:
     """What is above this is above the number itself, not above the nearest float32: masks of 8 or
     16 bits have values such as 0.2."""
     nearest = np.float32(threshold)

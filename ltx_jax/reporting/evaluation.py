@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ltx_jax.files import encode_json, write_bytes, write_json
+from ltx_jax.reporting.class_table import ClassTable
+from ltx_jax.reporting.class_table import comma_separated as matrix_csv
+from ltx_jax.reporting.class_table import markdown as matrix_markdown
 from ltx_jax.reporting.comparison import Comparison, compare
 from ltx_jax.reporting.evaluation_page import SameImage, write_evaluation_page
 from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record
@@ -33,6 +36,7 @@ def publish_evaluation(
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
     merged: Mapping[str, Sequence[Record]] | None = None,
+    class_table: ClassTable | None = None,
 ) -> dict[str, Comparison]:
     """Write `scores.jsonl`, `table.md`, `table.csv`, `table.tex`, the page and `evaluation.json`.
 
@@ -46,6 +50,7 @@ def publish_evaluation(
       images: for the page.
       merged: of each method, and of the yardsticks, a line an image whose masks were merged; they
         are compared beside the others, and written to `merged.jsonl`.
+      class_table: image class × mask class, written to `class_table.md` and `.csv`.
 
     Returns:
       The comparisons by class.
@@ -77,13 +82,20 @@ def publish_evaluation(
         write_bytes(directory / f"table.{ending}", table(comparisons).encode(errors="replace"))
     title = f"How {facts.get('explainee.name', 'the network')} is explained"
     told = remarks(len(lines), len(names), len(skipped), constant)
-    write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images)
+    if class_table is not None:
+        for ending, text in (("md", matrix_markdown), ("csv", matrix_csv)):
+            content = text(class_table).encode(errors="replace")
+            write_bytes(directory / f"class_table.{ending}", content)
+    shown = told, facts, images, class_table
+    write_evaluation_page(directory / PAGE, title, comparisons, *shown)
     # Last: its presence says that everything else is there.
     found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant}
     found |= _as_json(comparisons[_ABOUT[scored_for]])
     for key, about in ((FOR_LABEL, _ABOUT["label"]), (MERGED, _ABOUT[MERGED])):
         if about in comparisons and about != _ABOUT[scored_for]:
             found[key] = _as_json(comparisons[about])
+    if class_table is not None:
+        found["class_table"] = class_table.as_json()
     write_json(directory / EVALUATION, found)
     return comparisons
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
+from ltx_jax.reporting.class_table import ClassTable, matrix
 from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
 from ltx_jax.reporting.pages import best_methods, meaning, write_page
@@ -47,6 +48,7 @@ def write_evaluation_page(
     remarks: Sequence[str],
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
+    class_table: ClassTable | None = None,
 ) -> None:
     """Write the page.
 
@@ -57,6 +59,7 @@ def write_evaluation_page(
       remarks: what else there is to know, a line each.
       facts: settings, shown as they are.
       images: shown under all methods, one after another.
+      class_table: shown where there is one.
 
     Raises:
       InputError: where the file cannot be written.
@@ -65,6 +68,8 @@ def write_evaluation_page(
     parts += [f"<p class=lead>{escape(remark)}</p>" for remark in remarks]
     for about, comparison in comparisons.items():
         parts += _section(about, comparison)
+    if class_table is not None:
+        parts += matrix(class_table)
     if cards := [*map(_image, images)]:
         parts.append("<h2>The same image under all methods</h2><section class=images>")
         parts += [*cards, "</section>"]
@@ -268,7 +273,7 @@ main > h2 { font-size: 19px; margin: 36px 0 12px; } main > h3 { margin: 24px 0 0
 main > h3 + .lead { margin-bottom: 8px; } .lead + .lead { margin-top: -20px; }
 th button { all: unset; cursor: pointer; } th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button, th[aria-sort=descending] button { text-decoration: underline; }
-td { vertical-align: top; }
+td { vertical-align: top; } .matrix td { text-align: center; padding: 7px 10px; }
 .figures { display: flex; flex-wrap: wrap; gap: 24px 32px; margin: 20px 0; }
 .figures figcaption { font-size: 13.5px; text-align: left; color: var(--ink); font-weight: 600; }
 .figures svg { max-width: 100%; height: auto; } svg text { font-size: 11.5px; fill: var(--soft); }

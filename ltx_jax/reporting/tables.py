@@ -65,7 +65,7 @@ def markdown(comparisons: Comparisons) -> str:
         if comparison.reference is not None:
             beside = title_of(comparison.reference)
             parts.append(
-                f"### Difference from {_plain(beside)}\n\n"
+                f"### Difference from {plain(beside)}\n\n"
                 f"{_markdown_table(comparison, _markdown_difference)}"
             )
         parts.append(legend(comparison))
@@ -78,7 +78,7 @@ def _markdown_table(comparison: Comparison, cell: Callable[[Comparison, str, Sco
         ["method", *(f"{score.title} {score.arrow}" for score in scores)],
         ["---", *("---:" for _ in scores)],
         *(
-            [_plain(title_of(name)), *(cell(comparison, name, score) for score in scores)]
+            [plain(title_of(name)), *(cell(comparison, name, score) for score in scores)]
             for name in comparison.methods
         ),
     ]
@@ -103,7 +103,8 @@ def _markdown_difference(comparison: Comparison, name: str, score: Score) -> str
     return f"{found['mean']:+.2f}{star} ({_span(found)})"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text in which Markdown sees no signs of its own."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
 
 

@@ -346,6 +346,11 @@ class Evaluate(Section):
         "also the masks of an image's rows merged by their maximum, against all its objects and "
         "beside constant masks and the perfect one (NN-Explainer's evaluation)",
     )
+    class_table: bool = setting(
+        False,
+        "also the table image class × mask class of an explainer with a mask for every class; nine "
+        "forwards an image and class",
+    )
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import random_weights
 from ml_collections import ConfigDict
-from running import run
+from page import Balanced
+from running import lines, run
 
 import ltx_jax
+from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.masks.tokens import activate
 from ltx_jax.models.explainee import Explainee
@@ -53,3 +58,49 @@ def test_no_optimizer_of_all_classes_is_resumed_for_one(classes, tmp_path):
     with pytest.raises(InputError, match=r"mask for each of 5 classes, and config.finetune.res"):
         run(classes, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def scenes(config: ConfigDict, tmp_path: Path) -> ConfigDict:
+    """Three scenes, of one to two of ten classes each, and an explainer of all of these."""
+    config.images, config.limit, config.target = "scenes", 3, "labels"
+    config.explainee.sizes.num_classes = len(CLASSES)
+    weights = random_weights(tmp_path / "ten.safetensors", "vit", **config.explainee.sizes)
+    config.explainee.weights = str(weights)
+    ten = load_explainee("vit", weights, **config.explainee.sizes)
+    network = load_explainer(ten, classes=len(CLASSES), seed=3)
+    ltx_jax.save_explainer(tmp_path / "ten-masks.safetensors", network)
+    config.explainer.checkpoint = str(tmp_path / "ten-masks.safetensors")
+    config.finetune.steps = 0
+    return config
+
+
+def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
+    out = tmp_path / "out"
+    assert "explained" in run(scenes, out)
+    rows = lines(out)
+    assert [one["image"] for one in rows] == [
+        f"scene-000{i}" for i, of in enumerate(SceneSource(0, range(3)).labels) for _ in of
+    ]
+    scenes.task, scenes.evaluate.class_table, scenes.evaluate.merged = "evaluate", True, True
+    run(scenes, out)
+    told = json.loads((out / "evaluation.json").read_text())
+    table = told["class_table"]
+    assert table["classes"] == list(CLASSES)
+    present = [label for labels in SceneSource(0, range(3)).labels for label in set(labels)]
+    assert table["images"] == [present.count(i) for i in range(len(CLASSES))]
+    assert [row is not None for row in table["means"]] == [n > 0 for n in table["images"]]
+    assert "Image class × mask class" in Balanced((out / "evaluation.html").read_text()).text
+    assert (out / "class_table.csv").read_text().startswith("image class,images,striped disc,")
+    assert (out / "class_table.md").exists() and "merged" in told
+    # Nothing is computed again, but for other classes.
+    before = (out / "scores" / "class_table.jsonl").read_bytes()
+    run(scenes, out)
+    assert (out / "scores" / "class_table.jsonl").read_bytes() == before
+
+
+def test_a_class_table_needs_a_mask_for_every_class(scenes, tmp_path):
+    scenes.task, scenes.evaluate.class_table = "evaluate", True
+    scenes.rivals, scenes.explainer.checkpoint = ("gradient_x_input",), None
+    with pytest.raises(InputError, match="class_table is of an explainer with a mask for every"):
+        run(scenes, tmp_path / "out")

@@ -1,0 +1,115 @@
+"""The table image class × mask class in files, and as a matrix of colours on a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from ltx_jax.reporting.overlays import heat_map
+from ltx_jax.reporting.tables import plain
+
+TOLD = (
+    "Images of the class of a row, seen through their mask of the class of a column: the mean "
+    "probability (softmax, over thresholds .1 to .9 of the mask) of the row's class."
+)
+_LIGHT = 140.0  # a colour's lightness from which dark letters are read
+
+
+class ClassTable(NamedTuple):
+    """The table.
+
+    Attributes:
+      classes: what its rows and columns are called.
+      means: probabilities in [0,1], of images of class i through masks of class j; NaN in the row
+        of a class without images.
+      images: how many each row rests on.
+    """
+
+    classes: tuple[str, ...]
+    means: Float64[np.ndarray, "i i"]
+    images: Int64[np.ndarray, " i"]
+
+    def diagonal(self) -> tuple[float, float]:
+        """The mean of the diagonal and of everything else, over the rows that have images."""
+        here = self.images > 0
+        own = np.eye(len(self.classes), dtype=bool)
+        inside, outside = self.means[own & here[:, None]], self.means[~own & here[:, None]]
+        return float(inside.mean()), float(outside.mean()) if outside.size else float("nan")
+
+    def as_json(self) -> dict[str, Any]:
+        """With None where nothing is known."""
+        known = np.isfinite(self.means).all(1)
+        each = zip(self.means.tolist(), known, strict=True)
+        means = [row if there else None for row, there in each]
+        on, off = self.diagonal()
+        told = {"diagonal": on, "elsewhere": off if np.isfinite(off) else None}
+        return {
+            "classes": list(self.classes),
+            "images": self.images.tolist(),
+            "means": means,
+        } | told
+
+
+def comma_separated(table: ClassTable) -> str:
+    """A row an image class, a column a mask class; nothing where nothing is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image class", "images", *table.classes])
+    for name, images, row in _rows(table):
+        writer.writerow([name, images, *(f"{v:.6f}" if np.isfinite(v) else "" for v in row)])
+    return text.getvalue()
+
+
+def markdown(table: ClassTable) -> str:
+    """The same for people, the diagonal bold."""
+    lines = [["images \\ mask", "n", *map(plain, table.classes)]]
+    lines.append(["---", *("---:" for _ in range(len(table.classes) + 1))])
+    for i, (name, images, row) in enumerate(_rows(table)):
+        cells = [f"**{_shown(v)}**" if i == j else _shown(v) for j, v in enumerate(row)]
+        lines.append([plain(name), str(images), *cells])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{body}\n\n{TOLD} {_summary(table)}\n"
+
+
+def matrix(table: ClassTable) -> list[str]:
+    """Parts of a page: the table with a colour behind each number."""
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in table.classes)
+    rows = [
+        f"<tr><th scope=row>{escape(name)}</th><td>{images}</td>{''.join(map(_cell, row))}</tr>"
+        for name, images, row in _rows(table)
+    ]
+    return [
+        "<h2>Image class × mask class</h2>",
+        f"<div class=scroll><table class=matrix><caption>{TOLD} {_summary(table)}</caption>"
+        f"<thead><tr><td></td><th scope=col>images</th>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>",
+    ]
+
+
+def _rows(table: ClassTable) -> list[tuple[str, int, list[float]]]:
+    numbers = table.images.tolist(), table.means.tolist()
+    return list(zip(table.classes, *numbers, strict=True))
+
+
+def _cell(value: float) -> str:
+    if not np.isfinite(value):
+        return "<td>–</td>"
+    colour = heat_map(np.array([[value]]))[0, 0]
+    ink = "#000" if colour @ [0.299, 0.587, 0.114] > _LIGHT else "#fff"
+    behind = "#" + "".join(f"{channel:02x}" for channel in colour.tolist())
+    return f'<td style="background:{behind};color:{ink}">{value:.2f}</td>'
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _summary(table: ClassTable) -> str:
+    on, off = table.diagonal()
+    rest = f", elsewhere {off:.3f}" if np.isfinite(off) else ""
+    return f"On the diagonal it is {on:.3f}{rest}."
