@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import colorsys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +23,9 @@ _ANCHORS = np.array(
 _GAP = 4
 _SMALLEST = 160
 _NEARLY_CONSTANT = 0.1
+# Steps around the circle of hues that keep any few classes in a row far apart; and how much of its
+# colour a class's mask lays over the image.
+_GOLDEN, _SATURATION, _OPACITY = 0.618034, 0.85, 0.75
 
 
 def heat_map(mask: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -45,6 +50,27 @@ def overlay(
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
     opacity = 0.25 + 0.5 * strength[..., None]
     return np.round(grey * (1 - opacity) + heat_map(strength) * opacity).astype(np.uint8)
+
+
+def class_colour(index: int) -> UInt8[np.ndarray, " 3"]:
+    """A class's own colour, the same on every page."""
+    rgb = colorsys.hsv_to_rgb(index * _GOLDEN % 1, _SATURATION, 1.0)
+    return np.round(255 * np.array(rgb)).astype(np.uint8)
+
+
+def class_overlay(
+    image: UInt8[np.ndarray, "H W C"],
+    pixel_masks: Float[np.ndarray, "k H W"],
+    classes: Sequence[int],
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The masks of k classes over the greyed image, each in its class's colour, more opaque where
+    the highest of them is high; where several are seen, their colours mixed."""
+    masks = np.clip(pixel_masks, 0, 1)[..., None]
+    colours = np.stack([class_colour(index) for index in classes])[:, None, None]
+    mixed = (masks * colours).sum(0) / np.maximum(masks.sum(0), 1e-6)
+    opacity = _OPACITY * masks.max(0)
+    grey = image.mean(-1, keepdims=True)
+    return np.round(grey * (1 - opacity) + mixed * opacity).astype(np.uint8)
 
 
 def views(

@@ -14,7 +14,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.files import read_json, write_json
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.reporting.lines import Record
-from ltx_jax.reporting.overlays import panel, save_png
+from ltx_jax.reporting.overlays import panel, save_png, views
 from ltx_jax.reporting.report import Entry, write_report
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import label_summary, summarise
@@ -33,7 +33,8 @@ def publish(
     rivals: Sequence[str],
     report: Report,
 ) -> dict[str, Any]:
-    """Write `summary.json`, `overlays/` and `report.html`, without any network.
+    """Write `summary.json`, `overlays/` and `report.html`, without any network; where asked for
+    `pixel_masks/` and `masked/` as well.
 
     Args:
       store: the run's, to which no other process writes any more.
@@ -102,17 +103,23 @@ def _illustrate(
     shown: str | None,
     report: Report,
 ) -> list[Entry]:
-    """Write the overlays of the first rows; returns the cards of the gallery."""
+    """Write the overlays of the first rows, and of all of them the pictures that are asked for;
+    returns the cards of the gallery."""
     if shown is None:
         return []
     masks, names = store.masks(shown), picture_names(done)
     entries = []
-    for i, record in enumerate(done[: max(report.overlays, report.gallery)]):
+    pictured = len(done) if report.masked else max(report.overlays, report.gallery)
+    for i, record in enumerate(done[:pictured]):
         image = picture(record["row"])
         known = np.nan_to_num(masks.row(record["row"])[None])
         pixels = np.asarray(upsample(known, image.shape[:2]))[0]
         if i < report.overlays:
             save_png(store.directory / "overlays" / f"{names[i]}.png", panel(image, pixels))
+        if report.masked:
+            apart = views(image, pixels)
+            for folder, view in (("pixel_masks", "mask"), ("masked", "masked")):
+                save_png(store.directory / folder / f"{names[i]}.png", apart[view])
         if i < report.gallery:
             entries.append(Entry(record, record.get(shown, {}), image, pixels))
     return entries

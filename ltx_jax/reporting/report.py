@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,14 @@ from jaxtyping import Float, UInt8
 
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
-from ltx_jax.reporting.overlays import data_uri, enlarged, views
+from ltx_jax.reporting.overlays import (
+    class_colour,
+    class_overlay,
+    data_uri,
+    enlarged,
+    in_colour,
+    views,
+)
 from ltx_jax.reporting.pages import best_methods, meaning, write_page
 from ltx_jax.reporting.summary import Interval
 from ltx_jax.reporting.titles import title_of
@@ -61,12 +69,12 @@ def write_report(
         _scores(methods) if done else "<p>No image was explained.</p>",
         _skipped(skipped),
         '<section class=gallery aria-label="Explanations">',
-        *map(_card, entries),
+        *_cards(entries),
         "</section>",
         "<details><summary>Settings and versions</summary><pre>"
         f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    write_page(path, title, body)
+    write_page(path, title, body, _STYLE)
 
 
 def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> str:
@@ -122,17 +130,60 @@ def _skipped(skipped: Sequence[Mapping[str, Any]]) -> str:
     return f"<details><summary>{len(skipped)} skipped</summary><ul>{items}</ul></details>"
 
 
+def _cards(entries: Sequence[Entry]) -> list[str]:
+    """A card for each; before those of an image with several classes one of all of these."""
+    cards = []
+    for _, group in groupby(entries, lambda entry: entry.record["image"]):
+        of_image = list(group)
+        if len({entry.record["class"] for entry in of_image}) > 1:
+            cards.append(_classes_card(of_image))
+        cards += map(_card, of_image)
+    return cards
+
+
+def _classes_card(entries: Sequence[Entry]) -> str:
+    """An image with the masks of all its classes, each in its class's colour, and with each."""
+    image, picture = entries[0].record["image"], entries[0].picture
+    classes = [entry.record["class"] for entry in entries]
+    masks = np.stack([entry.pixel_mask for entry in entries])
+    figures = [
+        _figure(in_colour(picture), "image", image, "image"),
+        _figure(class_overlay(picture, masks, classes), "all classes", image, "all classes"),
+    ]
+    for entry, index, mask in zip(entries, classes, masks, strict=True):
+        name = _class_name(entry.record)
+        shown = class_overlay(picture, mask[None], [index])
+        colour = "#" + "".join(f"{channel:02x}" for channel in class_colour(index).tolist())
+        swatch = f'<span class=swatch style="background:{colour}"></span>'
+        figures.append(_figure(shown, name, image, f"{swatch}{escape(name)}"))
+    return (
+        f"<article class=classes><header><h2>{len(set(classes))} classes</h2>"
+        f"<code>{escape(image)}</code></header><div class=pictures>{''.join(figures)}</div>"
+        "</article>"
+    )
+
+
+def _figure(picture: UInt8[np.ndarray, "H W 3"], what: str, image: str, caption: str) -> str:
+    """A picture of an image with its caption, which is HTML."""
+    return (
+        f"<figure><img loading=lazy width={_SIDE} height={_SIDE} "
+        f'src="{data_uri(enlarged(picture, _SIDE))}" alt="{escape(what)} of {escape(image)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _class_name(record: Mapping[str, Any]) -> str:
+    return str(record.get("class_name", f"class {record['class']}"))
+
+
 def _card(entry: Entry) -> str:
     record = entry.record
-    name = record.get("class_name", f"class {record['class']}")
     figures = "".join(
-        f"<figure><img loading=lazy width={_SIDE} height={_SIDE} "
-        f'src="{data_uri(enlarged(picture, _SIDE))}" alt="{what} of {escape(record["image"])}">'
-        f"<figcaption>{what}{_range(entry, what)}</figcaption></figure>"
+        _figure(picture, what, record["image"], f"{what}{_range(entry, what)}")
         for what, picture in views(entry.picture, entry.pixel_mask).items()
     )
     return (
-        f"<article><header><h2>{escape(str(name))}</h2>{_judgement(record)}"
+        f"<article><header><h2>{escape(_class_name(record))}</h2>{_judgement(record)}"
         f"<code>{escape(record['image'])}</code></header>"
         f"<div class=pictures>{figures}</div>"
         f"<footer><span>{_numbers(entry)}</span>{_curve(entry)}</footer></article>"
@@ -187,3 +238,11 @@ def _curve(entry: Entry) -> str:
         f'aria-label="score at each step, from {scores[0]:.0f} to {scores[-1]:.0f}">'
         f'<polyline points="{line}"/>{mark}</svg>'
     )
+
+
+_STYLE = """
+article.classes { grid-column: 1 / -1; }
+.classes .pictures { grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); }
+.swatch { display: inline-block; width: 10px; height: 10px; border-radius: 2px;
+  margin-right: 5px; }
+"""

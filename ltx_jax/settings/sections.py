@@ -359,6 +359,11 @@ class Report(Section):
 
     overlays: int = setting(1000, "most pictures written", least=0)
     gallery: int = setting(100, "most images shown on the page", least=0)
+    masked: bool = setting(
+        False,
+        "also each row's mask and the image through it as .png of their own (`pixel_masks/`, "
+        "`masked/`)",
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from ltx_jax.reporting.overlays import (
+    class_colour,
+    class_overlay,
     heat_map,
     in_colour,
     overlay,
@@ -32,6 +34,24 @@ def test_overlay_mixes_grey_and_colour(pixel):
     # The mask is stretched to 0 and 1: opacities 0.25 and 0.75 over the grey 60.
     assert found[0, 0].tolist() == np.round(60 * 0.75 + 0.25 * np.array([13, 8, 60])).tolist()
     assert found[0, 1].tolist() == np.round(60 * 0.25 + 0.75 * np.array([250, 250, 190])).tolist()
+
+
+def test_classes_have_colours_of_their_own():
+    assert class_colour(0).tolist() == [255, 38, 38]  # red
+    colours = np.stack([class_colour(i) for i in range(20)]).astype(int)
+    apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 999 * np.eye(20, dtype=int)
+    assert apart.min() > 20
+
+
+def test_masks_of_classes_are_mixed_by_their_values():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    masks = np.array([[[1.0, 0.6, 0.0]], [[0.0, 0.2, 0.0]]])
+    found = class_overlay(image, masks, [0, 7])[0]
+    red, other = (class_colour(i).astype(float) for i in (0, 7))
+    assert found[0].tolist() == np.round(25 + 0.75 * red).tolist()
+    mixed = 0.75 * red + 0.25 * other
+    assert found[1].tolist() == np.round(100 * 0.55 + mixed * 0.45).tolist()
+    assert found[2].tolist() == [100] * 3
 
 
 def test_a_nearly_constant_mask_is_not_stretched():

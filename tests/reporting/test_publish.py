@@ -104,6 +104,16 @@ def test_only_so_many_pictures(store):
     assert Balanced(page).seen.count("article") == 2 and "the first 2 shown" in page
 
 
+def test_masks_and_masked_images_on_request(store):
+    published(store, report=Report(overlays=0, gallery=0, masked=True))
+    assert not (store.directory / "overlays").exists()
+    for folder, values in (("pixel_masks", (0, 128, 255)), ("masked", (0, 5, 20))):
+        assert names(store.directory / folder) == ["0.png", "1.png", "2.png"]
+        for row, value in enumerate(values):
+            with Image.open(store.directory / folder / f"{row}.png") as image:
+                assert image.size == (8, 8) and image.getpixel((7, 7)) == (value,) * 3
+
+
 def test_grey_pictures(store):
     published(store, channels=1)
     with Image.open(store.directory / "overlays" / "2.png") as image:

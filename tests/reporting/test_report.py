@@ -7,6 +7,7 @@ import pytest
 from page import Balanced
 
 from ltx_jax.metrics import SCORES
+from ltx_jax.reporting.overlays import class_colour
 from ltx_jax.reporting.report import Entry, write_report
 
 VALUE = {"mean": 10.0, "low": 8.0, "high": 12.0}
@@ -97,3 +98,21 @@ def test_the_step_shown_is_marked(tmp_path):
 def test_a_record_may_say_little(tmp_path):
     page = written(tmp_path, [entry({"row": 0, "image": "a.jpg", "class": 3}, {})])
     assert "class 3" in page and "label" not in Balanced(page).text
+
+
+def test_an_image_of_several_classes_is_shown_with_each_in_its_colour(tmp_path):
+    rows = [
+        {"row": 0, "image": HOSTILE, "class": 3, "class_name": "<i>cat"},
+        {"row": 1, "image": HOSTILE, "class": 7},
+        {"row": 2, "image": "b.jpg", "class": 3},
+    ]
+    page = written(tmp_path, [entry(row, {}) for row in rows])
+    read = Balanced(page)
+    # A card of both classes before their own: the image, with both masks, with each of them.
+    assert read.seen.count("article") == 4 and read.seen.count("img") == 4 + 3 * 4
+    assert page.count("<article class=classes>") == 1 and "<h2>2 classes</h2>" in page
+    assert page.index("2 classes") < page.index("<h2>&lt;i&gt;cat</h2>")
+    for index, name in ((3, "&lt;i&gt;cat"), (7, "class 7")):
+        colour = "#" + bytes(class_colour(index).tolist()).hex()
+        assert f'<span class=swatch style="background:{colour}"></span>{name}<' in page
+    assert all(link.startswith("data:image/") for link in read.links)

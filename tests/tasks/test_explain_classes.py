@@ -82,6 +82,8 @@ def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
     assert [one["image"] for one in rows] == [
         f"scene-000{i}" for i, of in enumerate(SceneSource(0, range(3)).labels) for _ in of
     ]
+    several = sum(len(set(of)) > 1 for of in SceneSource(0, range(3)).labels)
+    assert several and (out / "report.html").read_text().count("article class=classes") == several
     scenes.task, scenes.evaluate.class_table, scenes.evaluate.merged = "evaluate", True, True
     run(scenes, out)
     told = json.loads((out / "evaluation.json").read_text())
