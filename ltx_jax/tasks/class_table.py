@@ -34,17 +34,17 @@ _LINES = "class_table"
 _DIGITS = 6
 
 
-def open_drawer_of_every(settings: Settings, explainee: Explainee) -> Explainer:
-    """The explainer of a run, which has a mask for every class.
+def open_class_table(settings: Settings, work: Work) -> ClassTableTask:
+    """The table of a run's explainer.
 
     Raises:
-      InputError: where it has not, or as `open_network`.
+      InputError: where that has not a mask for every class, or no image a label; as `open_network`.
     """
     given = settings.explainer
     if given.checkpoint is not None or given.classes not in (None, 1):
-        network = open_network(settings, explainee)
+        network = open_network(settings, work.explainee)
         if network.classes > 1:
-            return network
+            return ClassTableTask(work, network, settings)
     raise InputError(
         "config.evaluate.class_table is of an explainer with a mask for every class: give one with "
         "config.explainer.checkpoint, or leave it out"

@@ -22,7 +22,7 @@ from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks.class_table import ClassTableTask, open_drawer_of_every
+from ltx_jax.tasks.class_table import open_class_table
 from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.merged import Sets, sets_of
@@ -56,10 +56,7 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
         methods = dict(found.methods)
         rivals = [name for name in settings.rivals if name not in methods]
         reference = _reference(wanted.reference, (*methods, *rivals))
-        matrix = None
-        if wanted.class_table:
-            explainer = open_drawer_of_every(settings, work.explainee)
-            matrix = ClassTableTask(work, explainer, settings)
+        matrix = open_class_table(settings, work) if wanted.class_table else None
         told = fingerprint_of_work(settings, work)
     asked = [Asked(row, planned.target) for row, planned in enumerate(work.rows)]
     if found.records is not None:

@@ -20,6 +20,8 @@ from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.masks.tokens import activate
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.settings.configuration import read
+from ltx_jax.tasks.inputs import open_explainee
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +45,14 @@ def classes(config: ConfigDict, every: Explainer, tmp_path: Path) -> ConfigDict:
 def test_a_row_has_its_classes_mask(classes, every, explainee, images, tmp_path):
     raw = every.draw(every.trained, every.prefix(images[:2]))
     expected = np.asarray(activate(raw.reshape(10, 4, 4), "sigmoid")).reshape(2, 5, 4, 4)
-    found = ltx_jax.explain(explainee, images[:2], [[1, 4], [0]], every, steps=0)
+    asked = explainee, images[:2], [[1, 4], [0]]
+    found = ltx_jax.explain(*asked, every, steps=2, stop_below=-1.0)
+    assert np.abs(found.token_masks("last") - found.token_masks("pltx")).max(axis=(1, 2)).min() > 0
     assert found.targets.tolist() == [1, 4, 0]
     np.testing.assert_allclose(found.token_masks("pltx"), expected[[0, 0, 1], [1, 4, 0]], atol=1e-5)
     # The mask itself starts from that of the class as well.
     start = load_mask(explainee, every)
-    values = ltx_jax.explain(explainee, images[:2], [[1, 4], [0]], start, steps=0)
+    values = ltx_jax.explain(*asked, start, steps=0)
     order = np.stack([one.raw["final"] for one in values.each])
     np.testing.assert_allclose(order, raw[np.array([0, 0, 1]), np.array([1, 4, 0])], atol=1e-5)
 
@@ -99,6 +103,22 @@ def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
     before = (out / "scores" / "class_table.jsonl").read_bytes()
     run(scenes, out)
     assert (out / "scores" / "class_table.jsonl").read_bytes() == before
+
+
+def test_classes_that_are_held_to_be_there_are_explained(scenes, tmp_path):
+    scenes.limit, scenes.target, scenes.explainee.link = 2, "held", "sigmoid"
+    scenes.classes = tuple(map(str, range(2, 10)))
+    run(scenes, tmp_path / "out")
+    settings = read(scenes)
+    ten = open_explainee(settings)
+    source = SceneSource(0, range(2))
+    pictures = [source.load(i, ten.preprocessing("squash")).as_input() for i in range(2)]
+    logits = np.asarray(ten(np.stack(pictures)))
+    found = [(one["image"], one["class"]) for one in lines(tmp_path / "out")]
+    assert found == [
+        (f"scene-000{i}", int(k)) for i in range(2) for k in np.flatnonzero(logits[i] > 0) if k > 1
+    ]
+    assert len(found) > 2
 
 
 def test_a_class_table_needs_a_mask_for_every_class(scenes, tmp_path):
