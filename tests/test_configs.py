@@ -32,6 +32,11 @@ EXPECTED = {
     "demo_ltx": (481_066, 489_505, (12, 12)),
     "direct": (86_567_656, 0, (14, 14)),
     "densenet201": (20_242_984, 18_323_905, (7, 7)),
+    "nn_explainer_resnet50_coco": (23_747_611, 39_713_563, (28, 28)),
+    "nn_explainer_resnet50_voc": (23_602_132, 39_695_316, (28, 28)),
+    "nn_explainer_vgg16_coco": (134_633_371, 39_713_563, (28, 28)),
+    "nn_explainer_vgg16_cub": (135_079_944, 39_741_576, (28, 28)),
+    "nn_explainer_vgg16_voc": (134_342_484, 39_695_316, (28, 28)),
     "resnet101": (44_654_504, 42_607_553, (7, 7)),
     "resnet101_direct": (44_654_504, 0, (14, 14)),
     "resnet50": (25_610_152, 23_563_201, (7, 7)),
@@ -67,11 +72,14 @@ def test_exact_sizes(name):
     classifier = shapes_of(explainee.module, explainee.size, explainee.channels)
     parameters, grid = 0, cells_for(explainee.size, chosen.explainer.grid)
     if chosen.explainer.trained != "mask":
-        _, masks = mask_network(explainee.with_module(num_classes=0), chosen.explainer)
+        given, network = chosen.explainer, explainee
+        if given.name is not None:
+            network = architecture(given.name, **given.sizes)
+        _, masks = mask_network(network.with_module(num_classes=0), given)
         image = jax.ShapeDtypeStruct((1, *explainee.size, explainee.channels), jnp.float32)
         raw, variables = jax.eval_shape(masks.init_with_output, jax.random.key(0), image)
         parameters, grid = count(variables), raw.shape[2:]
-        assert raw.shape[:2] == (1, 1)
+        assert raw.shape[:2] == (1, given.classes or 1)
     assert (count(classifier), parameters, grid) == EXPECTED[name]
 
 

@@ -16,6 +16,7 @@ from ltx_jax.engine.memory import default_chunk
 from ltx_jax.engine.pretraining import ltx_loss, validate
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
+from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.loading.checkpoints import load_trained, save_explainer
@@ -151,6 +152,7 @@ def run(settings: Settings, workdir: Path) -> str:
     """
     (source, apart), explainee = open_training_source(settings), open_explainee(settings)
     explainer = open_network(settings, explainee)
+    refuse_several(settings.target, explainer)
     sections = ("finetune.", "scores", *(("class_masks.",) if explainer.classes == 1 else ()))
     print_of = fingerprint_of(settings, source.names, source, (), without=sections)
     how: dict[str, Any] = {"seed": settings.seed, "workdir": workdir, "fingerprint": print_of}
@@ -167,3 +169,22 @@ def run(settings: Settings, workdir: Path) -> str:
     best = best_of(made.curves, settings.pretrain.select or "pos")
     told = ", ".join(f"{name.upper()} {best['scores'][name]:.2f}" for name in ("pos", "neg"))
     return f"{workdir / BEST}: epoch {best['epoch']}, validation {told}"
+
+
+def refuse_several(target: str, explainer: Explainer) -> None:
+    """See that one mask is asked for one class of an image, and masks of every class for those that
+    it has.
+
+    Raises:
+      InputError: where the target is another one.
+    """
+    if explainer.classes == 1 and target not in ("predicted", "label"):
+        raise InputError(
+            f"config.target is {target}, and one mask is trained for one class of each image: set "
+            "it to predicted or label"
+        )
+    if target == "every":
+        raise InputError(
+            "config.target is every, and an image's classes are told apart from all others: set it "
+            "to labels, or held for those that the explainee predicts"
+        )

@@ -129,8 +129,8 @@ def pretrain_classes(
       source: images; some of them are held out.
       settings: of the section.
       goal: the objective.
-      target: the classes of an image: `predicted`, those that the explainee holds to be there; else
-        those that it is labelled with.
+      target: the classes of an image: `predicted` or `held`, those that the explainee holds to be
+        there; `label` or `labels`, those that it is labelled with.
       resize: see `Explainee.preprocessing`.
       apart: so many of the images, the last, are held out by themselves.
       seed: of the split, of each epoch's order, and of what is drawn.
@@ -143,7 +143,7 @@ def pretrain_classes(
     """
     images = split(source, settings, seed, apart)
     targets: Targets = np.full(len(source), -1, np.int32)
-    if target != "predicted":
+    if target in ("label", "labels"):
         targets = classes_of(source, images.training, explainee)
         most = int(targets.sum(1).max())
         goal = replace(goal, together=max(most, 1))

@@ -155,3 +155,14 @@ def test_classes_that_no_image_has_are_named(explainee, caplog):
         classes_of(replace(known, labels=((0,), (5,), ())), [0], explainee)
     with pytest.raises(InputError, match="no image to train on has a class: give config"):
         classes_of(known, [1], explainee)
+
+
+def test_targets_that_masks_are_not_trained_for(explainee, explainer):
+    every = load_explainer(explainee, classes=5)
+    for network, target, message in (
+        (explainer, "labels", "target is labels, and one mask is trained for one class of each"),
+        (every, "every", "target is every, and an image's classes are told apart from all others"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pretrain.refuse_several(target, network)
+    pretrain.refuse_several("held", every)
