@@ -121,3 +121,14 @@ def test_where_one_class_is_the_answer_it_is_a_cross_entropy():
     _, terms = objective.class_mask_loss(RAW, one, LOGITS, LOGITS, objective.Weights(), single=True)
     expected = -np.log(np.exp(LOGITS)[:, 1] / np.exp(LOGITS).sum(-1)).mean()
     assert float(terms["prediction"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 19, 20])
+def test_the_greatest_values_are_found_without_sorting(count):
+    values = jnp.asarray(RNG.random((2, 3, 20)), jnp.float32).at[0].set(0.25).at[1, 0, :5].set(0.0)
+    found = objective._sum_of_greatest(values, count)
+    expected = np.sort(values, -1)[..., 20 - count :].sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    slope = jax.grad(lambda x: objective._sum_of_greatest(x, count)[1, 1])(values)[1, 1]
+    assert float(slope.sum()) == count
+    assert set(np.argsort(-values[1, 1])[:count].tolist()) == set(np.flatnonzero(slope).tolist())
