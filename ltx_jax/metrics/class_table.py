@@ -27,7 +27,7 @@ def seen_through(
 ) -> Float[Array, "n j classes"]:
     """The softmax of the answer to an image through each of its masks, whatever the explainee's
     link; the mean over the thresholds 0.1, 0.2 … 0.9, above which a pixel is seen as it is. Others
-    are black, as everywhere here; NN-Explainer's are of the data set's mean colour.
+    are of the explainee's mean colour, as NN-Explainer masks, after normalisation.
 
     Args:
       explainee: the classifier.
@@ -35,11 +35,12 @@ def seen_through(
       masks: of each image one for each of j classes, in [0,1].
       chunk: most images in one forward of the explainee.
     """
+    colour = jnp.broadcast_to(jnp.asarray(explainee.mean_colour, images.dtype), images.shape)
     thresholds = jnp.asarray([rounded_down(threshold) for threshold in THRESHOLDS])
 
     def of_class(masks: Float[Array, "n H W"]) -> Float[Array, "n classes"]:
         def above(threshold: Float[Array, ""]) -> Float[Array, "n classes"]:
-            shown = covered(images, masks > threshold)
+            shown = covered(images, masks > threshold, colour)
             return jax.nn.softmax(in_chunks(explainee, shown, chunk))
 
         return jax.lax.map(above, thresholds).mean(0)

@@ -173,6 +173,14 @@ class Explainee:
         return (*self.image_size, self.channels)
 
     @property
+    def mean_colour(self) -> tuple[float, ...]:
+        """In [0,1], one a channel: what is 0 once normalised, so that nothing stands out; of an
+        explainee of your own grey."""
+        if self.architecture is None:
+            return (0.5,) * self.channels
+        return self.architecture.preprocessing.mean
+
+    @property
     def classes(self) -> int:
         """How many classes can be asked for."""
         return max(self.num_classes, 2)

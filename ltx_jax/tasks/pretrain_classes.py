@@ -97,14 +97,12 @@ def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGo
     Args:
       section: of the settings.
       goal: the objective of one mask an image.
-      explainee: whose normalisation says what colour the mean is; grey, of one of your own.
+      explainee: whose mean colour covers what masks hide.
     """
     weights = asdict(section)
     name, shares = weights.pop("objective"), (weights.pop("least"), weights.pop("most"))
-    network = explainee.architecture
-    colour = (0.5,) * explainee.channels if network is None else network.preprocessing.mean
     given = {term: jnp.float32(weight) for term, weight in weights.items()}
-    return ClassGoal(given, goal, name, shares, tuple(colour))
+    return ClassGoal(given, goal, name, shares, explainee.mean_colour)
 
 
 def pretrain_classes(

@@ -22,15 +22,15 @@ EXPLAINEE = Explainee(columns, np.float32(0.5), (2, 4), 2, link="sigmoid")
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_probabilities_through_masks_of_two_levels(chunk):
     images = np.ones((2, 2, 4, 3), np.float32)
-    images[1] = 0.5
+    images[1] = 0.25
     left = np.float32([[0.65, 0.65, 0, 0]] * 2)  # above the first six of nine thresholds
     right = np.float32([[0, 0, 0.25, 0.25]] * 2)  # above the first two
     masks = np.stack([np.stack([left, right])] * 2)
     found = jax.jit(seen_through, static_argnames="chunk")(EXPLAINEE, images, masks, chunk)
     assert found.shape == (2, 2, 2)
-    for grey, of_image in zip((1.0, 0.5), np.asarray(found), strict=True):
-        # Four pixels of one half are seen, or none; the link plays no part.
-        seen = 1 / (1 + np.exp(-0.5 * 4 * grey))
+    for grey, of_image in zip((1.0, 0.25), np.asarray(found), strict=True):
+        # Four pixels of one half are seen and the rest is grey, or all; the link plays no part.
+        seen = 1 / (1 + np.exp(-0.5 * 4 * (grey - 0.5)))
         through_left = (6 * seen + 3 * 0.5) / 9
         through_right = (2 * seen + 7 * 0.5) / 9
         expected = [[through_left, 1 - through_left], [1 - through_right, through_right]]
