@@ -1,0 +1,73 @@
+"""The bundled demo of classes: what its networks learn from, and what they have learnt."""
+
+import json
+from pathlib import Path
+
+import make_class_demo as make
+import numpy as np
+import pytest
+
+import ltx_jax
+from ltx_jax import load_explainee, load_explainer
+from ltx_jax.data.scenes import CLASSES, scenes
+
+pytestmark = pytest.mark.usefixtures("fast_programs")
+ASSETS = Path(ltx_jax.__file__).parent / "assets"
+
+
+def test_what_is_hidden_does_not_count():
+    """Two objects of four pixels, of classes 0 and 1, in a row of eight."""
+    masks = np.zeros((4, 3, 1, 8), np.bool_)
+    masks[:, 0, :, :4] = masks[:, 1, :, 4:] = True
+    shown = np.ones((4, 1, 8))
+    shown[1, :, :4] = 0.5  # half of the first: it is there
+    shown[2, :, 1:] = 0.0  # a quarter of the first: half there
+    shown[3] = 0.0
+    images = np.full((4, 1, 8, 3), 200, np.uint8)
+    rng = np.random.default_rng(0)
+    batch = make.hidden(images, masks, shown, rng)
+    wanted = [[1, 1, 0], [1, 1, 0], [0.5, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(batch.seen, wanted)
+    fills = np.where(np.random.default_rng(0).integers(0, 2, 4), 127, 0)
+    assert {*fills} == {0, 127} and batch.images[3, 0, :, 0].tolist() == [fills[3]] * 8
+    assert batch.images[2, 0, :, 0].tolist() == [200] + [fills[2]] * 7
+
+
+def test_the_explainer_learns_from_whole_scenes():
+    batch = make.whole(3, 2)
+    drawn = scenes(make.EXPLAINER_SEED, 3, (2, 4), first=6)
+    np.testing.assert_array_equal(batch["images"], drawn.image)
+    np.testing.assert_array_equal(batch["targets"], drawn.labels > 0)
+    assert batch["targets"].sum(1).min() >= 2
+
+
+def test_continuous_iou_by_hand():
+    masks = np.float32([[[0.5, 1.0, 0.0, 0.25]]])
+    truth = np.array([[[1, 1, 0, 0]]], bool)
+    assert make.continuous_iou(masks, truth).tolist() == pytest.approx([1.5 / 2.25])
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    explainee = load_explainee(
+        "vit", ASSETS / make.EXPLAINEE, class_names=CLASSES, link="sigmoid", **make.SIZES
+    )
+    return explainee, load_explainer(explainee, checkpoint=ASSETS / make.EXPLAINER)
+
+
+def test_the_bundle_is_what_it_says(bundled):
+    explainee, explainer = bundled
+    told = json.loads((ASSETS / make.FACTS).read_text())
+    assert told["classes"] == list(CLASSES) and explainer.classes == len(CLASSES)
+    measured = told["measured_on_unseen_scenes"]
+    assert measured["explainee"]["mean_average_precision"] >= 95
+    assert measured["explainer"]["target_masks"] >= 50
+    here = make.answers(explainee, 100)
+    assert here["mean_average_precision"] == pytest.approx(
+        measured["explainee"]["mean_average_precision"], abs=3
+    )
+    found = make.overlaps(explainee, explainer, 100)
+    for name, value in measured["explainer"].items():
+        assert found[name] == pytest.approx(value, abs=5)
+    files = (ASSETS / make.EXPLAINEE, ASSETS / make.EXPLAINER)
+    assert sum(path.stat().st_size for path in files) < 8e6
