@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
             "num_classes": 10,
         }
     )
+    config.explainer.classes = 10
     config.explainer.checkpoint = str(ASSETS / "demo_classes_explainer.safetensors")
     config.objective.mask_weight = 10.0
     config.finetune.learning_rate = 3e-4

@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ EXPLAINEE, EXPLAINER, FACTS = (
 )
 ASSETS = Path(__file__).resolve().parent.parent / "ltx_jax" / "assets"
 OBJECTS = (2, 4)
+# Images of a batch.
+_SIZE = 32
 # Scenes by their seed; the demo itself explains those of seed 0.
 EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 5, 6, 7
 
@@ -58,18 +61,14 @@ class Recipe:
     """How the two networks are trained.
 
     Attributes:
-      explainee_batches, explainer_batches: of scenes.
-      batch_size: images each.
-      explainee_rate, explainer_rate: the first, which falls to 0 by a cosine.
+      explainee_passes, explainer_passes: one after another, of so many batches of scenes; each with
+        a rate to begin with, which falls to 0 by a cosine.
       objective: of the explainer, its weights.
       test_scenes: unseen ones that the figures are measured on.
     """
 
-    explainee_batches: int = 900
-    explainer_batches: int = 700
-    batch_size: int = 32
-    explainee_rate: float = 5e-4
-    explainer_rate: float = 5e-4
+    explainee_passes: tuple[tuple[int, float], ...] = ((900, 5e-4), (500, 3e-4))
+    explainer_passes: tuple[tuple[int, float], ...] = ((500, 5e-4),)
     objective: ClassMasks = field(default_factory=ClassMasks)
     test_scenes: int = 500
 
@@ -121,10 +120,9 @@ def make_explainee(path: Path, recipe: Recipe) -> Explainee:
     how: dict[str, Any] = {"class_names": CLASSES, "seed": 0}
     how |= {"compute_dtype": "float32", "attention": "xla"}
     classifier, _ = classifier_from(given, **how)
-    mesh, steps = data_mesh(recipe.batch_size), recipe.explainee_batches
-    batches = ahead(hidden_in_part, recipe.batch_size, steps)
+    mesh = data_mesh(_SIZE)
     loss = Partial(seen_loss, replicate(without_leaves(classifier), mesh))
-    leaves = trained(classifier.trained, batches, loss, recipe.explainee_rate, steps, mesh)
+    leaves = trained(classifier.trained, hidden_in_part, loss, recipe.explainee_passes, mesh)
     changed = Classifier(classifier.architecture, "sigmoid", leaves, classifier.frozen)
     save_classifier(path, changed, {})
     return load_explainee("vit", path, class_names=CLASSES, link="sigmoid", **SIZES)
@@ -182,12 +180,11 @@ def seen_loss(
 def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explainer:
     """Train an explainer of every class that begins as the classifier, and write it."""
     explainer = load_explainer(explainee, classes=len(CLASSES), head_bias=-1.0)
-    mesh, steps = data_mesh(recipe.batch_size), recipe.explainer_batches
+    mesh = data_mesh(_SIZE)
     goal = class_goal(recipe.objective, make_goal(LTX.objective), explainee)
     given = replicate((explainee, explainer.without_trained(), goal), mesh)
-    batches = ahead(whole, recipe.batch_size, steps)
     loss = Partial(class_loss, *given)
-    leaves = trained(explainer.trained, batches, loss, recipe.explainer_rate, steps, mesh)
+    leaves = trained(explainer.trained, whole, loss, recipe.explainer_passes, mesh)
     save_explainer(path, explainer, leaves)
     return load_explainer(explainee, checkpoint=path)
 
@@ -200,25 +197,34 @@ def whole(size: int, number: int) -> dict[str, np.ndarray]:
 
 def trained(
     params: Any,
-    batches: Iterator[dict[str, np.ndarray]],
+    draw: Callable[[int, int], dict[str, np.ndarray]],
     loss: Partial,
-    rate: float,
-    steps: int,
+    passes: Sequence[tuple[int, float]],
     mesh: Mesh,
 ) -> Any:
-    """Parameters after so many steps of AdamW, gradients no longer than 1."""
-    schedule = optax.cosine_decay_schedule(rate, steps)
-    rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
-    state = create_train_state(params, {}, Partial(adamw, float(rates[0]), 0.01, 1.0), mesh)
-    losses: list[Any] = []
-    for step, batch in enumerate(batches):
-        optimizer = Partial(adamw, float(rates[step]), 0.01, 1.0)
-        state, metrics = train_step(state, batch, jax.random.key(0), loss, optimizer, mesh)
-        losses.append(metrics["total"])
-        if len(losses) % 50 == 0:
-            recent = np.mean(jax.device_get(losses[-50:]))
-            print(f"batch {len(losses)}, loss {recent:.4f}", flush=True)
-    return state.params
+    """Parameters after passes of AdamW, gradients no longer than 1; `draw` gives the batches."""
+    first = 0
+    for steps, rate in passes:
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
+        state = create_train_state(params, {}, Partial(adamw, float(rate), 0.01, 1.0), mesh)
+        losses: list[Any] = []
+        later = partial(_later, draw, first)
+        for step, batch in enumerate(ahead(later, _SIZE, steps)):
+            optimizer = Partial(adamw, float(rates[step]), 0.01, 1.0)
+            state, metrics = train_step(state, batch, jax.random.key(0), loss, optimizer, mesh)
+            losses.append(metrics["total"])
+            if len(losses) % 50 == 0:
+                recent = np.mean(jax.device_get(losses[-50:]))
+                print(f"batch {first + len(losses)}, loss {recent:.4f}", flush=True)
+        params, first = state.params, first + steps
+    return params
+
+
+def _later(
+    draw: Callable[[int, int], dict[str, np.ndarray]], first: int, size: int, number: int
+) -> dict[str, np.ndarray]:
+    return draw(size, first + number)
 
 
 # --- What came of it ------------------------------------------------------------------------------
