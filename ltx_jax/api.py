@@ -30,13 +30,21 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.section import checked, setting_names
-from ltx_jax.settings.sections import LTX, Finetune, Objective, Pretrain, Settings
+from ltx_jax.settings.sections import (
+    LTX,
+    ClassMasks,
+    Finetune,
+    Objective,
+    Pretrain,
+    Settings,
+)
 from ltx_jax.tasks import explain as explaining
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals
-from ltx_jax.tasks.arrays import source_of, targets_of, with_arrays
+from ltx_jax.tasks.arrays import label_sets, source_of, targets_of, with_arrays
 from ltx_jax.tasks.inputs import WITHOUT_EFFECT, Row, Work
 from ltx_jax.tasks.maps import as_map
+from ltx_jax.tasks.pretrain_classes import class_goal, pretrain_classes
 from ltx_jax.tasks.scoring import Asked, score_rows
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -241,10 +249,11 @@ def attribute(
 def pretrain(
     explainee: Explainee,
     images: Any,
-    labels: Sequence[int] | np.ndarray | None = None,
+    labels: Sequence[Any] | np.ndarray | None = None,
     explainer: Explainer | None = None,
     *,
     objective: Objective | None = None,
+    class_masks: ClassMasks | None = None,
     target: str = "predicted",
     seed: int = 0,
     workdir: str | Path | None = None,
@@ -255,16 +264,19 @@ def pretrain(
     Args:
       explainee: the classifier.
       images: [n,H,W,C], uint8 or floats in [0,1], at its size.
-      labels: the true class of each image.
+      labels: the true class of each image; for masks of every class its classes, or all of them as
+        bool [n,classes].
       explainer: to start from; the explainee's own network with a fresh mask head where not given.
+        One with `classes` learns a mask for every class (NN-Explainer).
       objective: what makes a mask good; the paper's where not given.
-      target: the class to keep: `predicted`, or `label`.
+      class_masks: what makes masks of every class good; NN-Explainer's where not given.
+      target: the class to keep, or the classes that an image has: `predicted`, or `label`.
       seed: of the order of images, and of what is held out.
       workdir: gets checkpoints, from which an interrupted training goes on; none where not given.
       **options: …
 
     Returns:
-      The explainer of the epoch with the best validation POS.
+      The explainer of the epoch with the best validation POS, or, of every class, loss.
 
     Raises:
       InputError: where images, labels or options do not fit, or another training is in `workdir`.
@@ -272,25 +284,26 @@ def pretrain(
     chosen = _options(Pretrain(), options)
     rivals.refuse_without_gradients(explainee, "pretrain")
     explainee = with_arrays(explainee)
-    source = source_of(images, explainee, labels)
     explainer = explainer or load_explainer(explainee, seed=seed)
+    several = explainer.classes > 1
+    source = source_of(images, explainee, None if several else labels)
+    if several and labels is not None:
+        source = replace(source, labels=label_sets(labels, len(source), explainee))
     objective = checked(objective or LTX.objective)
+    of_classes = checked(class_masks or ClassMasks(), "class_masks.")
     told: dict[str, Any] = {"images and labels (sha256 of contents)": source.digest()}
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
+    told |= {"class_masks": dataclasses.asdict(of_classes)} if several else {}
     options = {f"pretrain.{name}": value for name, value in dataclasses.asdict(chosen).items()}
     told |= {key: value for key, value in options.items() if not key.startswith(WITHOUT_EFFECT)}
-    made = pretraining.pretrain(
-        explainee,
-        explainer,
-        source,
-        chosen,
-        goal=make_goal(objective),
-        target=target,
-        seed=seed,
-        workdir=None if workdir is None else Path(workdir),
-        fingerprint=told,
-    )
-    return made.explainer
+    about = explainee, explainer, source, chosen
+    how: dict[str, Any] = {"target": target, "seed": seed, "fingerprint": told}
+    how |= {"workdir": None if workdir is None else Path(workdir)}
+    goal = make_goal(objective)
+    pretraining.refuse_several(target, explainer)
+    if several:
+        return pretrain_classes(*about, goal=class_goal(of_classes, goal, explainee), **how)[0]
+    return pretraining.pretrain(*about, goal=goal, **how).explainer
 
 
 def _row_an_image(

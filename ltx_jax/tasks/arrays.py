@@ -101,6 +101,34 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     return several
 
 
+def label_sets(labels: Any, images: int, explainee: Explainee) -> tuple[tuple[int, ...], ...]:
+    """The classes that each of so many images has.
+
+    Args:
+      labels: bool or 0 and 1, [images,classes]; or for each image a class or several, none among
+        them.
+      images: how many.
+      explainee: whose classes they are.
+
+    Raises:
+      InputError: where they are none of the explainee's, or not as many as the images.
+    """
+    matrix = np.asarray(labels if hasattr(labels, "shape") else 0)
+    if matrix.ndim == 2:
+        if matrix.shape[1] != explainee.classes or not np.isin(matrix, (0, 1)).all():
+            raise InputError(
+                f"labels are {matrix.dtype} {matrix.shape}: expected bool [images,"
+                f"{explainee.classes}], or for each image the classes that it has"
+            )
+        several = [np.flatnonzero(row).tolist() for row in matrix]
+    else:
+        several = [np.atleast_1d(np.asarray(one, object)).tolist() for one in labels]
+    if len(several) != images:
+        raise InputError(f"{len(several)} labels for {images} images: give one an image")
+    _check_classes("label", [label for group in several for label in group], explainee)
+    return tuple(tuple(group) for group in several)
+
+
 def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
     """A matrix of zeros with a one a row would be read as lists of the classes 0 and 1."""
     matrix: np.ndarray = np.asarray(targets if hasattr(targets, "shape") else 0)

@@ -9,6 +9,7 @@ import pytest
 from conftest import TINY_VIT, UNFINISHED
 from ml_collections import ConfigDict
 
+import ltx_jax
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.errors import InputError
 from ltx_jax.loading.classifiers import classifier_from
@@ -166,3 +167,26 @@ def test_targets_that_masks_are_not_trained_for(explainee, explainer):
         with pytest.raises(InputError, match=message):
             pretrain.refuse_several(target, network)
     pretrain.refuse_several("held", every)
+
+
+def test_masks_of_every_class_from_python(explainee, images):
+    multi = replace(explainee, link="sigmoid")
+    start = load_explainer(multi, classes=5, seed=3)
+    labels = [[0, 1], [2], [], [4], [1], [0, 3], [2, 3]]
+    how = {"batch_size": 2, "epochs": 2, "validation": 0.3, "test": 0.0, "learning_rate": 3e-3}
+    found = ltx_jax.pretrain(multi, images, labels, start, target="label", **how)
+    matrix = np.zeros((7, 5), bool)
+    for row, classes in zip(matrix, labels, strict=True):
+        row[classes] = True
+    again = ltx_jax.pretrain(multi, images, matrix, start, target="label", **how)
+    assert found.classes == 5
+    for path, leaf in found.trained.items():
+        np.testing.assert_array_equal(leaf, again.trained[path])
+        assert (leaf != start.trained[path]).any(), path
+    for wrong, message in (
+        (labels[:3], "3 labels for 7 images: give one an image"),
+        ([[0, 7]] * 7, "label 7: vit has classes 0 to 4"),
+        (matrix[:, :4], r"labels are bool \(7, 4\): expected bool \[images,5\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ltx_jax.pretrain(multi, images, wrong, start, target="label", **how)
