@@ -2,10 +2,10 @@
 
 python tools/check_data.py DATASET PATH [--labels=…]
 
-DATASET is imagenet, imagenet_segmentation, coco, voc, cub, tfds, or folders, which is no data set
-but a folder with one for each class. PATH is what config.images will be, --labels what
-config.labels will be. Prints how many images there are beside the official number; of how many the
-classes are known, and which; of how many an object is known, what share of their pixels is of
+DATASET is imagenet, imagenet_segmentation, coco, voc, cub, visual_genome, tfds, or folders, which
+is no data set but a folder with one for each class. PATH is what config.images will be, --labels
+what config.labels will be. Prints how many images there are beside the official number; of how many
+the classes are known, and which; of how many an object is known, what share of their pixels is of
 objects, and void; and which cannot be read and why. Exits with 1 where one cannot be read, with 2
 where something is missing.
 """
@@ -48,6 +48,7 @@ OFFICIAL = {
         "CUB_200_2011/train": 5994,
         "CUB_200_2011/test": 5794,
     },
+    "visual_genome": {"": 108_077},
 }
 _HOW = Preprocessing((224, 224))  # as most networks see it
 _SHOWN = 20  # of images that cannot be read, or have no object

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -46,17 +46,25 @@ class SegmentationSource:
       names: one an image, all different.
       labels: class indices of each image; () where unknown.
       images: where each is.
+      label_names: what labels are called, where the data set itself says so.
     """
 
     names: tuple[str, ...]
     labels: tuple[tuple[int, ...], ...]
     images: tuple[Segmented, ...]
+    label_names: Mapping[int, str] = field(default_factory=dict)
     has_masks = True
 
     @classmethod
-    def of(cls, names: Sequence[str], images: Sequence[Segmented]) -> SegmentationSource:
+    def of(
+        cls,
+        names: Sequence[str],
+        images: Sequence[Segmented],
+        label_names: Mapping[int, str] | None = None,
+    ) -> SegmentationSource:
         """Images with the labels that they know."""
-        return cls(tuple(names), tuple(image.labels for image in images), tuple(images))
+        labels = tuple(image.labels for image in images)
+        return cls(tuple(names), labels, tuple(images), label_names or {})
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +84,8 @@ class SegmentationSource:
         """Some of the examples, in the order of their numbers here."""
         names = tuple(self.names[row] for row in rows)
         labels = tuple(self.labels[row] for row in rows)
-        return SegmentationSource(names, labels, tuple(self.images[row] for row in rows))
+        images = tuple(self.images[row] for row in rows)
+        return SegmentationSource(names, labels, images, self.label_names)
 
 
 def refuse_another_size(image: Pixels, height: int, width: int) -> None:

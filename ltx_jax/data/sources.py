@@ -24,11 +24,12 @@ from ltx_jax.data.labels import read_labels, read_lines
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.segmentation import SegmentationSource
 from ltx_jax.data.tfds import TfdsSource, open_tfds
+from ltx_jax.data.visual_genome import open_visual_genome
 from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 
-CUB, TFDS = "cub", "tfds"
+CUB, TFDS, VISUAL_GENOME = "cub", "tfds", "visual_genome"
 # start:stop or start:stop:step, each of which may be left out.
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(0*[1-9]\d*)?)?")
 
@@ -96,6 +97,7 @@ DATASETS: dict[str, Callable[[Path], Opened]] = {
     "coco": open_coco,
     "voc": open_voc,
     CUB: open_cub,
+    VISUAL_GENOME: open_visual_genome,
     TFDS: lambda path: open_tfds(str(path)),
 }
 # Labels that `config.labels` names by a word, of a data set, or of a folder of one's own.
@@ -161,6 +163,7 @@ def open_images(
     dataset: str | None = None,
     subset: int | None = None,
     seed: int = 0,
+    least: int = 1,
 ) -> Opened:
     """Images and what is known of them.
 
@@ -175,13 +178,14 @@ def open_images(
       limit: at most so many of those, or of the subset.
       dataset: one of `DATASETS`, as it is published.
       subset, seed: of what the slice leaves so many, drawn by the seed; see `cut`.
+      least: of Visual Genome, images that have to have a concept.
 
     Raises:
       InputError: where there is nothing to read, or not enough, or labels or masks do not match.
     """
     refuse_address("config.images", images)
     path = Path(images)
-    found = _opener(dataset, labels)(path)
+    found = _opener(dataset, labels, least)(path)
     if labels is not None and labels not in _WORDS:
         found = _labelled(found, Path(labels))
     if isinstance(found, ArraySource) and found.masks is not None and () in found.labels:
@@ -213,10 +217,10 @@ def refuse_address(setting: str, given: str | Path) -> None:
         )
 
 
-def _opener(dataset: str | None, labels: str | Path | None) -> Callable[[Path], Opened]:
+def _opener(dataset: str | None, labels: str | Path | None, least: int) -> Callable[[Path], Opened]:
     """What opens images, with labels where a word names them."""
     if labels not in _WORDS:
-        return _open if dataset is None else partial(_open_dataset, dataset)
+        return _open if dataset is None else partial(_open_dataset, dataset, least)
     if (dataset, labels) in LABELS:
         return LABELS[dataset, str(labels)]
     known = [name for name, word in LABELS if word == labels]
@@ -227,10 +231,12 @@ def _opener(dataset: str | None, labels: str | Path | None) -> Callable[[Path], 
     )
 
 
-def _open_dataset(dataset: str, path: Path) -> Opened:
+def _open_dataset(dataset: str, least: int, path: Path) -> Opened:
     # Of these a path may name a part that is no file.
     if dataset not in (CUB, TFDS) and not path.exists():
         raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
+    if dataset == VISUAL_GENOME:
+        return open_visual_genome(path, least)
     return DATASETS[dataset](path)
 
 

@@ -377,11 +377,15 @@ class Settings(Section):
     images: str | None = setting(
         None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
     )
-    dataset: Literal["imagenet", "imagenet_segmentation", "coco", "voc", "cub", "tfds"] | None = (
-        setting(
-            None,
-            "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train",
-        )
+    dataset: (
+        Literal["imagenet", "imagenet_segmentation", "coco", "voc", "cub", "visual_genome", "tfds"]
+        | None
+    ) = setting(
+        None,
+        "what `images` holds as it is published; of tfds NAME:SPLIT, e.g. imagenet2012:train",
+    )
+    least_images: int = setting(
+        100, "of visual_genome: images that a name has to be in to be a class", least=1
     )
     objects: tuple[int, ...] = setting((1, 2), "of `scenes`: fewest and most in each, up to 4")
     labels: str | None = setting(

@@ -119,7 +119,8 @@ def open_source(settings: Settings) -> Source:
         fewest, most = settings.objects
         return SceneSource(seed, cut(there, subset, seed, limit), (fewest, most))
     chosen_ones = settings.labels, settings.indices, limit
-    return open_images(settings.images, *chosen_ones, settings.dataset, subset, seed)
+    drawn = settings.dataset, subset, seed
+    return open_images(settings.images, *chosen_ones, *drawn, settings.least_images)
 
 
 def open_training_source(settings: Settings) -> tuple[Source, int]:
@@ -131,7 +132,9 @@ def open_training_source(settings: Settings) -> tuple[Source, int]:
     source, apart = open_source(settings), settings.pretrain.held_out
     if apart is None:
         return source, 0
-    held_out = open_images(apart, settings.labels, dataset=settings.dataset)
+    held_out = open_images(
+        apart, settings.labels, dataset=settings.dataset, least=settings.least_images
+    )
     return Joined(source, held_out), len(held_out)
 
 
