@@ -6,10 +6,9 @@ pieces of the same textures, so that neither alone tells the class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,19 @@ from jaxtyping import Bool, Float, UInt8
 
 from ltx_jax.data import figures
 from ltx_jax.data.examples import Example
-from ltx_jax.data.figures import Figure, Grid
+from ltx_jax.data.figures import Figure
+from ltx_jax.data.painting import (
+    RADII,
+    UNITS,
+    Window,
+    arrange,
+    checked_number,
+    colour,
+    finish,
+    inked,
+    noise,
+    relief,
+)
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
@@ -38,18 +49,10 @@ CLASSES: tuple[str, ...] = tuple(_FIGURES)
 SHAPES = tuple(shape for shape, _ in _FIGURES.values())
 TEXTURES = tuple(texture for _, texture in _FIGURES.values())
 
-# Lengths are in units of a picture of this many pixels, whatever its size.
-_UNITS = 96
-# Radii (lowest, highest) by the number of objects: so many fit with hardly any overlap.
-_RADII = {1: (16.0, 24.0), 2: (15.0, 21.0), 3: (14.0, 18.0), 4: (14.0, 16.0)}
-_ARRANGEMENTS = 64
-# Two objects whose centres are this share of their radii's sum apart overlap slightly at most.
-_CLEARANCE = 0.9
 # Fewest and most pieces of the background: lines, plain shapes, shapeless textures.
 _PIECES = (9, 13)
 # Which random stream a scene draws from, so that its background is the same under any objects.
 _LAYOUT, _BACKGROUND = 1, 2
-_PRIMARIES = np.arange(3)[:, None, None] / 3
 
 
 class Scene(NamedTuple):
@@ -79,7 +82,7 @@ def scene(
     seed: int,
     index: int,
     objects: tuple[int, int] = (1, 3),
-    size: int = _UNITS,
+    size: int = UNITS,
     without: Container[int] = (),
 ) -> Scene:
     """Draw one scene; the same arguments give the same pixels, whatever else is drawn.
@@ -108,11 +111,11 @@ def scene(
         drawn = (canvas, masks) if there else (canvas.copy(), masks.copy())
         _draw_object(*drawn, rng, int(label), radius, centre)
         labels[label] = there
-    return Scene(_finish(canvas, grain), labels, masks)
+    return Scene(finish(canvas, grain), labels, masks)
 
 
 def scenes(
-    seed: int, count: int, objects: tuple[int, int] = (1, 3), size: int = _UNITS, first: int = 0
+    seed: int, count: int, objects: tuple[int, int] = (1, 3), size: int = UNITS, first: int = 0
 ) -> Scene:
     """Scenes `first` … `first + count − 1` of a seed, stacked along a leading axis; see `scene`."""
     batch = Scene(
@@ -131,9 +134,9 @@ def scene_classes(seed: int, index: int, objects: tuple[int, int] = (1, 3)) -> t
     return tuple(_layout(seed, index, objects)[0].classes.tolist())
 
 
-def background(seed: int, index: int, size: int = _UNITS) -> UInt8[np.ndarray, "size size 3"]:
+def background(seed: int, index: int, size: int = UNITS) -> UInt8[np.ndarray, "size size 3"]:
     """A scene without its objects."""
-    return _finish(*_background(seed, index, size))
+    return finish(*_background(seed, index, size))
 
 
 @dataclass(frozen=True)
@@ -196,30 +199,14 @@ class SceneSource:
 
 def _layout(seed: int, index: int, objects: tuple[int, int]) -> tuple[_Layout, np.random.Generator]:
     """Which objects go where, and the stream that their looks are to be drawn from."""
-    low, high = objects
-    if not 0 <= low <= high <= max(_RADII):
-        raise InputError(
-            f"objects={objects!r}: expected (fewest, most) between 0 and {max(_RADII)}"
-        )
+    low, high = checked_number(objects)
     rng = np.random.default_rng([seed, index, _LAYOUT])
     count = int(rng.integers(low, high + 1))
     classes = rng.permutation(len(CLASSES))[:count]
     if not count:
         return _Layout(classes, np.zeros(0, np.float64), np.zeros((0, 2), np.float64)), rng
-    radii = rng.uniform(*_RADII[count], count)
-    return _Layout(classes, radii, _arrange(rng, radii)), rng
-
-
-def _arrange(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
-    """Centres [objects,2] of the first of many random arrangements that keeps objects apart, or of
-    the one that does so best."""
-    share = rng.random((_ARRANGEMENTS, len(radii), 2))
-    margin = radii[:, None] + 1.0
-    centres = margin + share * (_UNITS - 2 * margin)
-    i, j = np.triu_indices(len(radii), 1)
-    apart = np.linalg.norm(centres[:, i] - centres[:, j], axis=-1) / (radii[i] + radii[j])
-    closest = apart.min(-1, initial=_CLEARANCE)
-    return centres[closest.argmax()]
+    radii = rng.uniform(*RADII[count], count)
+    return _Layout(classes, radii, arrange(rng, radii)), rng
 
 
 def _draw_object(
@@ -232,30 +219,19 @@ def _draw_object(
 ) -> None:
     """Paint one object over the canvas and what it hides, and keep the masks right."""
     turn, hue, contrast, period = rng.random(4)
-    window = _Window.around(centre, radius, canvas.shape[-1])
+    window = Window.around(centre, radius, canvas.shape[-1])
     u, v = window.turned(turn)
     outside = SHAPES[label](u / radius, v / radius) * radius * window.scale
-    ink = _inked(TEXTURES[label], u, v, 6.5 + 2.0 * period, window.scale)
-    light = _colour(hue, 0.76, 0.24)
-    dark = _colour(hue + 0.3 + 0.4 * contrast, 0.28, 0.22)
-    paint = (dark + (light - dark) * ink) * _relief(window, radius, outside)
+    ink = inked(TEXTURES[label], u, v, 6.5 + 2.0 * period, window.scale)
+    light = colour(hue, 0.76, 0.24)
+    dark = colour(hue + 0.3 + 0.4 * contrast, 0.28, 0.22)
+    paint = (dark + (light - dark) * ink) * relief(window, radius, outside)
     inside = outside < 0
     # Edges are soft towards the inside only, so that the mask holds every pixel that changes.
     window.blend(canvas, paint, np.where(inside, np.clip(0.5 - outside, 0.0, 1.0), 0.0))
     seen = masks[:, window.rows, window.columns]
     seen &= ~inside
     seen[label] |= inside
-
-
-def _relief(window: _Window, radius: float, outside: Grid) -> Grid:
-    """Brightness of an object's pixels: lit from above left, with a dark rim."""
-    lit = 1.0 - 0.14 * (window.x + window.y) / radius
-    return lit * np.clip(0.35 - 0.5 * outside / window.scale, 0.35, 1.0)
-
-
-def _inked(texture: Figure, u: Grid, v: Grid, period: float, scale: float) -> Grid:
-    """How much ink a texture of this period has at each point, in [0,1]."""
-    return np.clip(0.5 + texture(u / period, v / period) * period * scale, 0.0, 1.0)
 
 
 # --- Background -----------------------------------------------------------------------------------
@@ -267,8 +243,8 @@ def _background(
     """The canvas [3,size,size] before any object, and the grain [size,size] to go over all."""
     rng = np.random.default_rng([seed, index, _BACKGROUND])
     hue, spread = rng.random(2)
-    one, other = _colour(hue, 0.38, 0.12), _colour(hue + 0.2 + 0.6 * spread, 0.62, 0.12)
-    smooth, rough = _noise(rng, 5, size), _noise(rng, 14, size) - 0.5
+    one, other = colour(hue, 0.38, 0.12), colour(hue + 0.2 + 0.6 * spread, 0.62, 0.12)
+    smooth, rough = noise(rng, 5, size), noise(rng, 14, size) - 0.5
     # From here on in single precision: faster, and as exact as a picture can show.
     canvas = (one + (other - one) * smooth + 0.13 * rough).astype(np.float32)
     fewest, most = _PIECES
@@ -278,98 +254,33 @@ def _background(
     return canvas, 0.05 * (rng.random((size, size), np.float32) - 0.5)
 
 
-def _noise(rng: np.random.Generator, knots: int, size: int) -> np.ndarray:
-    """Smooth noise [size,size] about in [0,1], with so many knots a side."""
-    weights = _smooth_weights(knots, size)
-    return (weights @ rng.random((knots, knots)) @ weights.T) * 1.6 - 0.3
-
-
-@cache
-def _smooth_weights(knots: int, size: int) -> np.ndarray:
-    """Each pixel's shares [size,knots] of the knots along a side: a bell curve around it."""
-    pixel = (np.arange(size) + 0.5) / size * (knots - 1)
-    bell = np.exp(-2.0 * (pixel[:, None] - np.arange(knots)) ** 2)
-    return bell / bell.sum(1, keepdims=True)
-
-
 def _draw_line(canvas: np.ndarray, rng: np.random.Generator) -> None:
     turn, hue, light, strength, thickness = rng.random(5)
-    window = _Window.around(rng.random(2) * _UNITS, 14 + 16 * thickness, canvas.shape[-1])
+    window = Window.around(rng.random(2) * UNITS, 14 + 16 * thickness, canvas.shape[-1])
     u, v = window.turned(turn)
     beyond = np.maximum(np.abs(v) - 0.6 - 1.4 * thickness, np.abs(u) - 12 - 16 * thickness)
-    colour = _colour(hue, 0.25 + 0.5 * light, 0.15)
-    window.blend(canvas, colour, np.clip(0.5 - beyond * window.scale, 0, 0.5 + 0.5 * strength))
+    grey = colour(hue, 0.25 + 0.5 * light, 0.15)
+    window.blend(canvas, grey, np.clip(0.5 - beyond * window.scale, 0, 0.5 + 0.5 * strength))
 
 
 def _draw_plain_shape(canvas: np.ndarray, rng: np.random.Generator) -> None:
     turn, hue, light, strength, size = rng.random(5)
     shape, radius = SHAPES[rng.integers(len(SHAPES))], 7.0 + 9.0 * size
-    window = _Window.around(rng.random(2) * _UNITS, radius, canvas.shape[-1])
+    window = Window.around(rng.random(2) * UNITS, radius, canvas.shape[-1])
     u, v = window.turned(turn)
     outside = shape(u / radius, v / radius) * radius * window.scale
-    paint = _colour(hue, 0.3 + 0.4 * light, 0.16) * _relief(window, radius, outside)
+    paint = colour(hue, 0.3 + 0.4 * light, 0.16) * relief(window, radius, outside)
     window.blend(canvas, paint, np.clip(0.5 - outside, 0.0, 0.55 + 0.45 * strength))
 
 
 def _draw_texture(canvas: np.ndarray, rng: np.random.Generator) -> None:
     turn, hue, contrast, strength, size = rng.random(5)
     texture, radius = TEXTURES[rng.integers(len(TEXTURES))], 8.0 + 7.0 * size
-    window = _Window.around(rng.random(2) * _UNITS, radius, canvas.shape[-1])
+    window = Window.around(rng.random(2) * UNITS, radius, canvas.shape[-1])
     u, v = window.turned(turn)
-    ink = _inked(texture, u, v, 6.5 + 2.0 * size, window.scale)
-    dark, light = _colour(hue, 0.34, 0.16), _colour(hue + 0.3 + 0.4 * contrast, 0.66, 0.16)
+    ink = inked(texture, u, v, 6.5 + 2.0 * size, window.scale)
+    dark, light = colour(hue, 0.34, 0.16), colour(hue + 0.3 + 0.4 * contrast, 0.66, 0.16)
     # A blot without an outline: its edge sinks into the background.
     lobes = 1.0 + 0.25 * np.sin(3 * np.arctan2(v, u) + figures.TURN * strength)
     faded = 1.6 * (1.0 - np.hypot(u, v) * lobes / radius)
     window.blend(canvas, dark + (light - dark) * ink, np.clip(faded, 0.0, 0.6 + 0.3 * strength))
-
-
-# --- Paint ----------------------------------------------------------------------------------------
-
-
-class _Window(NamedTuple):
-    """The part of a canvas around something that is drawn.
-
-    Attributes:
-      rows, columns: of the canvas.
-      x, y: pixel centres from the middle of the thing, rightwards and downwards, in units.
-      scale: pixels a unit.
-    """
-
-    rows: slice
-    columns: slice
-    x: Grid
-    y: Grid
-    scale: float
-
-    @classmethod
-    def around(cls, centre: np.ndarray, radius: float, size: int) -> _Window:
-        scale = size / _UNITS
-        places, offsets = [], []
-        for middle in centre.tolist():
-            first = max(math.floor((middle - radius) * scale) - 1, 0)
-            last = min(math.ceil((middle + radius) * scale) + 1, size)
-            places.append(slice(first, last))
-            offsets.append((np.arange(first, last) + 0.5) / scale - middle)
-        return cls(places[1], places[0], offsets[0][None, :], offsets[1][:, None], scale)
-
-    def turned(self, turn: float) -> tuple[Grid, Grid]:
-        """The coordinates of something that is turned by a share of a full turn."""
-        cosine, sine = np.cos(figures.TURN * turn), np.sin(figures.TURN * turn)
-        return cosine * self.x + sine * self.y, cosine * self.y - sine * self.x
-
-    def blend(self, canvas: np.ndarray, paint: np.ndarray, cover: Grid) -> None:
-        """Lay paint over the canvas, as thick as `cover` says."""
-        patch = canvas[:, self.rows, self.columns]
-        patch += cover.astype(np.float32) * (paint.astype(np.float32) - patch)
-
-
-def _colour(hue: float, lightness: float, saturation: float) -> Float[np.ndarray, "3 1 1"]:
-    """A colour around the wheel; hue in turns."""
-    return lightness + saturation * np.cos(figures.TURN * (hue - _PRIMARIES))
-
-
-def _finish(canvas: np.ndarray, grain: np.ndarray) -> UInt8[np.ndarray, "size size 3"]:
-    """The canvas, grain over it, as a picture."""
-    levels = ((canvas + grain) * np.float32(255.0) + np.float32(0.5)).clip(0.0, 255.0)
-    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
