@@ -101,6 +101,11 @@ def _wave(x: Grid) -> Grid:
     return np.abs(x - np.floor(x) - 0.5) - 0.25
 
 
+def plain(u: Grid, v: Grid) -> Grid:
+    """Ink all over."""
+    return np.ones_like(u)
+
+
 def stripes(u: Grid, v: Grid) -> Grid:
     """Straight and parallel."""
     return _wave(u)
@@ -109,6 +114,12 @@ def stripes(u: Grid, v: Grid) -> Grid:
 def checks(u: Grid, v: Grid) -> Grid:
     """A chess board."""
     return 4.0 * _wave(0.7 * u) * _wave(0.7 * v)
+
+
+def tiles(u: Grid, v: Grid) -> Grid:
+    """A chess board of larger squares, as sharp at their corners as along their edges."""
+    a, b = _wave(0.6 * u), _wave(0.6 * v)
+    return np.sign(a * b) * np.minimum(np.abs(a), np.abs(b)) / 0.6
 
 
 def dots(u: Grid, v: Grid) -> Grid:

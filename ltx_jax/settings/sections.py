@@ -375,7 +375,8 @@ class Settings(Section):
         "explain images, pretrain an explainer for them, score maps of them, or train an explainee",
     )
     images: str | None = setting(
-        None, "a folder, a text file of paths, an .npz, or `scenes` (made on the spot)"
+        None,
+        "a folder, a text file of paths, an .npz, or `scenes` or `concepts` (made on the spot)",
     )
     dataset: (
         Literal["imagenet", "imagenet_segmentation", "coco", "voc", "cub", "visual_genome", "tfds"]
@@ -387,7 +388,9 @@ class Settings(Section):
     least_images: int = setting(
         100, "of visual_genome: images that a name has to be in to be a class", least=1
     )
-    objects: tuple[int, ...] = setting((1, 2), "of `scenes`: fewest and most in each, up to 4")
+    objects: tuple[int, ...] = setting(
+        (1, 2), "of `scenes` and `concepts`: fewest and most in each, up to 4"
+    )
     labels: str | None = setting(
         None,
         "`folders`: a class each, in sorted order; `classes` of coco or voc, or of voc those "

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ltx_jax.data.concepts import CONCEPTS, ConceptSceneSource
 from ltx_jax.data.examples import (
     Example,
     Redrawn,
@@ -41,7 +42,7 @@ from ltx_jax.tasks.classes import Held, chosen_classes, classes_held
 from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
-SCENES = "scenes"
+SCENES, CONCEPT_SCENES = "scenes", "concepts"
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them; and the chosen classes, which the rows tell.
@@ -114,10 +115,11 @@ def open_source(settings: Settings) -> Source:
     """
     assert settings.images is not None
     subset, seed, limit = settings.subset, settings.seed, settings.limit
-    if settings.images == SCENES and settings.dataset is None:
+    if settings.images in (SCENES, CONCEPT_SCENES) and settings.dataset is None:
         there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
         fewest, most = settings.objects
-        return SceneSource(seed, cut(there, subset, seed, limit), (fewest, most))
+        kind = SceneSource if settings.images == SCENES else ConceptSceneSource
+        return kind(seed, cut(there, subset, seed, limit), (fewest, most))
     chosen_ones = settings.labels, settings.indices, limit
     drawn = settings.dataset, subset, seed
     return open_images(settings.images, *chosen_ones, *drawn, settings.least_images)
@@ -163,7 +165,8 @@ def class_names_of(settings: Settings) -> Sequence[str]:
     """
     if settings.class_names is not None:
         return read_class_names(settings.class_names)
-    return CLASSES if settings.images == SCENES else ()
+    made: dict[str | None, tuple[str, ...]] = {SCENES: CLASSES, CONCEPT_SCENES: CONCEPTS}
+    return made.get(settings.images, ())
 
 
 def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
