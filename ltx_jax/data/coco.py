@@ -130,13 +130,13 @@ def open_coco(path: Path, by_class: bool = False) -> SegmentationSource:
         )
     if not folder.is_dir():
         raise InputError(f"no folder {asked.name} in {asked.root}: unpack {asked.name}.zip there")
-    entries = _entries(asked, by_class)
+    entries, called = _entries(asked, by_class)
     there = {one.name for one in held_by(folder)}
     missing = [name for name in entries if name not in there]
     refuse_missing(folder, missing, len(entries), f"unpack {asked.name}.zip again")
     if bare := sum(not entry.instances for entry in entries.values()):
         logging.info("%d of %d images of %s have no annotation", bare, len(entries), file)
-    return SegmentationSource.of(list(entries), list(entries.values()))
+    return SegmentationSource.of(list(entries), list(entries.values()), called)
 
 
 def _set_at(path: Path) -> _Set:
@@ -176,17 +176,18 @@ def union(
     return np.asarray(mask.decode(mask.merge(encoded))).astype(np.bool_)
 
 
-def _entries(asked: _Set, by_class: bool) -> dict[str, _Entry]:
-    """What is told of each image, by its file's name, sorted."""
+def _entries(asked: _Set, by_class: bool) -> tuple[dict[str, _Entry], dict[int, str]]:
+    """What is told of each image, by its file's name, sorted; and what categories are called."""
     file, folder = asked.annotations, asked.images
     content = read_json(file, f"unpack {asked.archive} again")
     try:
         year = content.get("info", {}).get("year", asked.year)
-        known = {int(one["id"]) for one in content["categories"]} if by_class else {None}
+        categories = content["categories"] if by_class else []
+        called = {int(one["id"]): str(one.get("name", one["id"])) for one in categories}
         instances = defaultdict(list)
         for one in content["annotations"]:
             category = one["category_id"] if by_class else None
-            if category not in known:
+            if by_class and category not in called:
                 raise ValueError(f"no category has the id {category}")
             instances[one["image_id"]].append((category, one["segmentation"]))
         images = sorted(content["images"], key=lambda one: one["file_name"])
@@ -213,4 +214,4 @@ def _entries(asked: _Set, by_class: bool) -> dict[str, _Entry]:
             f"{file} lists {len(entries)} images, and {len(instances)} that it annotates are not "
             "among them: give COCO's own file"
         )
-    return entries
+    return entries, called

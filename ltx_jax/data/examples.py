@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -114,6 +114,21 @@ class Redrawn(Protocol):
     def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
         """An image without each of its parts, as it is for those it lacks; p for every image."""
         ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A source that may know what its labels are called."""
+
+    @property
+    def label_names(self) -> Mapping[int, str]:
+        """By the label; nothing where nobody says."""
+        ...
+
+
+def label_names(source: Source) -> Mapping[int, str]:
+    """What the labels of a source are called, as far as it knows."""
+    return source.label_names if isinstance(source, Named) else {}
 
 
 # Something more that is known of a source's example of this number.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ltx_jax.data.examples import Example, Source
+from ltx_jax.data.examples import Example, Source, label_names
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
@@ -29,6 +30,12 @@ class Joined:
                 f"{min(both)} is among the images to train on and among those held out: give two "
                 "sets that are apart"
             )
+        one, other = label_names(self.first), label_names(self.second)
+        if one and other and one != other:
+            raise InputError(
+                f"the images to train on have {len(one)} classes and those held out {len(other)} "
+                "others: give two sets whose classes are called the same"
+            )
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -42,6 +49,11 @@ class Joined:
     def labels(self) -> tuple[tuple[int, ...], ...]:
         """Of both."""
         return (*self.first.labels, *self.second.labels)
+
+    @property
+    def label_names(self) -> Mapping[int, str]:
+        """Of either."""
+        return label_names(self.first) or label_names(self.second)
 
     @property
     def has_masks(self) -> bool:

@@ -6,7 +6,7 @@ pieces of the same textures, so that neither alone tells the class.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -156,6 +156,11 @@ class SceneSource:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def label_names(self) -> Mapping[int, str]:
+        """What the classes are called."""
+        return dict(enumerate(CLASSES))
 
     @cached_property
     def names(self) -> tuple[str, ...]:

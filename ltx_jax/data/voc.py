@@ -110,9 +110,9 @@ def open_voc(path: Path, by_class: bool = False, difficult: bool = True) -> Segm
         annotations = _all_in(root / "Annotations", names, ".xml", remedy)
         labels = [_labels(one, difficult, remedy) for one in annotations]
     each = zip(images, pictures, labels, strict=True)
-    return SegmentationSource.of(
-        [image.name for image in images], [_Entry(*one, by_class) for one in each]
-    )
+    entries = [_Entry(*one, by_class) for one in each]
+    called = dict(enumerate(CLASSES)) if by_class else {}
+    return SegmentationSource.of([image.name for image in images], entries, called)
 
 
 def _usual_list(path: Path) -> Path:

@@ -207,6 +207,7 @@ def test_coco_with_categories(coco):
     source = open_images(coco / "train2014", "classes", dataset="coco")
     assert isinstance(source, Source) and source.has_masks and source.names == tuple(NAMES)
     assert source.labels == ((1, 23, 90), (), (1,))
+    assert source.label_names == {1: "kind 1", 23: "kind 23", 90: "kind 90"}
     found = [source.load(i, HOW) for i in range(3)]
     same(found[0].masks, RIM | RIGHT, LEFT, rectangle(16, 24, 0, 20, 2, 24))
     assert (found[1].labels, found[1].masks, found[1].objects) == ((), None, None)

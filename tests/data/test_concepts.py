@@ -25,6 +25,8 @@ from ltx_jax.data.examples import Redrawn, Source
 from ltx_jax.data.figures import Figure
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.inputs import class_names_of, open_source
 
 KINDS = (SHAPES, PATTERNS, COLOURS, DIRECTIONS)
 HOW = Preprocessing((64, 64))
@@ -208,3 +210,11 @@ def test_source_draws_scenes_without_each_of_their_objects():
     there = len(looks(2, 7, (1, 3)))
     changed = [bool((image != whole).any()) for image in found]
     assert changed == [i < there for i in range(3)]
+
+
+def test_a_configuration_opens_them():
+    settings = Settings(images="concepts", indices="10:20", limit=2, objects=(1, 1), seed=5)
+    source = open_source(settings)
+    assert source.names == ("concepts-0010", "concepts-0011")
+    assert source.labels == tuple(looks(5, index, (1, 1))[0].concepts for index in (10, 11))
+    assert tuple(class_names_of(settings)) == CONCEPTS == tuple(source.label_names.values())

@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 from segmentation_sets import picture, rectangle
 
-from ltx_jax.data.examples import Source, UnreadableImage
+from ltx_jax.data.examples import Source, UnreadableImage, label_names
+from ltx_jax.data.joined import Joined
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import open_images
 from ltx_jax.data.visual_genome import open_visual_genome
 from ltx_jax.errors import InputError
+from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.inputs import open_source
 
 HEIGHT, WIDTH = 16, 24
 HOW = Preprocessing((HEIGHT, WIDTH))
@@ -115,6 +118,14 @@ def test_boxes_without_a_pixel_or_a_name_are_counted(genome, caplog):
     assert told.startswith("6 of 13 boxes of ") and told.endswith("and are left out")
 
 
+def test_two_sets_whose_names_differ_are_not_joined(genome):
+    every, frequent = open_visual_genome(genome), open_visual_genome(genome, least=2)
+    same = Joined(every.only([0, 1]), every.only([2, 3]))
+    assert same.label_names == label_names(same) == every.label_names
+    with pytest.raises(InputError, match="have 3 classes and those held out 2 others: give two"):
+        Joined(every.only([0]), frequent.only([1]))
+
+
 def test_the_digest_knows_names_and_boxes(genome):
     before = open_visual_genome(genome).digest()
     file = genome / "objects.json"
@@ -174,3 +185,10 @@ def test_a_file_that_is_truncated(genome, file):
 def test_files_that_are_others(genome, file, content, message):
     write(genome, file, content)
     refused(message, genome)
+
+
+def test_a_configuration_sets_the_threshold(genome):
+    settings = Settings(images=str(genome), dataset="visual_genome", least_images=2, limit=2)
+    assert open_source(settings).label_names == {0: "dog", 1: "tree"}
+    with pytest.raises(InputError, match=r"is in 100 images .*: set config.least_images lower"):
+        open_source(Settings(images=str(genome), dataset="visual_genome"))
