@@ -5,8 +5,9 @@ python tools/check_reference.py DIR
 DIR holds, for each of two small networks, weights and what the original computes with them:
 logits, masks, losses, both finetuning schedules with their perturbation scores, ADP and PIC; a
 Lightning checkpoint with one resumed step; maps with their segmentation scores; the maps of rival
-methods on the ViT; and NN-Explainer's losses and scores. Prints a row a quantity with its worst
-error and limit; exits with 1 if any is beyond its limit, with 2 where DIR cannot be read.
+methods on the ViT; NN-Explainer's losses and scores; and LaViSE's loss and what stands for one of
+its filters. Prints a row a quantity with its worst error and limit; exits with 1 if any is beyond
+its limit, with 2 where DIR cannot be read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import convert_ltx_checkpoint
 import jax
 import jax.numpy as jnp
 import numpy as np
+from check_lavise import check_lavise
+from reference_rows import Arrays, Row, arrays_of, file_of, worst
 from safetensors.numpy import save_file
 
 import ltx_jax
@@ -55,7 +58,6 @@ from ltx_jax.runtime import add_in_one_order
 from ltx_jax.settings.sections import LTX
 from ltx_jax.weights.torch_archive import read_archive
 
-Arrays = dict[str, np.ndarray]
 # Small multiples of what is seen: untouched masks and logits, losses, POS and NEG (share of entries
 # that differ), DEL and INS in points, ADP and PIC in points.
 _UNTOUCHED, _LOSS, _DIFFERENT, _POINTS, _CONFIDENCE = 5e-6, 2e-4, 0.03, 1.0, 1e-3
@@ -92,19 +94,6 @@ _OBJECTIVES = {
     "predicted_l1": replace(LTX.objective, mask_weight=30.0, mask_loss="l1"),
     "predicted_logits_only": replace(LTX.objective, logits_only=True),
 }
-
-
-class Row(NamedTuple):
-    """One line of the table; `error` is in the unit of `limit`."""
-
-    quantity: str
-    error: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is within its limit; NaN is not."""
-        return self.error <= self.limit
 
 
 class Network(NamedTuple):
@@ -155,12 +144,13 @@ def check(folder: Path) -> Iterator[Row]:
         yield from check_segmentation(folder, networks[0].explainee)
         yield from check_attributions(folder, networks[0])
         yield from check_class_masks(folder, networks[0].explainee)
+        yield from check_lavise(folder)
 
 
 def load(folder: Path, name: str, scratch: Path) -> Network:
     """A reference network with both sets of weights, loaded as a user's files are."""
-    sizes = json.loads(_file(folder, "meta.json").read_text())[name]
-    weights = _arrays(folder, f"{name}_weights.npz")
+    sizes = json.loads(file_of(folder, "meta.json").read_text())[name]
+    weights = arrays_of(folder, f"{name}_weights.npz")
     for part in ("explainee", "explainer"):
         tensors = {
             key.removeprefix(f"{part}/"): value
@@ -189,8 +179,8 @@ def load(folder: Path, name: str, scratch: Path) -> Network:
         **sizes,
     )
     explainer = load_explainer(explainee, checkpoint=scratch / f"{name}_explainer.safetensors")
-    images = _arrays(folder, "images.npz")["images"].astype(np.float32) / 255
-    return Network(name, explainee, explainer, images, _arrays(folder, f"{name}_outputs.npz"))
+    images = arrays_of(folder, "images.npz")["images"].astype(np.float32) / 255
+    return Network(name, explainee, explainer, images, arrays_of(folder, f"{name}_outputs.npz"))
 
 
 def check_network(network: Network) -> Iterator[Row]:
@@ -203,7 +193,7 @@ def check_network(network: Network) -> Iterator[Row]:
         ("token_mask", masks[:, None], _UNTOUCHED),
         ("pixel_mask", pixels[:, None], _UNTOUCHED),
     ):
-        yield Row(f"{network.name} {key}", _worst(ours, network.outputs[key]), limit)
+        yield Row(f"{network.name} {key}", worst(ours, network.outputs[key]), limit)
 
 
 def check_losses(network: Network) -> Iterator[Row]:
@@ -215,7 +205,7 @@ def check_losses(network: Network) -> Iterator[Row]:
         total, terms = losses(weights, network.explainee, network.images, masks, targets)
         means = [float(term.mean()) for term in (total, *(terms[name] for name in weights))]
         yield Row(
-            f"{network.name} loss {name}", _worst(means, network.outputs[f"loss/{name}"]), _LOSS
+            f"{network.name} loss {name}", worst(means, network.outputs[f"loss/{name}"]), _LOSS
         )
 
 
@@ -228,8 +218,8 @@ def check_finetuning(network: Network, schedule: str, rates: list[float]) -> Ite
     }
     state, masks = finetuned(network, rates)
     label = f"{network.name} {schedule}"
-    yield Row(f"{label} masks", _worst(masks[:, :, None], expected["token_mask"]), _MASK)
-    yield Row(f"{label} total loss", _worst(state.loss, expected["loss"][..., 0]), _LOSS)
+    yield Row(f"{label} masks", worst(masks[:, :, None], expected["token_mask"]), _MASK)
+    yield Row(f"{label} total loss", worst(state.loss, expected["loss"][..., 0]), _LOSS)
     remaining = [scores(network, masks[:, step]) for step in range(len(rates))]
     ours = {
         "pos": state.agreement[..., 0],
@@ -242,7 +232,7 @@ def check_finetuning(network: Network, schedule: str, rates: list[float]) -> Ite
             different = np.abs(np.asarray(values) - expected[name]) > 0.01
             yield Row(f"{label} {name.upper()} (share that differs)", different.mean(), _DIFFERENT)
         else:
-            yield Row(f"{label} {name.upper()} (points)", _worst(values, expected[name]), _POINTS)
+            yield Row(f"{label} {name.upper()} (points)", worst(values, expected[name]), _POINTS)
 
 
 def finetuned(
@@ -284,7 +274,7 @@ def check_confidence(network: Network) -> Iterator[Row]:
     masks = network.explainer.masks(network.explainer.trained, network.images)
     found = scores(network, np.asarray(masks))
     for name in ("adp", "pic"):
-        error = _worst(found[name].mean(), network.outputs[name])
+        error = worst(found[name].mean(), network.outputs[name])
         yield Row(f"{network.name} {name.upper()} (points)", error, _CONFIDENCE)
 
 
@@ -293,26 +283,26 @@ def check_checkpoint(folder: Path, network: Network, scratch: Path) -> Iterator[
     paths = sorted(folder.glob("*.ckpt"))
     if len(paths) != 1:
         raise InputError(f"{folder} holds {len(paths)} checkpoints (*.ckpt): expected one")
-    expected = _arrays(folder, "checkpoint_outputs.npz")
+    expected = arrays_of(folder, "checkpoint_outputs.npz")
     tensors, metadata = convert_ltx_checkpoint.convert(read_archive(paths[0]), paths[0])
     save_file(tensors, scratch / "checkpoint.safetensors", metadata)
     explainer = load_explainer(network.explainee, checkpoint=scratch / "checkpoint.safetensors")
     saved = load_optimizer(scratch / "checkpoint.safetensors", explainer)
     masks = explainer.masks(explainer.trained, network.images)
-    yield Row("checkpoint token_mask", _worst(masks[:, None], expected["token_mask"]), _UNTOUCHED)
+    yield Row("checkpoint token_mask", worst(masks[:, None], expected["token_mask"]), _UNTOUCHED)
     start = Start(saved.moments, jnp.int32(saved.step))
     resumed = network._replace(explainer=explainer)
     # One step at the checkpoint's rate; the second mask shows what it did to the first image.
     state, after = finetuned(resumed, [saved.learning_rate, 0.0], start)
     expected_mask = expected["token_mask_after_resumed_step"][0, 0]
-    yield Row("checkpoint resumed loss", _worst(state.loss[0, 0], expected["resumed_loss"]), _LOSS)
-    yield Row("checkpoint mask after the resumed step", _worst(after[0, 1], expected_mask), _MASK)
+    yield Row("checkpoint resumed loss", worst(state.loss[0, 0], expected["resumed_loss"]), _LOSS)
+    yield Row("checkpoint mask after the resumed step", worst(after[0, 1], expected_mask), _MASK)
 
 
 def check_segmentation(folder: Path, explainee: Explainee) -> Iterator[Row]:
     """Segmentation scores of maps, relative to the original's: of all images, and of each."""
-    given = _arrays(folder, "segmentation.npz")
-    expected = json.loads(_file(folder, "meta.json").read_text())["segmentation"]
+    given = arrays_of(folder, "segmentation.npz")
+    expected = json.loads(file_of(folder, "meta.json").read_text())["segmentation"]
     masks = (given["maps"] / 65535).astype(np.float32)
     values = segmentation_values(explainee, masks, given["labels"])
     found = {name: SCORES[name].aggregate(of_image) / 100 for name, of_image in values.items()}
@@ -327,7 +317,7 @@ def check_segmentation(folder: Path, explainee: Explainee) -> Iterator[Row]:
         ("F1 by rows", found["f1_by_rows"], expected["f1"]),
         ("F1 by rows of each image", values["f1_by_rows"] / 100, expected["f1_per_image"]),
     ):
-        error = _worst(np.divide(ours, theirs), np.ones_like(theirs))
+        error = worst(np.divide(ours, theirs), np.ones_like(theirs))
         yield Row(f"segmentation {quantity} (relative)", error, _RELATIVE)
 
 
@@ -356,7 +346,7 @@ def segmentation_values(
 
 def check_attributions(folder: Path, network: Network) -> Iterator[Row]:
     """Maps of rival methods; of the first images where the file holds fewer than there are."""
-    theirs = _arrays(folder, "vit_attributions.npz")
+    theirs = arrays_of(folder, "vit_attributions.npz")
     targets = jnp.asarray(theirs["target"], jnp.int32)
 
     def maps(name: str) -> jax.Array:
@@ -375,13 +365,13 @@ def check_attributions(folder: Path, network: Network) -> Iterator[Row]:
 
 def check_class_masks(folder: Path, explainee: Explainee) -> Iterator[Row]:
     """NN-Explainer's losses of given masks and logits, and scores of masks, relative."""
-    expected = json.loads(_file(folder, "nn_explainer_outputs.json").read_text())
+    expected = json.loads(file_of(folder, "nn_explainer_outputs.json").read_text())
     for name, ours in class_mask_losses(folder).items():
         yield Row(f"nn_explainer {name}", abs(float(ours) / expected[name] - 1), _LOSS_OF_CLASSES)
-    masks = _arrays(folder, "nn_explainer_masks.npz")
+    masks = arrays_of(folder, "nn_explainer_masks.npz")
     merged = class_masks.merged(*_class_masks(folder, "segmentation_logits_28"))
     for name, mask in zip(("target_mask_28", "non_target_mask_28"), merged, strict=True):
-        yield Row(f"nn_explainer {name}", _worst(mask[:, ::8, ::8], masks[name]), _UNTOUCHED)
+        yield Row(f"nn_explainer {name}", worst(mask[:, ::8, ::8], masks[name]), _UNTOUCHED)
     found = class_mask_scores(folder, explainee, expected["categories"])
     for name, theirs in expected["mask_metrics"][0].items():
         theirs = np.array([of_mask[name] for of_mask in expected["mask_metrics"]])
@@ -392,14 +382,14 @@ def check_class_masks(folder: Path, explainee: Explainee) -> Iterator[Row]:
 
 def _class_masks(folder: Path, name: str) -> tuple[jax.Array, jax.Array]:
     """Raw masks, and the classes of each image."""
-    given = _arrays(folder, "nn_explainer_inputs.npz")
+    given = arrays_of(folder, "nn_explainer_inputs.npz")
     raw = given[name].astype(np.float32).repeat(8, axis=2).repeat(8, axis=3)
     return jnp.asarray(raw), jnp.asarray(given["targets"] == 1)
 
 
 def class_mask_losses(folder: Path) -> dict[str, Any]:
     """By the names of the reference."""
-    given = _arrays(folder, "nn_explainer_inputs.npz")
+    given = arrays_of(folder, "nn_explainer_inputs.npz")
     raw, labels = _class_masks(folder, "segmentation_logits_28")
     student, _ = _class_masks(folder, "student_segmentation_logits_28")
     seen, hidden = (jnp.asarray(given[f"{name}_logits"]) for name in ("masked", "inverse_masked"))
@@ -433,7 +423,7 @@ def class_mask_scores(
     folder: Path, explainee: Explainee, categories: list[list[int]]
 ) -> dict[str, Any]:
     """By the names of the reference, of each mask; what others here are percent of, as shares."""
-    given = _arrays(folder, "nn_explainer_inputs.npz")
+    given = arrays_of(folder, "nn_explainer_inputs.npz")
     masks = jnp.asarray((given["masks"] / 65535).astype(np.float32))
     truth, known = jnp.asarray(given["segmentations"] == 1), jnp.ones(len(masks), bool)
     images, logits = jnp.zeros((*masks.shape, 3)), jnp.zeros((len(masks), 1))
@@ -479,25 +469,6 @@ def _differences(ours: Any, theirs: np.ndarray) -> np.ndarray:
 
 def _flat(maps: np.ndarray) -> np.ndarray:
     return maps.reshape(len(maps), -1)
-
-
-def _worst(ours: Any, theirs: np.ndarray) -> float:
-    """The largest difference; infinite where the shapes differ."""
-    ours = np.asarray(ours, np.float64)
-    if ours.shape != np.shape(theirs):
-        return float("inf")
-    return float(np.max(np.abs(ours - theirs)))
-
-
-def _file(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():
-        raise InputError(f"{folder} has no {name}: give a folder of reference numbers")
-    return folder / name
-
-
-def _arrays(folder: Path, name: str) -> Arrays:
-    with np.load(_file(folder, name)) as arrays:
-        return dict(arrays)
 
 
 if __name__ == "__main__":

@@ -60,10 +60,10 @@ def tap(out: Intermediates, name: str, value: Array, added: Added) -> Array:
     return out[name]
 
 
-def biased(layer: nn.Module, y: Float[Array, "n h w c"], bias: Float[Array, " c"]) -> Array:
+def biased(layer: nn.Module, y: Float[Array, "*n c"], bias: Float[Array, " c"]) -> Array:
     """What a layer has computed, and its bias.
 
-    What that adds at each position [n,h,w,c] is an intermediate of its own, see `with_biases`.
+    What that adds at each position [*n,c] is an intermediate of its own, see `with_biases`.
     """
     share = per_channel(bias, y)
     if layer.is_mutable_collection(_TOLD):
@@ -294,7 +294,8 @@ STATISTICS = "batch_stats"
 
 
 class BatchNorm(nn.Module):
-    """A batch norm, frozen as explainees and finetuned explainers have it, or in training.
+    """A batch norm over all axes but the last, frozen as explainees and finetuned explainers have
+    it, or in training.
 
     Frozen it goes by its running statistics, as one scale and one shift, in PyTorch's order: near
     zero the rounding decides on which side of a ReLU a flat region of the image falls, and the
@@ -310,14 +311,15 @@ class BatchNorm(nn.Module):
     training: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         shape, exact = (x.shape[-1],), jnp.float32
         mean = self.variable(STATISTICS, "mean", jnp.zeros, shape, exact)
         var = self.variable(STATISTICS, "var", jnp.ones, shape, exact)
         x = x.astype(exact)
         now = (mean.value, var.value)
         if self.training and not self.is_initializing():
-            now = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            axes = tuple(range(x.ndim - 1))
+            now = x.mean(axes), x.var(axes)
             count = x.size // x.shape[-1]
             mean.value = 0.9 * mean.value + 0.1 * now[0]
             var.value = 0.9 * var.value + 0.1 * (count / max(count - 1, 1)) * now[1]

@@ -6,6 +6,8 @@ import check_reference
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from check_lavise import check_lavise
+from reference_rows import arrays_of
 
 from ltx_jax.models.explainee import Explainee
 
@@ -16,7 +18,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 @pytest.mark.usefixtures("fast_programs")  # others round otherwise
 def test_every_quantity_is_within_its_limit():
     rows = list(check_reference.check(REFERENCE))
-    assert len(rows) == 45 + 7 + 8 + 37
+    assert len(rows) == 45 + 7 + 8 + 37 + 5
     assert [row for row in rows if not row.passed] == []
 
 
@@ -45,7 +47,7 @@ def test_segmentation_scores_are_the_originals():
 
 def test_a_wrong_segmentation_fails(tmp_path):
     (tmp_path / "meta.json").write_text((REFERENCE / "meta.json").read_text())
-    given = check_reference._arrays(REFERENCE, "segmentation.npz")
+    given = arrays_of(REFERENCE, "segmentation.npz")
     given["labels"][0] = np.where(given["labels"][0] < 0, 1, given["labels"][0])  # void is object
     np.savez(tmp_path / "segmentation.npz", **given)
     assert not any(r.passed for r in check_reference.check_segmentation(tmp_path, BLIND))
@@ -58,3 +60,15 @@ def test_maps_are_compared_image_by_image():
     assert check_reference._relative(ours, theirs[:1]) == pytest.approx(0.1)
     assert check_reference._relative(ours[:1], theirs) == np.inf
     assert check_reference._relative(ours[:, :, :1], theirs) == np.inf
+
+
+def test_words_are_the_originals():
+    rows = list(check_lavise(REFERENCE))
+    assert [row.quantity for row in rows] == [
+        "lavise loss",
+        "lavise loss of a subset",
+        "lavise loss at margin 0.5",
+        "lavise projection",
+        "lavise masked features",
+    ]
+    assert [row for row in rows if not row.passed] == []
