@@ -16,9 +16,8 @@ WIDTH = 5
 
 def test_inputs_of_both_layers_are_dropped_in_training():
     module = WordNetwork(WIDTH, dropped=0.5).in_training()
-    given = module.init(
-        {"params": jax.random.key(0), "dropout": jax.random.key(0)}, jnp.asarray(FEATURES)
-    )
+    features = jnp.asarray(FEATURES)
+    given = module.init({"params": jax.random.key(0), "dropout": jax.random.key(0)}, features)
 
     def draw(seed):
         rngs = {"dropout": jax.random.key(seed)}
