@@ -53,6 +53,9 @@ WITHOUT_EFFECT = (
     *("pretrain.log_every", "pretrain.tensorboard", "pretrain.pictures"),
 )
 
+# Settings that only a training goes by.
+_OF_TRAINING = ("pretrain.", "class_masks.", "explainee.trained")
+
 
 class Row(NamedTuple):
     """One explanation or score of a run: which image, what it is called, which class is asked for
@@ -322,4 +325,4 @@ def fingerprint(
 def fingerprint_of_work(settings: Settings, work: Work) -> dict[str, Any]:
     """The same of explaining or scoring the rows of a work."""
     names = [f"{row.name}:{row.target}" for row in work.rows]
-    return fingerprint(settings, names, work.source, work.explainee.class_names, ("pretrain.",))
+    return fingerprint(settings, names, work.source, work.explainee.class_names, _OF_TRAINING)
