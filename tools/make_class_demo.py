@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 from make_demo_assets import EXPLAINEE as DEMO
 from make_demo_assets import SIZES, ahead, unit, veils
 
-from ltx_jax import LTX, Explainee, Explainer, load_explainee, load_explainer, save_explainer
+from ltx_jax import Explainee, Explainer, load_explainee, load_explainer, save_explainer
 from ltx_jax.data.scenes import CLASSES, scenes
 from ltx_jax.engine.class_masks import class_loss, in_pixels
 from ltx_jax.engine.recipe import make_goal
@@ -40,7 +40,7 @@ from ltx_jax.loading.classifiers import classifier_from, save_classifier
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.objectives.class_masks import merged
-from ltx_jax.settings.sections import ClassMasks, Network
+from ltx_jax.settings.sections import ClassMasks, Network, Objective
 from ltx_jax.tasks.pretrain_classes import class_goal
 
 EXPLAINEE, EXPLAINER, FACTS = (
@@ -50,8 +50,8 @@ EXPLAINEE, EXPLAINER, FACTS = (
 )
 ASSETS = Path(__file__).resolve().parent.parent / "ltx_jax" / "assets"
 OBJECTS = (2, 4)
-# Images of a batch.
-_SIZE = 32
+# Images of a batch; weight of the objective of one class, where it has any.
+_SIZE, _APART = 32, 0.2
 # Scenes by their seed; the demo itself explains those of seed 0.
 EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 5, 6, 7
 
@@ -63,13 +63,22 @@ class Recipe:
     Attributes:
       explainee_passes, explainer_passes: one after another, of so many batches of scenes; each with
         a rate to begin with, which falls to 0 by a cosine.
+      apart_passes: further ones of the explainer, with the objective of one class beside: until
+        then the masks of an image's classes need only be right together.
       objective: of the explainer, its weights.
+      of_one_class: that objective.
       test_scenes: unseen ones that the figures are measured on.
     """
 
     explainee_passes: tuple[tuple[int, float], ...] = ((900, 5e-4), (500, 3e-4))
     explainer_passes: tuple[tuple[int, float], ...] = ((500, 5e-4),)
+    apart_passes: tuple[tuple[int, float], ...] = ((200, 3e-4),)
     objective: ClassMasks = field(default_factory=ClassMasks)
+    of_one_class: Objective = field(
+        default_factory=lambda: Objective(
+            mask_weight=10.0, terms={"budget": 2.0}, fills=("mean", "black")
+        )
+    )
     test_scenes: int = 500
 
 
@@ -180,11 +189,14 @@ def seen_loss(
 def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explainer:
     """Train an explainer of every class that begins as the classifier, and write it."""
     explainer = load_explainer(explainee, classes=len(CLASSES), head_bias=-1.0)
-    mesh = data_mesh(_SIZE)
-    goal = class_goal(recipe.objective, make_goal(LTX.objective), explainee)
-    given = replicate((explainee, explainer.without_trained(), goal), mesh)
-    loss = Partial(class_loss, *given)
-    leaves = trained(explainer.trained, whole, loss, recipe.explainer_passes, mesh)
+    mesh, one_class = data_mesh(_SIZE), make_goal(recipe.of_one_class)
+    leaves, first = explainer.trained, 0
+    for weight, passes in ((0.0, recipe.explainer_passes), (_APART, recipe.apart_passes)):
+        section = replace(recipe.objective, one_class=weight)
+        goal = class_goal(section, one_class, explainee)
+        given = replicate((explainee, explainer.without_trained(), goal), mesh)
+        leaves = trained(leaves, whole, Partial(class_loss, *given), passes, mesh, first)
+        first += sum(steps for steps, _ in passes)
     save_explainer(path, explainer, leaves)
     return load_explainer(explainee, checkpoint=path)
 
@@ -201,9 +213,10 @@ def trained(
     loss: Partial,
     passes: Sequence[tuple[int, float]],
     mesh: Mesh,
+    first: int = 0,
 ) -> Any:
-    """Parameters after passes of AdamW, gradients no longer than 1; `draw` gives the batches."""
-    first = 0
+    """Parameters after passes of AdamW, gradients no longer than 1; `draw` gives the batches, from
+    the `first` on."""
     for steps, rate in passes:
         schedule = optax.cosine_decay_schedule(rate, steps)
         rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)

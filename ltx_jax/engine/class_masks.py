@@ -34,8 +34,8 @@ _COLOURS, _GRAIN = 0.66, 0.11
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "goal"],
-    meta_fields=["name", "shares", "colour", "together"],
+    data_fields=["weights", "one_class", "goal"],
+    meta_fields=["name", "shares", "colour", "alone", "together"],
 )
 @dataclass(frozen=True, eq=False)
 class ClassGoal:
@@ -44,19 +44,23 @@ class ClassGoal:
 
     Attributes:
       weights: of the terms, by name, [] each.
-      goal: the objective of one mask an image, for `budget`.
+      one_class: weight of `goal` beside them, [].
+      goal: the objective of one mask an image, of a class that is drawn anew in every step.
       name: a key of `OBJECTIVES`.
       shares: least and greatest share of the pixels that a class should have.
       colour: what masks hide behind, in [0,1], one a channel: the data set's mean, since masking
         after normalisation leaves 0.
+      alone: whether `one_class` is anything.
       together: most classes that an image of the training has; None where nobody knows.
     """
 
     weights: Mapping[str, Any]
+    one_class: Any
     goal: Goal
     name: str
     shares: tuple[float, float]
     colour: tuple[float, ...]
+    alone: bool = False
     together: int | None = None
 
 
@@ -127,7 +131,7 @@ def _self_explainer(given: Given) -> tuple[Array, Terms]:
     return class_masks.self_explainer_loss(given.raw, student, given.labels, *how)
 
 
-def _budget(given: Given) -> tuple[Array, Terms]:
+def _one_class(given: Given) -> tuple[Array, Terms]:
     """The objective of one mask an image, of a class of each that is drawn anew in every step."""
     keys = jax.random.split(given.rng, len(given.images))
     chances = jnp.where(given.labels, 0.0, -jnp.inf)
@@ -150,8 +154,17 @@ OBJECTIVES: dict[str, Callable[[Given], tuple[Array, Terms]]] = {
     NN_EXPLAINER: _nn_explainer,
     "real_time_saliency": _real_time_saliency,
     "self_explainer": _self_explainer,
-    BUDGET: _budget,
+    BUDGET: _one_class,
 }
+
+
+def _objective(given: Given) -> tuple[Array, Terms]:
+    """The objective that is named, and beside it that of one class where it has a weight."""
+    total, terms = OBJECTIVES[given.goal.name](given)
+    if not given.goal.alone:
+        return total, terms
+    of_one, _ = _one_class(given)
+    return total + given.goal.one_class * of_one, terms | {"one_class": of_one}
 
 
 def alternative(images: Float[Array, "n H W C"], rng: Key[Array, ""]) -> Float[Array, "n H W C"]:
@@ -203,7 +216,7 @@ def class_loss(
 
     labels = labels_of(explainee, images, batch["targets"])
     given = Given(explainee, goal, images, labels, draw(images), draw, drawn)
-    total, terms = OBJECTIVES[goal.name](given)
+    total, terms = _objective(given)
     return total, ({"total": total, **terms}, model_state)
 
 
@@ -253,7 +266,7 @@ def validate_classes(
 
         def alone(image: Array, labels: Array, raw: Array) -> Terms:
             one = image[None], labels[None], raw[None], draw, jax.random.key(0)
-            total, terms = OBJECTIVES[goal.name](Given(explainee, goal, *one))
+            total, terms = _objective(Given(explainee, goal, *one))
             return {"loss": total, **terms}
 
         raw = raw_of(images)

@@ -315,6 +315,12 @@ class ClassMasks(Section):
     class_area: float = setting(1.0, "each class has a share of the pixels", least=0)
     target_area: float = setting(0.1, "area of the mask of the image's classes", least=0)
     other_area: float = setting(0.3, "area of the mask of all other classes", least=0)
+    one_class: float = setting(
+        0.0,
+        "beside these, of `objective`, the section, for one class of each image a step: so that "
+        "each class's mask shows its own object",
+        least=0,
+    )
     least: float = setting(0.05, "least share of the pixels of a class", least=0, most=1)
     most: float = setting(0.3, "greatest share of them", least=0, most=1)
 

@@ -101,8 +101,10 @@ def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGo
     """
     weights = asdict(section)
     name, shares = weights.pop("objective"), (weights.pop("least"), weights.pop("most"))
+    one_class = weights.pop("one_class")
     given = {term: jnp.float32(weight) for term, weight in weights.items()}
-    return ClassGoal(given, goal, name, shares, explainee.mean_colour)
+    about = name, shares, explainee.mean_colour, bool(one_class)
+    return ClassGoal(given, jnp.float32(one_class), goal, *about)
 
 
 def pretrain_classes(

@@ -81,6 +81,17 @@ def test_devices_make_no_difference_and_it_is_learnt(explainee, every, images, n
         assert one[-1]["total"] < one[0]["total"]
 
 
+def test_the_objective_of_one_class_goes_beside(explainee, every, images):
+    multi = replace(explainee, link="sigmoid")
+    given = every, goal_of(multi, "nn_explainer", one_class=0.5), images[:4], slot_mesh(1)
+    (both,) = stepped(multi, *given)
+    (alone,) = stepped(multi, every, goal_of(multi, "nn_explainer"), images[:4], slot_mesh(1))
+    assert both["one_class"] > 0 and "one_class" not in alone
+    assert both["total"] == pytest.approx(alone["total"] + 0.5 * both["one_class"], rel=1e-5)
+    (budget,) = stepped(multi, every, goal_of(multi, "budget"), images[:4], slot_mesh(1))
+    assert both["one_class"] == pytest.approx(budget["total"], rel=1e-5)
+
+
 def test_held_out_images_are_judged_alone(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
     goal, mesh = goal_of(multi, "nn_explainer"), slot_mesh(2)
