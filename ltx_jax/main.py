@@ -25,7 +25,7 @@ from ltx_jax.leases import clear as clear_leases
 from ltx_jax.runtime import Terminated, join_processes, leave_processes, prepare, together
 from ltx_jax.settings.configuration import help_text, read
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks import evaluate, explain, pretrain, train_classifier
+from ltx_jax.tasks import evaluate, explain, pretrain, train_classifier, train_words
 from ltx_jax.tasks.team import read_share, sharing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -46,7 +46,9 @@ TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "pretrain": pretrain.run,
     "evaluate": evaluate.run,
     "train_classifier": train_classifier.run,
+    "train_words": train_words.run,
 }
+_TRAINING = {"pretrain", "train_classifier", "train_words"}
 _SHARED = {"explain": explain.run, "evaluate": evaluate.run}
 _INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 _USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--config.SETTING=VALUE]"
@@ -102,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(settings: Settings, workdir: Path) -> None:
     """The task, alone or with others under `jax.distributed`."""
     if _DISTRIBUTED.value:
-        join_processes(_DISTRIBUTED.value, settings.task in ("pretrain", "train_classifier"))
+        join_processes(_DISTRIBUTED.value, settings.task in _TRAINING)
     with ExitStack() as held:
         with together():
             if jax.process_index() == 0:

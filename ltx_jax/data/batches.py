@@ -11,17 +11,55 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from ltx_jax.data.examples import Source, UnreadableImage
+from ltx_jax.data.examples import Example, Source, UnreadableImage
 from ltx_jax.data.preprocessing import Pixels, Preprocessing
 from ltx_jax.errors import InputError, needed_package
 
-# Of each image the class to keep, negative for the predicted one; or which classes it has.
-Targets = Int32[np.ndarray, " all"] | Bool[np.ndarray, "all classes"]
+
+@runtime_checkable
+class DrawnTargets(Protocol):
+    """Targets that are known once an image is read; of several one is drawn."""
+
+    @property
+    def nothing(self) -> Any:
+        """A dictionary of arrays as `draw` gives, for an image that has no target."""
+        ...
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Any:
+        """A target of an image, a dictionary of arrays; None where it has none, and another image
+        is to stand in its place."""
+        ...
+
+
+# Of each image the class to keep, negative for the predicted one; or which classes it has; or what
+# is drawn of the image itself.
+Targets = Int32[np.ndarray, " all"] | Bool[np.ndarray, "all classes"] | DrawnTargets
+
+
+def target_of(targets: Targets, image: int, example: Example, seeds: Sequence[int]) -> Any:
+    """The target of an image of this number; None where there is none to be drawn.
+
+    Args:
+      targets: of all images.
+      image: its number.
+      example: the image, read.
+      seeds: together they decide what is drawn.
+    """
+    if isinstance(targets, np.ndarray):
+        return targets[image]
+    return targets.draw(example, np.random.default_rng([*seeds]))
+
+
+def stacked(targets: Sequence[Any]) -> Any:
+    """Targets of images as arrays [n,...]."""
+    if isinstance(targets[0], dict):
+        return {name: np.stack([one[name] for one in targets]) for name in targets[0]}
+    return np.array(targets)
 
 
 class Batch(NamedTuple):
@@ -29,13 +67,13 @@ class Batch(NamedTuple):
 
     Attributes:
       images: [n,H,W,C], uint8, or float32 in [0,1].
-      targets: of each, see `Targets`.
+      targets: of each, see `Targets`; a dictionary of arrays [n,...] where they are drawn.
       skipped: for each image that cannot be read, its name and why; the next one of the order that
         can stands in its place.
     """
 
     images: Pixels
-    targets: Targets
+    targets: Any
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -46,7 +84,7 @@ class Order:
     Attributes:
       source: of all images.
       how: they become inputs.
-      images: int32, numbers of those to train on.
+      images: int32, numbers of those to train on; one may be there several times.
       targets: of each image of the source.
       seed: with the epoch's number, of its order.
       batch_size: images of a step; what an epoch leaves over is not taken.
@@ -87,13 +125,21 @@ class Order:
         first = step * self.batch_size + self.share[0] * self.together + within
         order, skipped = self._of_epoch(epoch), []
         for further in range(len(order)):
-            image = int(order[(first + further) % len(order)])
+            place = (first + further) % len(order)
+            image = int(order[place])
             try:
                 example = self.source.load(image, self.how)
             except UnreadableImage as error:
                 skipped.append((self.source.names[image], str(error)))
-            else:
-                return example.image, self.targets[image], tuple(skipped)
+                continue
+            target = target_of(self.targets, image, example, [self.seed, epoch, place])
+            if target is not None:
+                return example.image, target, tuple(skipped)
+        if not skipped:
+            raise InputError(
+                f"none of the {len(order)} images to train on shows anything to learn, of a size "
+                "that its features can tell: give others"
+            )
         raise InputError(
             f"none of the {len(order)} images to train on can be read, {skipped[0][0]} is one "
             f"({skipped[0][1]}): give others"
@@ -147,7 +193,7 @@ def load(order: Order, first: int, workers: int) -> Generator[Batch, None, None]
 
 def _together(elements: Sequence[tuple[Any, ...]]) -> Batch:
     images, targets, skipped = zip(*elements, strict=True)
-    return Batch(np.stack(images), np.array(targets), sum(skipped, ()))
+    return Batch(np.stack(images), stacked(targets), sum(skipped, ()))
 
 
 def _grain() -> ModuleType:

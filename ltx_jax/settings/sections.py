@@ -333,6 +333,49 @@ class ClassMasks(Section):
 
 
 @dataclass(frozen=True)
+class Words(Section):
+    """A CNN's filters in words (LaViSE, CVPR 2022): what is learnt, and what is asked for."""
+
+    vectors: str | None = setting(
+        None,
+        "an embedding of words: GloVe's or word2vec's file, a .json, or an .npz with `vectors` and "
+        "`words`",
+    )
+    layer: str | None = setting(
+        None,
+        "name of the explainee's features that the network reads; the checkpoint's where not "
+        "given, or features",
+    )
+    supervised: float = setting(
+        0.8, "share of the concepts that it learns; the others are to be discovered", most=1
+    )
+    least: int = setting(
+        1, "images that a concept has to be in, or else it is in neither part", least=1
+    )
+    margin: float = setting(
+        1.0, "by how much an object's words should be nearer than others, by their cosine", least=0
+    )
+    checkpoint: str | None = setting(
+        None, "of task=explain_filters: words.safetensors of a training, which says its layer"
+    )
+    filters: tuple[int, ...] = setting((), "numbers of those to explain; all where not given")
+    stands: Literal["projection", "masked_features", "masked_image", "image"] = setting(
+        "projection",
+        "what stands for a filter in an image: the layer's features, by where it fires and how "
+        "strongly, or by where above its threshold; those of the image seen there; or of all of it",
+    )
+    images: int = setting(25, "in which a filter fires most, to find its words by", least=1)
+    nearest: int = setting(5, "words of each of them that count", least=1)
+
+    def check_together(self, prefix: str) -> None:
+        """Some concept is learnt; filters are counted from 0."""
+        if self.supervised <= 0:
+            raise InputError(f"{prefix}supervised is {self.supervised}: it must be above 0")
+        if wrong := [f for f in self.filters if type(f) is not int or f < 0]:
+            raise InputError(f"{prefix}filters has {wrong[0]!r}: give numbers from 0 on, e.g. (3,)")
+
+
+@dataclass(frozen=True)
 class Evaluate(Section):
     """Scores of maps of any origin."""
 
@@ -376,9 +419,12 @@ class Report(Section):
 class Settings(Section):
     """All settings of the main command."""
 
-    task: Literal["explain", "pretrain", "evaluate", "train_classifier"] = setting(
+    task: Literal[
+        "explain", "pretrain", "evaluate", "train_classifier", "train_words", "explain_filters"
+    ] = setting(
         "explain",
-        "explain images, pretrain an explainer for them, score maps of them, or train an explainee",
+        "explain images, pretrain an explainer for them, score maps of them, train an explainee, "
+        "train what finds words for its filters, or find them",
     )
     images: str | None = setting(
         None,
@@ -447,6 +493,7 @@ class Settings(Section):
     finetune: Finetune = field(default_factory=Finetune)
     pretrain: Pretrain = field(default_factory=Pretrain)
     class_masks: ClassMasks = field(default_factory=ClassMasks)
+    words: Words = field(default_factory=Words)
     evaluate: Evaluate = field(default_factory=Evaluate)
     report: Report = field(default_factory=Report)
 

@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float
 
-from ltx_jax.data.batches import Targets
+from ltx_jax.data.batches import Targets, stacked, target_of
 from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.engine.sharding import SPLIT, to_host
@@ -49,12 +49,13 @@ class Judged(NamedTuple):
     masks: dict[int, Float[np.ndarray, "g h"]]
 
 
-def of_readable(images: HeldOut, of_batch: Callable[[Array, Array], Any]) -> tuple[list[int], Any]:
+def of_readable(images: HeldOut, of_batch: Callable[[Array, Any], Any]) -> tuple[list[int], Any]:
     """What a function gives of the images that can be read; every process comes to the same.
 
     Args:
       images: held out.
       of_batch: images [n,H,W,C] and their targets, on the devices, to a pytree of arrays [n,...].
+        An image without a target of its own counts as one that cannot be read.
 
     Returns:
       The numbers of these images, and the pytree for all of them, on the host.
@@ -66,7 +67,7 @@ def of_readable(images: HeldOut, of_batch: Callable[[Array, Array], Any]) -> tup
     parts = []
     for first in range(0, len(images.numbers), images.size):
         numbers = np.asarray(images.numbers[first : first + images.size])
-        pixels, targets, readable = _load(images, numbers)
+        pixels, targets, readable = _load(images, numbers, first)
         found, readable = to_host((of_batch(pixels, targets), readable))
         taken = np.flatnonzero(readable[: len(numbers)])
         known += numbers[taken].tolist()
@@ -81,26 +82,34 @@ def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in scores.items()}
 
 
-def _load(images: HeldOut, numbers: np.ndarray) -> tuple[Array, Array, Array]:
+def _load(images: HeldOut, numbers: np.ndarray, first: int) -> tuple[Array, Any, Array]:
     """This process's share of a batch on the devices, filled up: images, their targets, and which
-    of them can be read."""
+    of them can be read. `first` is the place of the batch's first image among all."""
     process, count = jax.process_index(), jax.process_count()
     filled = np.concatenate([numbers, np.repeat(numbers[-1:], images.size - len(numbers))])
     mine = np.split(filled, count)[process].tolist()
-    loaded: list[np.ndarray | None] = []
+    place = first + process * len(mine)
+    pixels: list[np.ndarray | None] = []
+    targets: list[Any] = []
     for i, example in iterate(images.source, images.how, mine):
+        image = target = None
         if isinstance(example, UnreadableImage):
             logging.warning("skipped %s: %s", images.source.names[i], example)
-            loaded.append(None)
         else:
-            loaded.append(example.image)
-    known = [image for image in loaded if image is not None] or [np.zeros(images.shape, np.uint8)]
-    nothing = np.zeros_like(known[0])
-    pixels = np.stack([nothing if image is None else image for image in loaded])
-    readable = np.array([image is not None for image in loaded])
+            image, target = example.image, target_of(images.targets, i, example, [place])
+        pixels.append(None if target is None else image)
+        targets.append(_no_target(images.targets) if target is None else target)
+        place += 1
+    shown = next((one for one in pixels if one is not None), np.zeros(images.shape, np.uint8))
+    nothing = np.zeros_like(shown)
+    given = np.stack([nothing if one is None else one for one in pixels])
+    readable = np.array([one is not None for one in pixels])
     split = NamedSharding(images.mesh, SPLIT)
-    pixels, targets, readable = (
-        jax.make_array_from_process_local_data(split, share)
-        for share in (pixels, images.targets[mine], readable)
+    return jax.tree.map(
+        lambda share: jax.make_array_from_process_local_data(split, share),
+        (given, stacked(targets), readable),
     )
-    return pixels, targets, readable
+
+
+def _no_target(targets: Targets) -> Any:
+    return np.zeros_like(targets[0]) if isinstance(targets, np.ndarray) else targets.nothing

@@ -54,7 +54,7 @@ WITHOUT_EFFECT = (
 )
 
 # Settings that only a training goes by.
-_OF_TRAINING = ("pretrain.", "class_masks.", "explainee.trained")
+_OF_TRAINING = ("pretrain.", "class_masks.", "words.", "explainee.trained")
 
 
 class Row(NamedTuple):
@@ -143,8 +143,12 @@ def open_training_source(settings: Settings) -> tuple[Source, int]:
     return Joined(source, held_out), len(held_out)
 
 
-def open_explainee(settings: Settings) -> Explainee:
+def open_explainee(settings: Settings, named: bool = True) -> Explainee:
     """The explainee.
+
+    Args:
+      settings: of the run.
+      named: whether the class names of the run are those of its classes.
 
     Raises:
       InputError: as `load_explainee`.
@@ -154,7 +158,7 @@ def open_explainee(settings: Settings) -> Explainee:
         settings.explainee.weights,
         compute_dtype=settings.compute_dtype,
         attention=settings.attention,
-        class_names=class_names_of(settings),
+        class_names=class_names_of(settings) if named else (),
         link=settings.explainee.link,
         **settings.explainee.sizes,
     )

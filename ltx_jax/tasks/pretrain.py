@@ -153,7 +153,12 @@ def run(settings: Settings, workdir: Path) -> str:
     (source, apart), explainee = open_training_source(settings), open_explainee(settings)
     explainer = open_network(settings, explainee)
     refuse_several(settings.target, explainer)
-    sections = ("finetune.", "scores", *(("class_masks.",) if explainer.classes == 1 else ()))
+    sections = (
+        "finetune.",
+        "scores",
+        "words.",
+        *(("class_masks.",) if explainer.classes == 1 else ()),
+    )
     print_of = fingerprint_of(settings, source.names, source, (), without=sections)
     how: dict[str, Any] = {"seed": settings.seed, "workdir": workdir, "fingerprint": print_of}
     about = explainee, explainer, source, settings.pretrain
@@ -162,8 +167,8 @@ def run(settings: Settings, workdir: Path) -> str:
         how |= {"leave": leave}
         goal = make_goal(settings.objective)
         if explainer.classes > 1:
-            of_classes = class_goal(settings.class_masks, goal, explainee)
-            _, trained = pretrain_classes(*about, goal=of_classes, **how)
+            every = class_goal(settings.class_masks, goal, explainee)
+            _, trained = pretrain_classes(*about, goal=every, **how)
             return told_of(workdir, trained, settings.pretrain.select)
         made = pretrain(*about, goal=goal, chunk=settings.finetune.chunk, **how)
     best = best_of(made.curves, settings.pretrain.select or "pos")

@@ -165,7 +165,10 @@ def run(settings: Settings, workdir: Path) -> str:
         class_names=class_names_of(settings),
         seed=settings.seed,
     )
-    without = ("finetune.", "scores", "explainer.", "objective.", "class_masks.", "target")
+    without = (
+        *("finetune.", "scores", "explainer.", "objective.", "class_masks.", "target"),
+        "words.",
+    )
     told = fingerprint_of(settings, source.names, source, (), without=without)
     with termination_held() as leave:
         _, made = train_classifier(

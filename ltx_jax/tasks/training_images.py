@@ -61,7 +61,10 @@ def split(source: Source, settings: Pretrain, seed: int, apart: int = 0) -> Spli
 
 def keep_split(workdir: Path, source: Source, images: Split) -> None:
     """Write the names of each part to a pretraining's work directory."""
-    named = {part: [source.names[i] for i in numbers] for part, numbers in images._asdict().items()}
+    named = {
+        part: [source.names[i] for i in dict.fromkeys(numbers)]
+        for part, numbers in images._asdict().items()
+    }
     write_json(workdir / SPLIT, named)
 
 
