@@ -25,7 +25,14 @@ from ltx_jax.leases import clear as clear_leases
 from ltx_jax.runtime import Terminated, join_processes, leave_processes, prepare, together
 from ltx_jax.settings.configuration import help_text, read
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks import evaluate, explain, pretrain, train_classifier, train_words
+from ltx_jax.tasks import (
+    evaluate,
+    explain,
+    explain_filters,
+    pretrain,
+    train_classifier,
+    train_words,
+)
 from ltx_jax.tasks.team import read_share, sharing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
@@ -47,6 +54,7 @@ TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "evaluate": evaluate.run,
     "train_classifier": train_classifier.run,
     "train_words": train_words.run,
+    "explain_filters": explain_filters.run,
 }
 _TRAINING = {"pretrain", "train_classifier", "train_words"}
 _SHARED = {"explain": explain.run, "evaluate": evaluate.run}

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from ltx_jax.files import write_bytes
 
@@ -26,6 +26,8 @@ _NEARLY_CONSTANT = 0.1
 # Steps around the circle of hues that keep any few classes in a row far apart; and how much of its
 # colour a class's mask lays over the image.
 _GOLDEN, _SATURATION, _OPACITY = 0.618034, 0.85, 0.75
+# The line around a region, and how bright it is outside.
+_LINE, _OUTSIDE = (255, 230, 0), 0.55
 
 
 def heat_map(mask: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -71,6 +73,17 @@ def class_overlay(
     opacity = _OPACITY * masks.max(0)
     grey = image.mean(-1, keepdims=True)
     return np.round(grey * (1 - opacity) + mixed * opacity).astype(np.uint8)
+
+
+def outlined(
+    image: UInt8[np.ndarray, "H W 3"], region: Bool[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image, darker outside of a region, and a line along the region's inner edge."""
+    padded = np.pad(region, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    shown = np.where(region[..., None], image, image * _OUTSIDE).astype(np.uint8)
+    shown[region & ~inside] = _LINE
+    return shown
 
 
 def views(

@@ -14,7 +14,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.runtime import Terminated
 from ltx_jax.settings.configuration import defaults, read
-from ltx_jax.tasks import train_words
+from ltx_jax.tasks import explain_filters, train_words
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
 SIZES = {"depth": 1}
@@ -43,6 +43,13 @@ def configuration(folder):
     config.pretrain.epochs, config.pretrain.batch_size = 2, 16
     config.pretrain.learning_rate, config.pretrain.warmup = 1e-2, 0.0
     config.pretrain.weight_decay = 0.0
+    return config
+
+
+def explaining(folder, trained):
+    config = configuration(folder)
+    config.task, config.words.checkpoint = "explain_filters", str(trained / "words.safetensors")
+    config.words.images, config.report.gallery = 4, 3
     return config
 
 
@@ -112,3 +119,87 @@ def test_an_embedding_without_the_words(folder, tmp_path):
     config.words.vectors = str(tmp_path / "other.json")
     with pytest.raises(InputError, match="has a vector for none of 30 names: give an embedding"):
         train_words.run(read(config), tmp_path)
+
+
+def test_filters_in_words(folder, trained, tmp_path):
+    told = explain_filters.run(read(explaining(folder, trained)), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "filters.jsonl").read_text().splitlines()]
+    assert [record["filter"] for record in records] == [*range(16)]
+    fires = [record for record in records if record["words"]]
+    for record in fires:
+        weights = [word["weight"] for word in record["words"]]
+        assert weights == sorted(weights, reverse=True) and 0 < weights[0] <= 1
+        strengths = [image["activation"] for image in record["images"]]
+        assert len(strengths) <= 4 and strengths == sorted(strengths, reverse=True)
+        assert {word["word"] for word in record["words"]} <= {*CONCEPTS} - {"brick"}
+    summary = json.loads((tmp_path / "filters.json").read_text())["recall"]
+    known = summary["highest overlap"]["supervised"]["20"]["mean"]
+    assert known > summary["random words"]["supervised"]["20"]["mean"]
+    assert [line.split("  ")[0] for line in told.splitlines()[1:]] == ["recall, %", *summary]
+    page = (tmp_path / "filters.html").read_text()
+    assert page.count("<article") == 3 and "data:image/jpeg" in page and 'src="http' not in page
+
+
+def test_activations_are_those_of_all_images_at_once(folder, trained, tmp_path):
+    config = explaining(folder, trained)
+    config.words.filters = (5, 9)
+    explain_filters.run(read(config), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "filters.jsonl").read_text().splitlines()]
+    source = explain_filters.open_source(read(config))
+    explainee = explain_filters.open_explainee(read(config), named=False)
+    how = explainee.preprocessing("squash")
+    images = np.stack([source.load(i, how).as_input() for i in range(len(source))])
+    features = np.asarray(explainee.intermediates(images)[1]["layer3"])
+    for record, number in zip(records, (5, 9), strict=True):
+        assert record["filter"] == number
+        fired = features[..., number]
+        order = np.argsort(-fired.max((1, 2)), kind="stable")[:4]
+        greatest = fired.max((1, 2))[order]
+        assert [one["name"] for one in record["images"]] == [
+            source.names[i] for i, v in zip(order, greatest, strict=True) if v > 0
+        ]
+        exact = np.quantile(fired, 0.995, method="inverted_cdf")
+        assert record["threshold"] == pytest.approx(max(exact, 0), rel=0.0101, abs=1e-5)
+
+
+@pytest.mark.parametrize("stands", ["masked_features", "masked_image", "image"])
+def test_other_ways_to_stand_for_a_filter(folder, trained, tmp_path, stands):
+    config = explaining(folder, trained)
+    config.words.stands, config.words.filters = stands, (3, 4)
+    assert "2 filters" in explain_filters.run(read(config), tmp_path)
+
+
+def test_images_without_annotations_and_a_filter_that_never_fires(
+    folder, trained, tmp_path, caplog
+):
+    np.savez(tmp_path / "black.npz", images=np.zeros((3, 32, 32, 3), np.uint8))
+    config = explaining(folder, trained)
+    config.images, config.report.gallery = str(tmp_path / "black.npz"), 16
+    told = explain_filters.run(read(config), tmp_path / "words")
+    assert "the images have no annotations: words are found, and no recall is" in caplog.text
+    assert "filters never fire, and have no words: " in caplog.text
+    assert "–" in told.splitlines()[2]
+    assert "It never fires." in (tmp_path / "words" / "filters.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"words.checkpoint": None}, "filters need a word network and its words: set config.words"),
+        ({"words.layer": "layer2"}, "is for the layer layer3, and config.words.layer is layer2"),
+        ({"words.filters": (16,)}, "config.words.filters has 16: layer3 of cifar_resnet20 has fil"),
+    ],
+)
+def test_what_cannot_be_explained(folder, trained, tmp_path, changes, message):
+    config = explaining(folder, trained)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message):
+        explain_filters.run(read(config), tmp_path)
+
+
+def test_an_embedding_of_another_width(folder, trained, tmp_path):
+    (tmp_path / "other.json").write_text(json.dumps({name: [1.0, 2.0] for name in CONCEPTS}))
+    config = explaining(folder, trained)
+    config.words.vectors = str(tmp_path / "other.json")
+    with pytest.raises(InputError, match="vectors of 2 numbers, expected 6: give the embedding"):
+        explain_filters.run(read(config), tmp_path)
