@@ -1,6 +1,6 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
-from ltx_jax.api import attribute, evaluate, explain, pretrain
+from ltx_jax.api import attribute, evaluate, explain, explain_filters, pretrain
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.checkpoints import save_explainer
@@ -27,6 +27,7 @@ __all__ = [
     "attribute",
     "evaluate",
     "explain",
+    "explain_filters",
     "explainee_of",
     "load",
     "load_explainee",

@@ -24,9 +24,11 @@ from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.one_class import OneClass, drawer_of
 from ltx_jax.loading.explainers import load_explainer, load_mask
+from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.reporting.filters import records_of
 from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.section import checked, setting_names
@@ -37,8 +39,10 @@ from ltx_jax.settings.sections import (
     Objective,
     Pretrain,
     Settings,
+    Words,
 )
 from ltx_jax.tasks import explain as explaining
+from ltx_jax.tasks import explain_filters as filters
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals
 from ltx_jax.tasks.arrays import label_sets, source_of, targets_of, with_arrays
@@ -242,6 +246,43 @@ def attribute(
     source = source_of(images, explainee, None)
     rows, asked = _row_an_image(source, targets, explainee)
     return rivals.attribute(_work(explainee, source, rows, ()), method, asked)
+
+
+@nan_is_unknown
+@keywords(Words, "layer", "vectors", "checkpoint", "supervised", "least", "margin")
+def explain_filters(
+    explainee: Explainee,
+    layer: str,
+    images: Any,
+    words: str | Path,
+    vectors: str | Path,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """What do the filters of a layer see, in words?
+
+    Args:
+      explainee: the CNN, from `load_explainee` or your own, with features by name.
+      layer: one of these, which the word network was trained for.
+      images: in which filters are to fire; as `explain` takes them.
+      words: the word network, `words.safetensors` of `config.task=train_words`.
+      vectors: the embedding that it was trained with.
+      **options: …
+
+    Returns:
+      Of each filter what `filters.jsonl` says: its number, the threshold of its activation, its
+      words with their weights in [0,1], the heaviest first, and the images where it fires most.
+
+    Raises:
+      InputError: where layer, images, words or options do not fit.
+    """
+    explainee = with_arrays(explainee)
+    about: dict[str, Any] = {"layer": layer, "vectors": str(vectors)}
+    about["checkpoint"] = str(words)
+    trained = "supervised", "least", "margin"
+    section = _options(replace(Words(), **about), options, *about, *trained)
+    source, how = source_of(images, explainee, None), explainee.preprocessing(Settings.resize)
+    asked = filters.asked_of(explainee, load_words(words), source, how, {}, section)
+    return records_of(filters.explain_filters(asked), filters.told_of(asked))
 
 
 @nan_is_unknown

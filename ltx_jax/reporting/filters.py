@@ -99,11 +99,10 @@ def write_filters(
     Raises:
       InputError: where a file cannot be written.
     """
-    recalls = recalls_of(found, told)
-    records = [record_of(found, told, recalls, row) for row in range(len(found.filters))]
+    records = records_of(found, told)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_bytes(directory / LINES, encode_json(lines))
-    summary = summary_of(recalls)
+    summary = summary_of(recalls_of(found, told))
     about = {"explainee": told.explainee, "layer": told.layer, "filters": len(records)}
     write_json(directory / SUMMARY, {**about, "recall": summary})
     shown = range(len(records))[:gallery]
@@ -162,8 +161,13 @@ def summary_of(recalls: Recalls) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def record_of(found: Explained, told: Told, recalls: Recalls, row: int) -> Record:
-    """A filter's line."""
+def records_of(found: Explained, told: Told) -> list[Record]:
+    """The line of each filter."""
+    recalls = recalls_of(found, told)
+    return [_record(found, told, recalls, row) for row in range(len(found.filters))]
+
+
+def _record(found: Explained, told: Told, recalls: Recalls, row: int) -> Record:
     words, weights = found.words[row], found.weights[row]
     ranks = {int(word): k for k, word in enumerate(words, 1) if weights[k - 1] > 0}
     times = found.truth[row].sum(0)

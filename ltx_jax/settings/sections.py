@@ -364,8 +364,10 @@ class Words(Section):
         "what stands for a filter in an image: the layer's features, by where it fires and how "
         "strongly, or by where above its threshold; those of the image seen there; or of all of it",
     )
-    images: int = setting(25, "in which a filter fires most, to find its words by", least=1)
-    nearest: int = setting(5, "words of each of them that count", least=1)
+    strongest: int = setting(
+        25, "images in which a filter fires most, to find its words by", least=1
+    )
+    nearest: int = setting(5, "words of each of these images that count", least=1)
 
     def check_together(self, prefix: str) -> None:
         """Some concept is learnt; filters are counted from 0."""
@@ -539,4 +541,19 @@ LTX = Settings(
     explainer=MaskDrawer(trained="all"),
     objective=Objective(mask_weight=50.0, terms={}, fills=("black",)),
     finetune=Finetune(steps=25, learning_rate=2e-3, optimize="pos", weight_decay=0.01),
+)
+
+# LaViSE's (CVPR 2022, arXiv 2204.04601): Adam at one rate, which stops once the loss on images held
+# out has not fallen for a few epochs, where the original lowers it.
+LAVISE = Settings(
+    task="explain_filters",
+    pretrain=Pretrain(
+        epochs=10,
+        learning_rate=1e-4,
+        warmup=0.0,
+        schedule_steps=1_000_000_000,
+        weight_decay=0.0,
+        test=0.0,
+        patience=3,
+    ),
 )

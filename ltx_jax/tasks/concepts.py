@@ -10,6 +10,7 @@ from jaxtyping import Float32
 
 from ltx_jax.data.concept_split import images_of_each, split_concepts
 from ltx_jax.data.examples import Source, label_names
+from ltx_jax.data.words import Words as Vectors
 from ltx_jax.data.words import read_words
 from ltx_jax.errors import InputError
 from ltx_jax.loading.word_explainers import Learnt
@@ -33,6 +34,26 @@ class Concepts(NamedTuple):
 def names_of(source: Source, class_names: Sequence[str]) -> dict[int, str]:
     """What the labels of a source are called, by the label; those of a person first."""
     return dict(enumerate(class_names)) or dict(label_names(source))
+
+
+def among(known: Vectors, names: Sequence[str], path: str) -> Vectors:
+    """Those of some names.
+
+    Args:
+      known: vectors of all names that have one.
+      names: which are asked for.
+      path: of the embedding, for the message.
+
+    Raises:
+      InputError: where none of them has a vector.
+    """
+    rows = [row for row, name in enumerate(known.names) if name in names]
+    if not rows:
+        raise InputError(
+            f"{path} has a vector for none of {len(names)} concepts: give an embedding in their "
+            "language, or one with their names"
+        )
+    return Vectors(tuple(known.names[row] for row in rows), known.vectors[rows])
 
 
 def concepts_of(
@@ -71,7 +92,9 @@ def concepts_of(
         )
     if words.vectors is None:
         raise InputError("no word vectors: set config.words.vectors to an embedding's file")
-    known = read_words(words.vectors, tuple(dict.fromkeys(names[label] for label in there)))
+    # All names, not only those that are there: vectors without words are in the order of all.
+    every = read_words(words.vectors, tuple(dict.fromkeys(names.values())))
+    known = among(every, [names[label] for label in there], words.vectors)
     counts = images_of_each((source.labels[i] for i in training), max(there) + 1)
     named = [label for label in there if names[label] in known.names]
     counts[np.setdiff1d(np.arange(len(counts)), named)] = 0

@@ -34,13 +34,13 @@ from ltx_jax.explainers.filter_words import FilterWords, weighted_words
 from ltx_jax.explainers.word_explainer import WordExplainer, layer_shape
 from ltx_jax.explainers.word_network import cosines
 from ltx_jax.files import make_directory
-from ltx_jax.loading.word_explainers import load_words
+from ltx_jax.loading.word_explainers import SavedWords, load_words
 from ltx_jax.metrics.filter_recall import LEAST_OVERLAP
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.filters import Explained, Told, write_filters
 from ltx_jax.settings.sections import Settings, Words
-from ltx_jax.tasks.concepts import names_of
+from ltx_jax.tasks.concepts import among, names_of
 from ltx_jax.tasks.inputs import class_names_of, open_explainee, open_source
 
 # Of the activations of a filter over all images so many are outside of its region.
@@ -96,40 +96,17 @@ def run(settings: Settings, workdir: Path) -> str:
       InputError: for anything in the configuration that cannot be used.
     """
     words = settings.words
-    if words.checkpoint is None or words.vectors is None:
+    if words.checkpoint is None:
         raise InputError(
-            "filters need a word network and its words: set config.words.checkpoint to the "
-            "words.safetensors of config.task=train_words, and config.words.vectors"
+            "filters need a word network: set config.words.checkpoint to the words.safetensors of "
+            "config.task=train_words"
         )
-    saved, explainee = load_words(words.checkpoint), open_explainee(settings, named=False)
-    if words.layer not in (None, saved.explainer.layer):
-        raise InputError(
-            f"{words.checkpoint} is for the layer {saved.explainer.layer}, and config.words.layer "
-            f"is {words.layer}: leave that out, or train another"
-        )
-    if saved.explainee != explainee.name:
-        logging.warning("%s was trained for %s", words.checkpoint, saved.explainee)
-    source = open_source(settings)
+    explainee, source = open_explainee(settings, named=False), open_source(settings)
     names = names_of(source, class_names_of(settings))
-    width = saved.explainer.module.width
-    known = read_words(words.vectors, (*saved.learnt.supervised, *saved.learnt.unseen), width)
-    vocabulary = Vocabulary(
-        known.names,
-        known.vectors,
-        np.array([name in saved.learnt.supervised for name in known.names]),
-        {k: known.names.index(name) for k, name in names.items() if name in known.names},
-    )
     how = explainee.preprocessing(settings.resize)
+    asked = asked_of(explainee, load_words(words.checkpoint), source, how, names, words)
     make_directory(workdir)
-    asked = Asked(explainee, saved.explainer, source, how, vocabulary, words)
     found = explain_filters(asked, seed=settings.seed)
-    told = Told(
-        explainee.name,
-        saved.explainer.layer,
-        source.names,
-        vocabulary.names,
-        vocabulary.supervised,
-    )
 
     def picture(number: int) -> Any:
         try:
@@ -137,7 +114,57 @@ def run(settings: Settings, workdir: Path) -> str:
         except UnreadableImage:
             return None
 
-    return write_filters(workdir, found, told, picture, settings.report.gallery)
+    return write_filters(workdir, found, told_of(asked), picture, settings.report.gallery)
+
+
+def asked_of(
+    explainee: Explainee,
+    saved: SavedWords,
+    source: Source,
+    how: Preprocessing,
+    names: Mapping[int, str],
+    words: Words,
+) -> Asked:
+    """What is explained, by a word network and the vectors of its concepts.
+
+    Args:
+      explainee: the CNN.
+      saved: the word network.
+      source: images.
+      how: they become inputs.
+      names: of their labels.
+      words: the section.
+
+    Raises:
+      InputError: where the network reads another layer, or the embedding has another width or none
+        of its concepts.
+    """
+    explainer, learnt = saved.explainer, saved.learnt
+    if words.vectors is None:
+        raise InputError("no word vectors: set config.words.vectors to an embedding's file")
+    if words.layer not in (None, explainer.layer):
+        raise InputError(
+            f"the word network is for the layer {explainer.layer}, and config.words.layer is "
+            f"{words.layer}: leave that out, or train another"
+        )
+    if saved.explainee != explainee.name:
+        logging.warning("the word network was trained for %s", saved.explainee)
+    concepts = (*learnt.supervised, *learnt.unseen)
+    every = tuple(dict.fromkeys((*names.values(), *concepts)))
+    known = among(read_words(words.vectors, every, explainer.module.width), concepts, words.vectors)
+    vocabulary = Vocabulary(
+        known.names,
+        known.vectors,
+        np.array([name in learnt.supervised for name in known.names]),
+        {k: known.names.index(name) for k, name in names.items() if name in known.names},
+    )
+    return Asked(explainee, explainer, source, how, vocabulary, words)
+
+
+def told_of(asked: Asked) -> Told:
+    """What things are called."""
+    words = asked.vocabulary.names, asked.vocabulary.supervised
+    return Told(asked.explainee.name, asked.explainer.layer, asked.source.names, *words)
 
 
 def explain_filters(asked: Asked, seed: int = 0) -> Explained:
@@ -231,7 +258,7 @@ def _strongest(asked: Asked, chosen: np.ndarray, mesh: Mesh) -> Strongest:
     Raises:
       InputError: where none can be read.
     """
-    seen, some = nothing_seen(len(chosen), asked.words.images, mesh), False
+    seen, some = nothing_seen(len(chosen), asked.words.strongest, mesh), False
     filters = replicate(chosen, mesh)
     for numbers, batch in _batches(asked, range(len(asked.source)), _size(_IMAGES, mesh)):
         filled = _filled(numbers, _size(_IMAGES, mesh), NO_IMAGE)

@@ -9,6 +9,7 @@ import pytest
 from conftest import random_weights
 from ml_collections import ConfigDict
 
+import ltx_jax
 from ltx_jax.data.concepts import CONCEPTS
 from ltx_jax.errors import InputError
 from ltx_jax.loading.word_explainers import load_words
@@ -49,7 +50,7 @@ def configuration(folder):
 def explaining(folder, trained):
     config = configuration(folder)
     config.task, config.words.checkpoint = "explain_filters", str(trained / "words.safetensors")
-    config.words.images, config.report.gallery = 4, 3
+    config.words.strongest, config.report.gallery = 4, 3
     return config
 
 
@@ -169,6 +170,22 @@ def test_other_ways_to_stand_for_a_filter(folder, trained, tmp_path, stands):
     assert "2 filters" in explain_filters.run(read(config), tmp_path)
 
 
+def test_from_python(folder, trained, tmp_path):
+    config = explaining(folder, trained)
+    explain_filters.run(read(config), tmp_path)
+    source = explain_filters.open_source(read(config))
+    explainee = explain_filters.open_explainee(read(config), named=False)
+    how = explainee.preprocessing("squash")
+    images = np.stack([source.load(i, how).image for i in range(len(source))])
+    given = trained / "words.safetensors", folder / "words.json"
+    found = ltx_jax.explain_filters(explainee, "layer3", images, *given, strongest=4)
+    records = [json.loads(line) for line in (tmp_path / "filters.jsonl").read_text().splitlines()]
+    for one, record in zip(found, records, strict=True):
+        assert (one["filter"], one["words"]) == (record["filter"], record["words"])
+    with pytest.raises(InputError, match="no option 'margin': there are filters, nearest, stands,"):
+        ltx_jax.explain_filters(explainee, "layer3", images, *given, margin=2.0)
+
+
 def test_images_without_annotations_and_a_filter_that_never_fires(
     folder, trained, tmp_path, caplog
 ):
@@ -185,7 +202,7 @@ def test_images_without_annotations_and_a_filter_that_never_fires(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"words.checkpoint": None}, "filters need a word network and its words: set config.words"),
+        ({"words.checkpoint": None}, "filters need a word network: set config.words.checkpoint to"),
         ({"words.layer": "layer2"}, "is for the layer layer3, and config.words.layer is layer2"),
         ({"words.filters": (16,)}, "config.words.filters has 16: layer3 of cifar_resnet20 has fil"),
     ],
