@@ -111,6 +111,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(settings: Settings, workdir: Path) -> None:
     """The task, alone or with others under `jax.distributed`."""
+    if _DISTRIBUTED.value and settings.task not in {*_TRAINING, *_SHARED}:
+        raise InputError(
+            f"config.task={settings.task} runs in one process, on all of its devices: leave "
+            "--distributed out"
+        )
     if _DISTRIBUTED.value:
         join_processes(_DISTRIBUTED.value, settings.task in _TRAINING)
     with ExitStack() as held:
@@ -126,9 +131,8 @@ def _run_shared(settings: Settings, workdir: Path, told: str) -> None:
     if _DISTRIBUTED.value:
         raise InputError("--share and --distributed are two ways to share a run: leave one out")
     if settings.task not in _SHARED:
-        raise InputError(
-            f"config.task={settings.task} cannot be shared by --share: give --distributed instead"
-        )
+        instead = "give --distributed instead" if settings.task in _TRAINING else "leave it out"
+        raise InputError(f"config.task={settings.task} cannot be shared by --share: {instead}")
     index, count = read_share(told)
     with claimed(workdir, shared=True), sharing(index, count, workdir, settings.lost_after) as team:
         print(_SHARED[settings.task](settings, workdir, team), flush=True)

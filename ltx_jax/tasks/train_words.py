@@ -135,6 +135,11 @@ def train_words(
         directory of another training.
       Terminated: where it left.
     """
+    if settings.select in ("pos", "neg"):
+        raise InputError(
+            f"pretrain.select is {settings.select}, a score of masks, and words have none: set it "
+            "to loss or last, or leave it out"
+        )
     layer = words.layer or LAYER
     height, width, channels = layer_shape(explainee, layer)
     parts = split(source, settings, seed, apart)
