@@ -1,18 +1,10 @@
-"""The bundled demo of classes: what its networks learn from, and what they have learnt."""
-
-import json
-from pathlib import Path
+"""A demo of classes: what its networks learn from."""
 
 import make_class_demo as make
 import numpy as np
 import pytest
 
-import ltx_jax
-from ltx_jax import load_explainee, load_explainer
-from ltx_jax.data.scenes import CLASSES, scenes
-
-pytestmark = pytest.mark.usefixtures("fast_programs")
-ASSETS = Path(ltx_jax.__file__).parent / "assets"
+from ltx_jax.data.scenes import scenes
 
 
 def test_what_is_hidden_does_not_count():
@@ -45,29 +37,3 @@ def test_continuous_iou_by_hand():
     masks = np.float32([[[0.5, 1.0, 0.0, 0.25]]])
     truth = np.array([[[1, 1, 0, 0]]], bool)
     assert make.continuous_iou(masks, truth).tolist() == pytest.approx([1.5 / 2.25])
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    explainee = load_explainee(
-        "vit", ASSETS / make.EXPLAINEE, class_names=CLASSES, link="sigmoid", **make.SIZES
-    )
-    return explainee, load_explainer(explainee, checkpoint=ASSETS / make.EXPLAINER)
-
-
-def test_the_bundle_is_what_it_says(bundled):
-    explainee, explainer = bundled
-    told = json.loads((ASSETS / make.FACTS).read_text())
-    assert told["classes"] == list(CLASSES) and explainer.classes == len(CLASSES)
-    measured = told["measured_on_unseen_scenes"]
-    assert measured["explainee"]["mean_average_precision"] >= 95
-    assert measured["explainer"]["target_masks"] >= 50
-    here = make.answers(explainee, 100)
-    assert here["mean_average_precision"] == pytest.approx(
-        measured["explainee"]["mean_average_precision"], abs=3
-    )
-    found = make.overlaps(explainee, explainer, 100)
-    for name, value in measured["explainer"].items():
-        assert found[name] == pytest.approx(value, abs=5)
-    files = (ASSETS / make.EXPLAINEE, ASSETS / make.EXPLAINER)
-    assert sum(path.stat().st_size for path in files) < 8e6
