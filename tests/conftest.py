@@ -96,13 +96,23 @@ def let_programs_go() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fast_programs() -> Iterator[None]:
-    """For tests that compute for longer than they compile, or whose programs are to agree to the
-    last bit."""
+    """For tests that compute for longer than they compile."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def equal_programs() -> Iterator[None]:
+    """For a test whose programs are to agree to the last bit: all of them are compiled as users
+    compile them, none is one that a test before has left."""
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def usual(explainee, images) -> np.ndarray:
     return raws(run(explainee, load_mask(explainee, "centre"), images))
 
 
-@pytest.mark.usefixtures("fast_programs")
+@pytest.mark.usefixtures("equal_programs")
 def test_devices_change_nothing(explainee, images):
     mask = load_mask(explainee, "centre")
     one, two, four = (raws(run(explainee, mask, images, devices=d)) for d in (1, 2, 4))

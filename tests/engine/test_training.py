@@ -85,7 +85,7 @@ def test_adamw_takes_the_steps_worked_out_by_hand():
     np.testing.assert_allclose(state.params["w"], w, rtol=2e-5)
 
 
-@pytest.mark.usefixtures("fast_programs")
+@pytest.mark.usefixtures("equal_programs")
 def test_a_rate_given_each_step_is_as_good_as_a_schedule():
     schedule = warmup_then_decay(0.05, 3, 12)
     optimizer = optax.adamw(schedule, weight_decay=0.01)
