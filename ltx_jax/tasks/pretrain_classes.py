@@ -17,18 +17,17 @@ from ltx_jax.engine.class_masks import ClassGoal, class_loss, validate_classes
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.files import write_json
 from ltx_jax.loading.checkpoints import load_leaves, save_explainer
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
 from ltx_jax.settings.sections import ClassMasks, Pretrain
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
-from ltx_jax.tasks.training import Data, Trained, mesh_for, train
+from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
 from ltx_jax.tasks.training_files import Snapshot, best_of
 from ltx_jax.tasks.training_images import classes_of, split
 
-# The explainer of the best epoch; and what it is worth on the images kept from the training.
-BEST, TEST = "explainer.safetensors", "test.json"
+# The explainer of the best epoch.
+BEST = "explainer.safetensors"
 _LOSS = "loss"
 
 
@@ -149,16 +148,13 @@ def pretrain_classes(
         goal = replace(goal, together=max(most, 1))
     data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
     mesh = mesh_for(settings)
-    network = replace(explainer.without_trained(), frozen=_without_statistics(explainer))
-    explainee, network, goal = replicate((explainee, network, goal), mesh)
+    given = replicate((explainee, explainer.without_trained(), goal), mesh)
+    explainee, network, goal = given
     trainee = ClassMasksOnData(explainee, network, explainer, goal, settings.select or _LOSS)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
-    if images.test and workdir is not None:
-        held_out = data.held_out(images.test, mesh.size, mesh)
-        best = replicate((made.leaves, made.model_state), mesh)
-        write_json(workdir / TEST, trainee.judge(held_out, *best).scores)
+    keep_test_scores(trainee, data, made, mesh, workdir)
     return explainer.with_leaves(made.leaves, made.model_state), made
 
 
@@ -167,7 +163,3 @@ def told_of(workdir: Path, made: Trained, select: str | None) -> str:
     best = best_of(made.curves, select or _LOSS)
     loss = best["scores"][_LOSS]
     return f"{workdir / BEST}: epoch {best['epoch']}, validation loss {loss:.4f}"
-
-
-def _without_statistics(explainer: Explainer) -> Leaves:
-    return {name: x for name, x in explainer.frozen.items() if name not in explainer.statistics}

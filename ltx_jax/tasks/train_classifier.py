@@ -17,7 +17,6 @@ from ltx_jax.engine.classifier_training import answers, classifier_loss
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.files import write_json
 from ltx_jax.loading.classifiers import classifier_from, load_classifier, save_classifier
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.classifier import Classifier
@@ -27,12 +26,12 @@ from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.training import Data, Trained, mesh_for, train
+from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
 from ltx_jax.tasks.training_files import Snapshot, best_of
 from ltx_jax.tasks.training_images import classes_of, split
 
-# The classifier of the best epoch; and what it is worth on the images kept from the training.
-BEST, TEST = "classifier.safetensors", "test.json"
+# The classifier of the best epoch.
+BEST = "classifier.safetensors"
 _LOSS = "loss"
 
 
@@ -133,17 +132,12 @@ def train_classifier(
         _refuse_unless_single(source, labels)
     data = Data(source, explainee.preprocessing(resize), images, labels, explainee.image_shape)
     mesh = mesh_for(settings)
-    moved = classifier.statistics if classifier.whole else {}
-    frozen = {name: x for name, x in classifier.frozen.items() if name not in moved}
-    network = replicate(replace(classifier, trained={}, frozen=frozen), mesh)
+    network = replicate(replace(classifier, trained={}), mesh)
     trainee = ClassifierOnData(network, classifier, labels, settings.select or _LOSS)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
-    if images.test and workdir is not None:
-        held_out = data.held_out(images.test, mesh.size, mesh)
-        best = replicate((made.leaves, made.model_state), mesh)
-        write_json(workdir / TEST, trainee.judge(held_out, *best).scores)
+    keep_test_scores(trainee, data, made, mesh, workdir)
     leaves, state = jax.tree.map(jnp.asarray, (made.leaves, made.model_state))
     return replace(classifier, trained=leaves, frozen=classifier.frozen | state), made
 

@@ -19,7 +19,7 @@ from ltx_jax.engine.word_training import WordGoal, validate_words, word_loss
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_explainer import WordExplainer, fresh_word_explainer, layer_shape
-from ltx_jax.files import digest_of, write_json
+from ltx_jax.files import digest_of
 from ltx_jax.loading.word_explainers import Learnt, load_words, save_words
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
@@ -28,12 +28,12 @@ from ltx_jax.tasks.concepts import Concepts, concepts_of, names_of
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_explainee, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.training import Data, Trained, mesh_for, train
+from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
 from ltx_jax.tasks.training_files import Snapshot, best_of
 from ltx_jax.tasks.training_images import Split, split
 
-# The network of the best epoch; and what it is worth on the images kept from the training.
-BEST, TEST = "words.safetensors", "test.json"
+# The network of the best epoch.
+BEST = "words.safetensors"
 # What a layer is called where nobody says which.
 LAYER = "features"
 _LOSS = "loss"
@@ -158,10 +158,7 @@ def train_words(
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
-    if images.test and workdir is not None:
-        held_out = data.held_out(images.test, mesh.size, mesh)
-        best = replicate((made.leaves, made.model_state), mesh)
-        write_json(workdir / TEST, trainee.judge(held_out, *best).scores)
+    keep_test_scores(trainee, data, made, mesh, workdir)
     leaves, state = jax.tree.map(jnp.asarray, (made.leaves, made.model_state))
     return replace(start, trained=leaves, statistics=state), known.learnt, made
 

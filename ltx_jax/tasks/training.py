@@ -21,7 +21,7 @@ from optax.tree_utils import tree_get
 from ltx_jax.data.batches import Batch, Order, Targets, load
 from ltx_jax.data.examples import Source
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.engine.sharding import to_host
+from ltx_jax.engine.sharding import replicate, to_host
 from ltx_jax.engine.training import (
     TrainState,
     adamw,
@@ -33,6 +33,7 @@ from ltx_jax.engine.training import (
 )
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves, Moments
+from ltx_jax.files import write_json
 from ltx_jax.loading.checkpoints import SavedOptimizer
 from ltx_jax.progress import Pace, progress_bar
 from ltx_jax.runtime import Terminated
@@ -50,6 +51,8 @@ from ltx_jax.tasks.training_images import Split
 
 # So many steps may be under way before the losses of the first are read: none waits for the host.
 _AHEAD = 2
+# The scores of the images that were kept from a training.
+TEST = "test.json"
 
 
 @runtime_checkable
@@ -217,6 +220,20 @@ def train(
     if asked:
         raise Terminated
     return Trained(*progress.best, progress.curves)
+
+
+def keep_test_scores(
+    trainee: Trainee, data: Data, made: Trained, mesh: Mesh, workdir: Path | None
+) -> None:
+    """Write what the best epoch is worth on the images kept from the training, where there are some,
+    and a directory."""
+    if workdir is None or not data.images.test:
+        return
+    held_out = data.held_out(data.images.test, mesh.size, mesh)
+    best = replicate((made.leaves, made.model_state), mesh)
+    scores = trainee.judge(held_out, *best).scores  # all processes share it
+    if jax.process_index() == 0:
+        write_json(workdir / TEST, scores)
 
 
 def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps"]:
