@@ -61,7 +61,7 @@ class Classifier:
         """Logits as the network is while it is trained, and its statistics moved by the batch."""
         how, module = self.architecture.preprocessing, self.architecture.module
         # Batch norms of frozen features stay as they are; what has none may drop in its classifier.
-        if self.whole or not statistics:
+        if self.whole or not self.statistics:
             module = module.in_training()
         given = unflatten(self.frozen | statistics | trained)
         with precision(module.dtype):

@@ -225,8 +225,7 @@ def train(
 def keep_test_scores(
     trainee: Trainee, data: Data, made: Trained, mesh: Mesh, workdir: Path | None
 ) -> None:
-    """Write what the best epoch is worth on the images kept from the training, where there are some,
-    and a directory."""
+    """Write what the best epoch is worth on the images that were kept from the training, if any."""
     if workdir is None or not data.images.test:
         return
     held_out = data.held_out(data.images.test, mesh.size, mesh)

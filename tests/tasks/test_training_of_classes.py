@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY_VIT, UNFINISHED
+from conftest import TINY_VIT, UNFINISHED, random_weights
 from ml_collections import ConfigDict
 
 import ltx_jax
@@ -113,6 +115,23 @@ def test_a_head_of_its_own_on_frozen_features(vit_weights, tmp_path):
     state, _ = read_safetensors(vit_weights)
     np.testing.assert_array_equal(same.trained["params/head/kernel"], state["head.weight"].T)
     assert network.trained["params/head/kernel"].shape == (16, 3)
+
+
+def test_frozen_features_are_as_in_evaluation(tmp_path):
+    sizes = {"depths": (1, 1, 1, 1), "num_classes": 3}
+    weights = random_weights(tmp_path / "resnet.safetensors", "resnet18", **sizes)
+    how = {"compute_dtype": "float32", "attention": "xla", "class_names": (), "seed": 0}
+    images = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 3), np.float32))
+    found = {}
+    for part in ("head", "all"):
+        network, _ = classifier_from(Network("resnet18", str(weights), sizes, trained=part), **how)
+        moved = network.statistics if part == "all" else {}
+        given = network.trained, moved, images, jax.random.key(0)
+        found[part] = network.logits_in_training(*given)
+        assert found[part][1].keys() == moved.keys()
+    np.testing.assert_allclose(found["head"][0], network.logits(images), atol=1e-5)
+    assert np.abs(found["all"][0] - network.logits(images)).max() > 0.01
+    assert any((leaf != network.frozen[path]).any() for path, leaf in found["all"][1].items())
 
 
 def test_images_of_their_own_are_held_out(scenes, tmp_path):
