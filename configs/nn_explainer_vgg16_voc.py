@@ -29,32 +29,16 @@ python -m ltx_jax.main --config=configs/nn_explainer_vgg16_voc.py \
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import defaults
-from ltx_jax.settings.sections import LTX
+from ltx_jax.settings.sections import NN_EXPLAINER
 
 
 def get_config() -> ConfigDict:
     """The settings."""
-    config = defaults(LTX)
+    config = defaults(NN_EXPLAINER)
     config.dataset = "voc"
     config.labels = "classes"
-    config.target = "labels"
     config.explainee.name = "vgg16"
     config.explainee.sizes.num_classes = 20
-    config.explainee.link = "sigmoid"
-    config.explainee.trained = "head"
-    config.explainer.name = "resnet50"
-    config.explainer.sizes = ConfigDict({"dilated": (False, True, True)})
-    config.explainer.head = "deeplab"
     config.explainer.classes = 20
-    config.pretrain.epochs = 100
-    config.pretrain.batch_size = 16
-    config.pretrain.test = 0.0
-    # Adam at one rate, until the validation loss has not fallen for a few epochs.
     config.pretrain.learning_rate = 1e-5
-    config.pretrain.warmup = 0.0
-    config.pretrain.schedule_steps = 1_000_000_000
-    config.pretrain.weight_decay = 0.0
-    config.pretrain.patience = 5
-    config.finetune.steps = 0
-    config.scores = ("f1_25", "f1_50", "f1_75", "f1_mean", "soft_f1", "iou_mean", "soft_iou")
     return config

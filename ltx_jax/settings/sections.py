@@ -543,6 +543,28 @@ LTX = Settings(
     finetune=Finetune(steps=25, learning_rate=2e-3, optimize="pos", weight_decay=0.01),
 )
 
+# NN-Explainer's (NeurIPS 2022): DeepLabv3 draws the masks; Adam at one rate, until the loss on
+# images held out has not fallen for a few epochs.
+NN_EXPLAINER = dataclasses.replace(
+    LTX,
+    target="labels",
+    scores=("f1_25", "f1_50", "f1_75", "f1_mean", "soft_f1", "iou_mean", "soft_iou"),
+    explainee=Network(link="sigmoid", trained="head"),
+    explainer=MaskDrawer(
+        trained="all", name="resnet50", head="deeplab", sizes={"dilated": (False, True, True)}
+    ),
+    finetune=dataclasses.replace(LTX.finetune, steps=0),
+    pretrain=Pretrain(
+        epochs=100,
+        batch_size=16,
+        warmup=0.0,
+        schedule_steps=1_000_000_000,
+        weight_decay=0.0,
+        test=0.0,
+        patience=5,
+    ),
+)
+
 # LaViSE's (CVPR 2022, arXiv 2204.04601): Adam at one rate, which stops once the loss on images held
 # out has not fallen for a few epochs, where the original lowers it.
 LAVISE = Settings(
