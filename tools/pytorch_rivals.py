@@ -123,6 +123,21 @@ def _after_last_layer(network: Any) -> torch.nn.Module:
     return nn.Sequential(*pooled, network.classifier)
 
 
+def occlusion(case: Case) -> np.ndarray:
+    """Of `captum`, 16 windows at once; of images of 224×224, for which our windows have their
+    published size."""
+    method = importlib.import_module("captum.attr").Occlusion(case.classifier)
+    with torch.no_grad():
+        found = method.attribute(
+            case.inputs(),
+            sliding_window_shapes=(3, 15, 15),
+            strides=(3, 8, 8),
+            target=torch.tensor(case.targets),
+            perturbations_per_eval=16,
+        )
+    return found[:, 0].cpu().numpy()
+
+
 def smoothgrad(case: Case) -> np.ndarray:
     """Of `captum`, with the noise that ours draws."""
     attr = importlib.import_module("captum.attr")
@@ -185,4 +200,5 @@ PACKAGES: dict[str, Callable[[Case], np.ndarray]] = {
     ),
     "guided_backpropagation": guided_backpropagation,
     "smoothgrad": smoothgrad,
+    "occlusion": occlusion,
 }

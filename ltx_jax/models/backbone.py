@@ -34,11 +34,13 @@ class Backbone(nn.Module):
       dtype: compute type of the products; parameters, what a classifier reads and logits stay
         float32.
       feature_kind: what `features` are, `tokens` or a `map`: it decides the mask head.
+      smallest: side in pixels of the smallest images of which any features are left.
     """
 
     num_classes: int = 1000
     dtype: Any = jnp.float32
     feature_kind: ClassVar[str]
+    smallest: ClassVar[int] = 1
 
     def __call__(
         self, images: Float[Array, "n ..."], added: Added = None

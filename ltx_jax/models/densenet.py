@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -64,6 +64,7 @@ class DenseNet(ConvolutionalNetwork, kw_only=True):
     growth_rate: int = 32
     num_init_features: int = 64
     bn_size: int = 4
+    smallest: ClassVar[int] = 31
 
     @nn.compact
     def __call__(

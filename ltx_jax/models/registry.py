@@ -12,6 +12,7 @@ from typing import Any
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.models.alexnet import AlexNet
 from ltx_jax.models.backbone import Backbone, Features, Logits
 from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.mobilenet import MobileNetV2
@@ -81,7 +82,8 @@ class Architecture:
         classes, which part is trained and how it is computed."""
         fields = (field.name for field in dataclasses.fields(self.module))
         found = {name: getattr(self.module, name) for name in fields if name not in _NO_SIZES}
-        return found | {"mean": self.preprocessing.mean, "std": self.preprocessing.std}
+        how = self.preprocessing
+        return found | {"image_size": max(how.size), "mean": how.mean, "std": how.std}
 
     @property
     def features(self) -> Features:
@@ -126,8 +128,8 @@ def architecture(
     Args:
       name: a timm name, with or without its weight tag (`vit_base_patch16_224.augreg_in21k`).
       mean, std: of the input's normalisation where they are not the published ones.
-      **sizes: module attributes to change (`num_classes`, `depth`, `image_size` …); None leaves one
-        as it is.
+      **sizes: module attributes to change (`num_classes`, `depth` …), and `image_size`, its height
+        and width in pixels; None leaves one as it is.
 
     Raises:
       InputError: for an unknown name (the nearest are shown) or attribute, or sizes that do not
@@ -138,7 +140,7 @@ def architecture(
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3, cutoff=0.3) or ARCHITECTURES
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
     found = ARCHITECTURES[base]
-    known = {f.name for f in dataclasses.fields(found.module)} - _FLAX
+    known = {f.name for f in dataclasses.fields(found.module)} - _FLAX | {"image_size"}
     sizes = {key: hashable(size) for key, size in sizes.items() if size is not None}
     for key in set(sizes) - known:
         raise InputError(
@@ -161,12 +163,14 @@ def _sized(found: Architecture, sizes: Mapping[str, Any]) -> Architecture:
     """An architecture with these attributes of its module, once they are seen to fit."""
     base, _, _ = found.name.partition(".")
     for key, size in sizes.items():
-        if not _is_like(size, usual := getattr(found.module, key)):
+        # A CNN takes images of any size.
+        usual = getattr(found.module, key, max(found.size))
+        if not _is_like(size, usual):
             raise InputError(f"the size {key} of {base} is {size!r}: expected one such as {usual}")
-        least = 0 if key in ("num_classes", "registers") else 1
+        least = {"num_classes": 0, "registers": 0, "image_size": found.module.smallest}.get(key, 1)
         if type(size) is int and size < least:
             raise InputError(f"the size {key} of {base} is {size}: it must be at least {least}")
-    module: Any = found.module.clone(**sizes)
+    module: Any = found.module.clone(**{k: v for k, v in sizes.items() if hasattr(found.module, k)})
     for part, whole in (("patch_size", "image_size"), ("num_heads", "width")):
         if hasattr(module, part) and getattr(module, whole) % getattr(module, part):
             raise InputError(
@@ -449,7 +453,16 @@ def _cnns() -> list[Architecture]:
         )
         for depth in (20, 32, 44, 56, 110)
     ]
-    return [*found, *_mobile_cnns()]
+    alexnet = _cnn(
+        "alexnet",
+        AlexNet(),
+        tables.alexnet,
+        None,
+        classifier="classifier.",
+        interpolation="bilinear",
+        download="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    )
+    return [*found, alexnet, *_mobile_cnns()]
 
 
 def _mobile_cnns() -> list[Architecture]:

@@ -151,10 +151,16 @@ class CifarResNet(ConvolutionalNetwork):
 
     Attributes:
       depth: 6·n + 2; n blocks in each of three stages of 16, 32 and 64 channels.
+      training: of its batch norms.
     """
 
     num_classes: int = 10
     depth: int = 20
+    training: bool = False
+
+    def in_training(self) -> Backbone:
+        """With batch norms that go by the batch."""
+        return self.clone(training=True)
 
     @nn.compact
     def __call__(
@@ -170,7 +176,7 @@ class CifarResNet(ConvolutionalNetwork):
             as_products=self.as_products,
             name="conv1",
         )
-        x = activate(batch_norm("bn1", self.dtype)(stem(images)), self.backward)
+        x = activate(batch_norm("bn1", self.dtype, self.training)(stem(images)), self.backward)
         out: Intermediates = {}
         x = tap(out, "stem", x, added)
         for stage in range(3):
@@ -180,6 +186,7 @@ class CifarResNet(ConvolutionalNetwork):
                     2 if stage and not i else 1,
                     bottleneck=False,
                     padded_shortcut=True,
+                    training=self.training,
                     dtype=self.dtype,
                     as_products=self.as_products,
                     backward=self.backward,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -24,6 +26,7 @@ class SqueezeNet(ConvolutionalNetwork):
 
     first: tuple[int, int] = (64, 3)
     pooled: tuple[int, ...] = (3, 6, 9)
+    smallest: ClassVar[int] = 24
 
     @property
     def fires(self) -> dict[int, tuple[int, int]]:

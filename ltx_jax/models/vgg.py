@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ class VGG(ConvolutionalNetwork, kw_only=True):
     hidden: int = 4096
     dropped: float = 0.5
     training: bool = False
+    smallest: ClassVar[int] = 32
 
     def in_training(self) -> Backbone:
         """With dropout in its classifier."""

@@ -268,6 +268,12 @@ class Pretrain(Section):
     patience: int | None = setting(
         None, "epochs without a better one after which to stop; if not given never", least=1
     )
+    plateau: int | None = setting(
+        None,
+        "epochs without a better one after which the rate falls to a tenth, each time; if not "
+        "given never",
+        least=1,
+    )
     workers: int = setting(0, "processes that load images; 0 for threads", least=0)
     save_every: int | None = setting(
         None, "steps between checkpoints within an epoch; each epoch's end has one", least=1
@@ -295,6 +301,11 @@ class Pretrain(Section):
             raise InputError(
                 f"{prefix}held_out are images of their own, and {prefix}validate is a slice: leave "
                 "one out"
+            )
+        if self.plateau is not None and self.select == "last":
+            raise InputError(
+                f"{prefix}plateau goes by the score that chooses the epoch, and {prefix}select is "
+                "last, which has none: leave one out"
             )
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"{prefix}clip is {self.clip}: it must be above 0")
@@ -565,8 +576,8 @@ NN_EXPLAINER = dataclasses.replace(
     ),
 )
 
-# LaViSE's (CVPR 2022, arXiv 2204.04601): Adam at one rate, which stops once the loss on images held
-# out has not fallen for a few epochs, where the original lowers it.
+# LaViSE's (CVPR 2022, arXiv 2204.04601): Adam at one rate, which falls where the loss on images
+# held out does not; after some more such epochs it stops.
 LAVISE = Settings(
     task="explain_filters",
     pretrain=Pretrain(
@@ -576,6 +587,7 @@ LAVISE = Settings(
         schedule_steps=1_000_000_000,
         weight_decay=0.0,
         test=0.0,
-        patience=3,
+        patience=5,
+        plateau=2,
     ),
 )

@@ -46,9 +46,12 @@ from ltx_jax.tasks.training_files import (
     Snapshot,
     TrainingFiles,
     best_of,
+    falls,
 )
 from ltx_jax.tasks.training_images import Split
 
+# What a plateau leaves of the learning rate.
+_FALL = 0.1
 # So many steps may be under way before the losses of the first are read: none waits for the host.
 _AHEAD = 2
 # The scores of the images that were kept from a training.
@@ -107,7 +110,7 @@ class Run:
       order: of the images to train on.
       held_out: the images to choose the best epoch by.
       settings: of the section.
-      rates: the learning rate after 0, 1, … steps.
+      rates: the learning rate after 0, 1, … steps, where no plateau lowers it.
     """
 
     trainee: Trainee
@@ -121,10 +124,17 @@ class Run:
         """Steps there are, where nothing stops it early."""
         return self.order.steps * self.settings.epochs
 
-    def optimizer(self, step: int) -> Partial:
-        """The optimizer of a step."""
+    def rate(self, step: int, curves: list[Epoch]) -> float:
+        """The learning rate of a step after these epochs."""
+        rate, plateau = float(self.rates[step]), self.settings.plateau
+        if plateau is None:
+            return rate
+        return rate * _FALL ** falls(curves, self.trainee.select, plateau)
+
+    def optimizer(self, step: int, curves: list[Epoch]) -> Partial:
+        """The optimizer of a step after these epochs."""
         settings = self.settings
-        return Partial(adamw, float(self.rates[step]), settings.weight_decay, settings.clip)
+        return Partial(adamw, self.rate(step, curves), settings.weight_decay, settings.clip)
 
     def best_of(self, curves: list[Epoch]) -> Epoch:
         """The epoch that is kept of these."""
@@ -251,7 +261,7 @@ def _begin(run: Run, files: TrainingFiles | None) -> Progress:
       InputError: where the directory holds another one.
     """
     mesh, beginning = run.held_out.mesh, run.trainee.begin()
-    state = create_train_state(*beginning, run.optimizer(0), mesh, run.settings.sharded)
+    state = create_train_state(*beginning, run.optimizer(0, []), mesh, run.settings.sharded)
     found = None if files is None else files.restore(state, mesh)
     if files is None or found is None:
         return Progress(state, 0, [], beginning)
@@ -318,7 +328,7 @@ def _take_step(run: Run, progress: Progress, batch: Batch) -> None:
         {"images": batch.images, "targets": batch.targets},
         jax.random.key(run.order.seed),
         run.trainee.loss(),
-        run.optimizer(progress.step),
+        run.optimizer(progress.step, progress.curves),
         run.held_out.mesh,
         parts=run.settings.accumulate,
         sharded=run.settings.sharded,
@@ -344,8 +354,8 @@ def _read_losses(
             progress.sums[name] = progress.sums.get(name, 0.0) + loss
         pace.step()
         if files is not None and step % run.settings.log_every == 0:
-            about = {"epoch": (step - 1) // run.order.steps, "rate": float(run.rates[step - 1])}
-            files.log(step, {**about, "loss": losses, **pace.told()})
+            epoch, rate = (step - 1) // run.order.steps, run.rate(step - 1, progress.curves)
+            files.log(step, {"epoch": epoch, "rate": rate, "loss": losses, **pace.told()})
 
 
 def _refuse(run: Run, step: int, what: str) -> NoReturn:
@@ -385,5 +395,6 @@ def _snapshot(run: Run, progress: Progress) -> Snapshot:
     state, step = progress.state, progress.step
     moments = (tree_get(state.optimizer_state, name) for name in ("mu", "nu"))
     trained, model_state, first, second = to_host((state.params, state.model_state, *moments))
-    optimizer = SavedOptimizer(Moments(first, second), step, float(run.rates[step]))
+    rate = run.rate(step, progress.curves)
+    optimizer = SavedOptimizer(Moments(first, second), step, rate)
     return Snapshot(trained, model_state, optimizer)

@@ -57,6 +57,23 @@ def best_of(curves: Sequence[Epoch], select: str) -> Epoch:
     return min(reversed(curves), key=lambda epoch: _RANKS[select](epoch["scores"]))
 
 
+def falls(curves: Sequence[Epoch], select: str, plateau: int) -> int:
+    """How often `plateau` epochs in a row, each counted once, were no better than the best before
+    them (PyTorch's `ReduceLROnPlateau`, without its threshold).
+
+    Args:
+      curves, select: as of `best_of`.
+      plateau: at least 1.
+    """
+    best, since, found = float("inf"), 0, 0
+    for epoch in curves:
+        rank = _RANKS[select](epoch["scores"])
+        best, since = (rank, 0) if rank < best else (best, since + 1)
+        if since == plateau:
+            since, found = 0, found + 1
+    return found
+
+
 class Snapshot(NamedTuple):
     """What is trained after an epoch, on the host: its leaves, what moved without a gradient, and
     the optimizer's state."""

@@ -8,7 +8,7 @@ dialect. What a table depends on (depths, groups …) is asked of the module.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ltx_jax.weights.state_dict import (
@@ -116,10 +116,19 @@ def squeezenet(module: Any) -> list[Entry]:
 
 def vgg(module: Any) -> list[Entry]:
     """torchvision's VGG, without batch norms."""
-    places = [place for group in module.places for place in group]
+    return _plain(module, [place for group in module.places for place in group], (0, 3, 6))
+
+
+def alexnet(module: Any) -> list[Entry]:
+    """torchvision's AlexNet."""
+    return _plain(module, module.places, (1, 4, 6))
+
+
+def _plain(module: Any, places: Sequence[int], read: Sequence[int]) -> list[Entry]:
+    """Convolutions one after another, and a classifier of three layers, at torchvision's places."""
     entries = [entry for i in places for entry in layer(f"features_{i}", f"features.{i}")]
-    head = {"fc1": 0, "fc2": 3, "classifier": 6} if module.num_classes else {}
-    return entries + [e for path, i in head.items() for e in layer(path, f"classifier.{i}")]
+    head = zip(("fc1", "fc2", "classifier"), read, strict=True) if module.num_classes else ()
+    return entries + [e for path, i in head for e in layer(path, f"classifier.{i}")]
 
 
 def vgg_from_timm(state: StateDict) -> StateDict | None:

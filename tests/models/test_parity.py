@@ -101,6 +101,25 @@ def test_vggs_of_both_libraries(size):
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
+@pytest.mark.parametrize("size", [64, 224])
+def test_alexnet(size):
+    # 224 gives the 6×6 that the classifier reads.
+    network = parity.torchvision.models.alexnet(weights=None)
+    linear = parity.torch.nn.Linear
+    network.classifier[1], network.classifier[4] = linear(256 * 6 * 6, 24), linear(24, 24)
+    network.classifier[6] = linear(24, 5)
+    network = parity.lively(network)
+    module, variables = load("alexnet", parity.state_dict(network), size, hidden=24, num_classes=5)
+    images = np.random.default_rng(0).normal(0, 1, (1, size, size, 3)).astype(np.float32)
+    with parity.torch.no_grad():
+        expected = network(parity.channels_first(images))
+        layers = [network.features[: end + 1](parity.channels_first(images)) for end in (2, 7, 12)]
+    logits, found = jax.jit(module.apply)(variables, images)
+    assert_close(logits, expected)
+    for name, layer in zip(("block1", "block3", "features"), layers, strict=True):
+        assert_close(found[name], layer)
+
+
 LAYERS = {
     "vit_tiny_patch16_224": (SMALL_VIT, {"norm": "tokens", "blocks.0": "blocks.0"}),
     "resnet50": ({}, {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)} | {"maxpool": "stem"}),

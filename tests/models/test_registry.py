@@ -38,6 +38,19 @@ def test_sizes_from_a_configuration():
         architecture("resnet51")
 
 
+@pytest.mark.parametrize("name", [*CNNS, "squeezenet1_0", "vgg11", "alexnet"])
+def test_a_cnn_takes_images_of_any_size_that_leaves_features(name):
+    side = architecture(name).module.smallest
+    network = architecture(name, image_size=side)
+    assert (network.size, network.module) == ((side, side), architecture(name).module)
+    shapes = shapes_of(network.module, network.size)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    _, found = jax.eval_shape(network.features, shapes, image)
+    assert found["features"].shape[:3] == (1, 1, 1)
+    with pytest.raises(InputError, match=f"image_size of {name} is {side - 1}: it must be at"):
+        architecture(name, image_size=side - 1)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_its_sizes_make_the_same_network(name):
     network = architecture(name, num_classes=0, mean=[0.5], std=[0.25], **FAMILIES[name])

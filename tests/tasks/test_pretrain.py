@@ -23,7 +23,7 @@ from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks import training
 from ltx_jax.tasks.pretrain import BEST, MasksOnData
 from ltx_jax.tasks.training import learning_rates
-from ltx_jax.tasks.training_files import MASKS, Snapshot, TrainingFiles, best_of
+from ltx_jax.tasks.training_files import MASKS, Snapshot, TrainingFiles, best_of, falls
 from ltx_jax.tasks.training_images import Split
 from ltx_jax.weights.files import read_safetensors
 
@@ -250,6 +250,28 @@ def test_it_stops_where_nothing_becomes_better(run, whole):
     found = run(settings=replace(SETTINGS, patience=1))
     assert len(found.curves) < 4 and found.curves == whole[0].curves[: len(found.curves)]
     assert best_of(found.curves, "pos")["epoch"] == len(found.curves) - 2 <= best
+
+
+def test_the_rate_falls_where_nothing_becomes_better(run, whole, tmp_path):
+    losses = [5.0, 4.0, 4.5, 4.2, 4.1, 3.0, 3.0, 3.0]
+    curves = [{"scores": {"loss": loss, "neg": -loss}} for loss in losses]
+    found = [falls(curves[:k], "loss", 2) for k in range(9)]
+    assert found == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert [falls(curves[:k], "neg", 2) for k in range(9)] == found
+    settings = replace(SETTINGS, plateau=1, log_every=1)
+    made = run(tmp_path, settings=settings, fingerprint={"seed": 0}).curves
+    rates = learning_rates(settings, 9)
+    expected = [
+        rate * 0.1 ** falls(made[: step // 2], "pos", 1) for step, rate in enumerate(rates[:-1])
+    ]
+    told = [line["rate"] for line in lines(tmp_path) if "rate" in line]
+    assert told == pytest.approx(expected)
+    assert expected[-1] < 0.5 * rates[-2]
+    # Which epoch was no better, a restart knows of the checkpoint.
+    directory = tmp_path / "again"
+    with pytest.raises(Terminated):
+        run(directory, settings=settings, leave=stop_after(5), fingerprint={"seed": 0})
+    assert run(directory, settings=settings, fingerprint={"seed": 0}).curves == made
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_what_was_good(run, tmp_path):
