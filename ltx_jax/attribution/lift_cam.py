@@ -40,15 +40,14 @@ def lift_cam_signed(
     Raises:
       InputError: as `lift_cam`.
     """
-    _, found = seen(explainee, images, ["features"], "LIFT-CAM")
-    maps = last_map(found)
     paired = explainee.with_backward("rescaled")
-    twice = jnp.concatenate([images, images])
+    _, found = seen(paired, images, ["features"], "LIFT-CAM")
+    maps = last_map(found)
 
     def target_logits(own: Array) -> Array:
-        added = {"features": jnp.concatenate([own, -maps])}
-        logits, _ = paired.intermediates(twice, added)
-        return of_class(logits[: len(images)], targets).sum()
+        # Side by side, so that what comes before the last map is computed once for both.
+        both = jax.vmap(lambda added: paired.intermediates(images, {"features": added})[0])
+        return of_class(both(jnp.stack([own, -maps]))[0], targets).sum()
 
     multipliers = jax.grad(target_logits)(jnp.zeros_like(maps)).astype(jnp.float32)
     exact = maps.astype(jnp.float32)

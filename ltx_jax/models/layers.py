@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -149,6 +149,15 @@ class Convolution(nn.Module):
         return y
 
 
+class _How(NamedTuple):
+    """How a convolution goes: as `Convolution` has it, the padding in pixels."""
+
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], ...]
+    groups: int
+    dilation: int
+
+
 def _convolve(
     x: Array,
     kernel: Array,
@@ -157,15 +166,60 @@ def _convolve(
     groups: int,
     dilation: int,
 ) -> Array:
+    if isinstance(padding, str):
+        reach = tuple(dilation * (side - 1) + 1 for side in kernel.shape[:2])
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
+    how = _How(strides, tuple(padding), groups, dilation)
+    return (_by_xla if groups > 1 else _with_gradient_to_input)(x, kernel, how)
+
+
+def _by_xla(x: Array, kernel: Array, how: _How) -> Array:
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        strides,
-        padding,
-        rhs_dilation=(dilation, dilation),
+        how.strides,
+        how.padding,
+        rhs_dilation=(how.dilation, how.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        feature_group_count=how.groups,
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_gradient_to_input(x: Array, kernel: Array, how: _How) -> Array:
+    """A convolution whose gradient to its input is one with the kernel written out the other way.
+
+    JAX has that convolution read the kernel the other way, for which XLA has no fast code on a CPU
+    within a loop: there the gradient takes twice as long.
+    """
+    return _by_xla(x, kernel, how)
+
+
+def _forward(x: Array, kernel: Array, how: _How) -> tuple[Array, tuple[Array, Array]]:
+    return _by_xla(x, kernel, how), (x, kernel)
+
+
+def _back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = seen
+    _, to_kernel = jax.vjp(lambda kernel: _by_xla(x, kernel, how), kernel)
+    pads = []
+    for axis, (low, _) in enumerate(how.padding, start=1):
+        reach = how.dilation * (kernel.shape[axis - 1] - 1)
+        spread = how.strides[axis - 1] * (gradient.shape[axis] - 1) + 1
+        pads.append((reach - low, x.shape[axis] - spread + low))
+    to_input = jax.lax.conv_general_dilated(
+        gradient,
+        jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3)),
+        (1, 1),
+        pads,
+        lhs_dilation=how.strides,
+        rhs_dilation=(how.dilation, how.dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return to_input, *to_kernel(gradient)
+
+
+_with_gradient_to_input.defvjp(_forward, _back)
 
 
 def convolve_as_products(
@@ -365,15 +419,33 @@ def _positive_goes_back(x: Array) -> Array:
 _positive_goes_back.defvjp(lambda x: (x, None), lambda _, gradient: (nn.relu(gradient),))
 
 
+@jax.custom_batching.custom_vmap
+def _reference(x: Array) -> Array:
+    """Under `vmap` over two, the other one of them; itself where the two are the same so far."""
+    return x
+
+
+@_reference.def_vmap
+def _the_other(size: int, batched: Sequence[bool], x: Array) -> tuple[Array, bool]:
+    """The rule of `vmap`, whose axis is the first.
+
+    Raises:
+      ValueError: where there are not two.
+    """
+    if batched[0] and size != 2:
+        raise ValueError(f"{size} activations side by side: one and its reference were expected")
+    return (x[::-1] if batched[0] else x), batched[0]
+
+
 def _rescaled(x: Array, function: Activation) -> Array:
-    """DeepLIFT's rescale rule (Shrikumar et al. 2017): the second half of a batch are references of
-    the first, and the slope is that of the line between the two."""
+    """DeepLIFT's rescale rule (Shrikumar et al. 2017): of one activation and its reference, two
+    under `vmap`, the slope is that of the line between them."""
     y = function(x)
-    (here, there), (ours, theirs) = jnp.split(x, 2), jnp.split(y, 2)
+    here, there = jax.lax.stop_gradient(x), _reference(jax.lax.stop_gradient(x))
     apart = jnp.abs(here - there) > 1e-6  # else the line is the tangent
     _, tangent = jax.jvp(function, (here,), (jnp.ones_like(here),))
-    slope = jnp.where(apart, (ours - theirs) / jnp.where(apart, here - there, 1), tangent)
-    line = jax.lax.stop_gradient(jnp.concatenate([slope, slope])) * x
+    rise = function(here) - function(there)
+    line = jnp.where(apart, rise / jnp.where(apart, here - there, 1), tangent) * x
     return line + jax.lax.stop_gradient(y - line)
 
 

@@ -120,12 +120,15 @@ def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
 def test_gradients_go_back_by_their_rule(backward, expected):
     x = jnp.array([[-2.0, -1, 3, 1], [1, -3, -1, 2]])
     coming = jnp.array([2.0, -1, 2, -1])
-    y, back = jax.vjp(lambda x: activate(x, backward), x)
+    y, back = jax.vjp(jax.vmap(lambda x: activate(x, backward)), x)
     np.testing.assert_array_equal(y, jnp.maximum(x, 0))
     np.testing.assert_allclose(back(jnp.stack([coming, 0 * coming]))[0][0], expected, rtol=1e-6)
 
 
 def test_a_reference_at_the_same_place_leaves_the_tangent():
     x = jnp.array([[1.0, -1, 7], [1, -1, 7]])
-    _, back = jax.vjp(lambda x: activate(x, "rescaled", flax.linen.relu6), x)
+    rescaled = jax.vmap(lambda x: activate(x, "rescaled", flax.linen.relu6))
+    _, back = jax.vjp(rescaled, x)
     np.testing.assert_array_equal(back(jnp.ones_like(x))[0][0], [1, 0, 0])
+    with pytest.raises(ValueError, match="3 activations side by side: one and its reference"):
+        rescaled(jnp.concatenate([x, x[:1]]))
