@@ -32,4 +32,7 @@ def get_config() -> ConfigDict:
     config.pretrain.epochs = 6
     config.pretrain.batch_size = 25
     config.pretrain.learning_rate = 1e-4
+    # At one rate: of so few steps a rise and a fall leave half.
+    config.pretrain.warmup = 0.0
+    config.pretrain.schedule_steps = 1_000_000_000
     return config
