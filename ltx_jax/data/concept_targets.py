@@ -22,11 +22,13 @@ class ConceptTargets:
       places: of each label that is learnt its place among the concepts.
       concepts: how many there are.
       grid: cells of the features, (rows, columns).
+      unseen: labels that are left to be discovered.
     """
 
     places: Mapping[int, int]
     concepts: int
     grid: tuple[int, int]
+    unseen: frozenset[int] = frozenset()
 
     @property
     def nothing(self) -> Target:
@@ -36,7 +38,9 @@ class ConceptTargets:
     def draw(self, example: Example, rng: np.random.Generator) -> Target | None:
         """The cells of one concept, and all concepts that have the very same pixels.
 
-        A concept that no cell shows is never drawn; the original trained on the whole image then.
+        A concept that no cell shows is never drawn (the original trained on the whole image then),
+        nor one that is an unseen concept as well, by more than half of the pixels of both: what
+        looks like it would be taught to be none of the words that are near its own.
 
         Returns:
           `masks` bool [g,h] and `labels` bool [concepts]; None where there is nothing to draw.
@@ -45,7 +49,12 @@ class ConceptTargets:
             return None
         learnt = [k for k, label in enumerate(example.labels) if label in self.places]
         cells = {k: on_grid(example.masks[k], self.grid) for k in learnt}
-        seen = [k for k in learnt if cells[k].any()]
+        hidden = [k for k, label in enumerate(example.labels) if label in self.unseen]
+        seen = [
+            k
+            for k in learnt
+            if cells[k].any() and not any(_alike(*example.masks[[k, other]]) for other in hidden)
+        ]
         if not seen:
             return None
         drawn = seen[rng.integers(len(seen))]
@@ -54,6 +63,10 @@ class ConceptTargets:
             if (example.masks[k] == example.masks[drawn]).all():
                 labels[self.places[example.labels[k]]] = True
         return {MASKS: cells[drawn], LABELS: labels}
+
+
+def _alike(one: Bool[np.ndarray, "H W"], other: Bool[np.ndarray, "H W"]) -> bool:
+    return bool(2 * (one & other).sum() > (one | other).sum())
 
 
 def on_grid(

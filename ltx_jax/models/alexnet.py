@@ -55,8 +55,8 @@ class AlexNet(ConvolutionalNetwork, kw_only=True):
     ) -> tuple[Float[Array, "n classes"], Intermediates]:
         """Normalised images to (logits, intermediates `block1` … `block5`, `features`)."""
         x, out = images, Intermediates()
-        for block, (place, layer) in enumerate(_CONVOLUTIONS.items(), 1):
-            channels, kernel, stride, padding, pooled = layer
+        for block, (place, sizes) in enumerate(_CONVOLUTIONS.items(), 1):
+            channels, kernel, stride, padding, pooled = sizes
             convolution = Convolution(
                 channels,
                 (kernel, kernel),

@@ -24,11 +24,13 @@ class Concepts(NamedTuple):
       learnt: names.
       vectors: of the supervised concepts, in their order.
       places: of each label that is supervised its place among them.
+      unseen: labels of those that are left to be discovered.
     """
 
     learnt: Learnt
     vectors: Float32[np.ndarray, "supervised width"]
     places: Mapping[int, int]
+    unseen: frozenset[int]
 
 
 def names_of(source: Source, class_names: Sequence[str]) -> dict[int, str]:
@@ -102,4 +104,4 @@ def concepts_of(
     learnt = Learnt(*(tuple(dict.fromkeys(names[k] for k in part.tolist())) for part in parts))
     rows = [known.names.index(name) for name in learnt.supervised]
     places = {k: learnt.supervised.index(names[k]) for k in parts.supervised.tolist()}
-    return Concepts(learnt, known.vectors[rows], places)
+    return Concepts(learnt, known.vectors[rows], places, frozenset(parts.unseen.tolist()))

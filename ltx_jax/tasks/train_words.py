@@ -145,7 +145,7 @@ def train_words(
     parts = split(source, settings, seed, apart)
     known = concepts_of(source, parts.training, names_of(source, class_names), words, seed)
     images = _once_a_concept(source, parts, known, settings)
-    targets = ConceptTargets(known.places, len(known.vectors), (height, width))
+    targets = ConceptTargets(known.places, len(known.vectors), (height, width), known.unseen)
     data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
     mesh = mesh_for(settings)
     start = fresh_word_explainer(layer, channels, known.vectors.shape[1], seed)

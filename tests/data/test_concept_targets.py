@@ -42,6 +42,17 @@ def test_labels_of_the_same_pixels_are_drawn_together_and_empty_ones_never():
     assert targets.draw(Example(IMAGE, (3,)), rng) is None
 
 
+def test_what_is_an_unseen_concept_as_well_is_not_drawn():
+    # Label 9 is unseen: it covers half of what label 3 does, and all that label 2 does.
+    example = Example(IMAGE, (2, 3, 9), masks(LEFT, ALL, LEFT))
+    rng = np.random.default_rng(0)
+    for unseen, expected in ((frozenset(), {0, 1}), (frozenset({9}), {1})):
+        targets = ConceptTargets({2: 0, 3: 1}, 2, (2, 2), unseen)
+        drawn = [targets.draw(example, rng)["labels"].argmax() for _ in range(20)]
+        assert {*map(int, drawn)} == expected
+    assert ConceptTargets({2: 0}, 1, (2, 2), frozenset({9})).draw(example, rng) is None
+
+
 def test_images_with_nothing_to_learn_are_passed_over():
     images = np.stack([IMAGE, IMAGE + 1])
     source = ArraySource(("a", "b"), ((4,), (3,)), images, masks(DOT, ALL)[:, None])

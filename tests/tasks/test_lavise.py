@@ -10,6 +10,7 @@ from conftest import random_weights
 from ml_collections import ConfigDict
 
 import ltx_jax
+from configs import demo_filters
 from ltx_jax.data.concepts import CONCEPTS
 from ltx_jax.errors import InputError
 from ltx_jax.loading.word_explainers import load_words
@@ -221,3 +222,16 @@ def test_an_embedding_of_another_width(folder, trained, tmp_path):
     config.words.vectors = str(tmp_path / "other.json")
     with pytest.raises(InputError, match="vectors of 2 numbers, expected 6: give the embedding"):
         explain_filters.run(read(config), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_demo_names_what_its_network_was_told(tmp_path):
+    config = demo_filters.get_config()
+    config.limit, config.words.strongest = 200, 10
+    explain_filters.run(read(config), tmp_path)
+    found = json.loads((tmp_path / "filters.json").read_text())["recall"]
+    ours, frequent, most = (
+        found[method]["supervised"]["5"]["mean"]
+        for method in ("its words", "most frequent words", "highest overlap")
+    )
+    assert ours - frequent > (most - frequent) / 2
