@@ -79,7 +79,7 @@ def main() -> None:
 def make_assets(out: Path, seeds: Sequence[int], **changes: Any) -> None:
     """Write everything; `changes` of the settings are for trying it on little."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / VECTORS, {n: np.round(v, 4).tolist() for n, v in word_vectors().items()})
+    write_vectors(out / VECTORS)
     print(train_classifier.run(read(classifying(changes)), out / "classifier"), flush=True)
     (out / EXPLAINEE).write_bytes((out / "classifier" / train_classifier.BEST).read_bytes())
     found = []
@@ -124,6 +124,12 @@ def word_vectors() -> dict[str, np.ndarray]:
             vectors[name] = vector / np.linalg.norm(vector)
         begin += width
     return {name: vectors[name] for name in CONCEPTS}
+
+
+def write_vectors(path: Path) -> None:
+    """As JSON, a word a line."""
+    lines = (f'"{name}": {vector.round(4).tolist()}' for name, vector in word_vectors().items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _by_attributes(told: Mapping[str, str]) -> dict[str, np.ndarray]:

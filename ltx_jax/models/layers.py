@@ -187,10 +187,11 @@ def _by_xla(x: Array, kernel: Array, how: _How) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _with_gradient_to_input(x: Array, kernel: Array, how: _How) -> Array:
-    """A convolution whose gradient to its input is one with the kernel written out the other way.
+    """A convolution whose gradient to its input is made for the platform.
 
-    JAX has that convolution read the kernel the other way, for which XLA has no fast code on a CPU
-    within a loop: there the gradient takes twice as long.
+    JAX's is a convolution that reads the kernel the other way. Other platforms have code for that,
+    and a CPU has none that is fast within a loop, where it takes twice as long as one with the
+    kernel written out.
     """
     return _by_xla(x, kernel, how)
 
@@ -202,12 +203,26 @@ def _forward(x: Array, kernel: Array, how: _How) -> tuple[Array, tuple[Array, Ar
 def _back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = seen
     _, to_kernel = jax.vjp(lambda kernel: _by_xla(x, kernel, how), kernel)
+    to_input = jax.lax.platform_dependent(
+        *(x, kernel, gradient),
+        cpu=partial(_to_input_written_out, how),
+        default=partial(_to_input_by_xla, how),
+    )
+    return to_input, *to_kernel(gradient)
+
+
+def _to_input_by_xla(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
+    _, to_input = jax.vjp(lambda x: _by_xla(x, kernel, how), x)
+    return to_input(gradient)[0]
+
+
+def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
     pads = []
     for axis, (low, _) in enumerate(how.padding, start=1):
         reach = how.dilation * (kernel.shape[axis - 1] - 1)
         spread = how.strides[axis - 1] * (gradient.shape[axis] - 1) + 1
         pads.append((reach - low, x.shape[axis] - spread + low))
-    to_input = jax.lax.conv_general_dilated(
+    return jax.lax.conv_general_dilated(
         gradient,
         jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3)),
         (1, 1),
@@ -216,7 +231,6 @@ def _back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array,
         rhs_dilation=(how.dilation, how.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return to_input, *to_kernel(gradient)
 
 
 _with_gradient_to_input.defvjp(_forward, _back)

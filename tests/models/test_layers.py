@@ -109,6 +109,40 @@ def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
 
 
 @pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        (3, 1, ((1, 1), (1, 1)), 1),
+        (11, 4, ((2, 2), (2, 2)), 1),
+        (3, 2, "SAME", 1),
+        (3, 2, "VALID", 1),
+        (3, 1, ((2, 2), (2, 2)), 2),
+        (1, 2, ((0, 0), (0, 0)), 1),
+        (5, 3, ((0, 1), (2, 0)), 1),
+    ],
+)
+def test_gradients_of_a_convolution_are_jax_s(kernel, stride, padding, dilation):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 13, 12, 3)), jnp.float32)
+    module = Convolution(
+        4, (kernel,) * 2, (stride,) * 2, padding, use_bias=False, dilation=dilation
+    )
+    weights = jnp.asarray(rng.normal(size=(kernel, kernel, 3, 4)), jnp.float32)
+
+    def ours(x, weights):
+        return module.apply({"params": {"kernel": weights}}, x)
+
+    def jaxs(x, weights):
+        how = {"rhs_dilation": (dilation,) * 2, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x, weights, (stride,) * 2, padding, **how)
+
+    (y, back), (expected, back_again) = jax.vjp(ours, x, weights), jax.vjp(jaxs, x, weights)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    coming = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
+    for found, known in zip(jax.jit(back)(coming), jax.jit(back_again)(coming), strict=True):
+        np.testing.assert_allclose(found, known, atol=2e-4)
+
+
+@pytest.mark.parametrize(
     ("backward", "expected"),
     [
         ("true", [0, 0, 2, -1]),
