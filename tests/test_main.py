@@ -36,7 +36,10 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
     while " slots on each of " not in run.stderr.readline():
         assert run.poll() is None
     run.send_signal(sent)
-    told = run.communicate(timeout=120)[1].splitlines()
+    try:
+        told = run.communicate(timeout=120)[1].splitlines()
+    finally:  # one that does not end must not go on for ever
+        run.kill()
     assert run.returncode == code
     assert told[-1].startswith("ltx_jax: ") and told[-1].endswith("the same command goes on")
     assert not [line for line in told if line.startswith("Traceback")]

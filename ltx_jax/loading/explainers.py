@@ -206,7 +206,7 @@ def _section(
 def _as_saved(given: MaskDrawer, saved: MaskDrawer, size: tuple[int, int]) -> MaskDrawer:
     """A section with what is not given as a checkpoint's own section has it.
 
-    A ViT's image size is the explainee's where it is not given: positions are resampled.
+    The image size is the explainee's where it is not given: a ViT's positions are resampled.
 
     Raises:
       InputError: where the checkpoint is of something else than what is given.

@@ -73,7 +73,10 @@ def of_readable(images: HeldOut, of_batch: Callable[[Array, Any], Any]) -> tuple
         known += numbers[taken].tolist()
         parts.append(jax.tree.map(lambda values, taken=taken: values[taken], found))
     if not known:
-        raise InputError("none of the images held out for validation can be read: give more images")
+        raise InputError(
+            "none of the images held out for validation can be read, with something to judge by: "
+            "give more images"
+        )
     return known, jax.tree.map(lambda *several: np.concatenate(several), *parts)
 
 

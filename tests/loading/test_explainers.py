@@ -191,8 +191,11 @@ def test_a_cnn_says_what_it_is(tmp_path):
     again = load_explainer(of_ones(32), checkpoint=tmp_path / "e.safetensors")
     assert jax.tree.structure(again) == jax.tree.structure(made)
     assert_same(again.trained | again.frozen, made.trained | made.frozen)
+    smaller = load_explainer(of_ones(16), checkpoint=tmp_path / "e.safetensors")
+    assert (made.grid(), smaller.grid()) == ((8, 8), (4, 4))
+    assert_same(smaller.trained | smaller.frozen, made.trained | made.frozen)
     with pytest.raises(InputError, match=r"images of \(32, 32\) pixels, the explainee custom of"):
-        load_explainer(of_ones(16), checkpoint=tmp_path / "e.safetensors")
+        load_explainer(of_ones(16), "cifar_resnet20", weights=weights, depth=8)
 
 
 def test_the_size_of_images_is_the_explainees(checkpoint):

@@ -116,6 +116,7 @@ def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
         (3, 2, "SAME", 1),
         (3, 2, "VALID", 1),
         (3, 1, ((2, 2), (2, 2)), 2),
+        (1, 1, "VALID", 1),
         (1, 2, ((0, 0), (0, 0)), 1),
         (5, 3, ((0, 1), (2, 0)), 1),
     ],

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 def configuration(folder):
     config = defaults()
-    config.task, config.images, config.limit = "train_words", "concepts", 24
+    config.task, config.images, config.limit = "train_words", "concepts", 48
     config.explainee.name = "cifar_resnet20"
     config.explainee.weights = str(folder / "cnn.safetensors")
     config.explainee.sizes = ConfigDict(SIZES)
