@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -17,22 +17,26 @@ def operations(function: Callable[..., Any], *arguments: Any) -> int:
     """Floating-point operations of all matrix products and convolutions, two for a multiply-add.
 
     Loops of a known length are counted as often as they run; those of an unknown one
-    (`jax.lax.while_loop`) once, and what no result depends on not at all. Elementwise work is left
-    out: memory bounds it, not arithmetic.
+    (`jax.lax.while_loop`) once, of several branches the longest, and what no result depends on not
+    at all. Elementwise work is left out: memory bounds it, not arithmetic.
 
     Args:
       function: traced, not run; all its arguments are arrays or pytrees of them.
       *arguments: arrays or `jax.ShapeDtypeStruct`s.
     """
-    return sum(times * _in_product(product) for product, times in products(function, *arguments))
+    return _total(products(function, *arguments))
 
 
 def products(function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[JaxprEqn, int]]:
     """The equations of matrix products, convolutions and fused attention, and how often each runs;
     see `operations`."""
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    yield from _in_jaxpr(_needed(jax.make_jaxpr(function)(*arguments).jaxpr), 1)
+
+
+def _needed(jaxpr: Jaxpr) -> Jaxpr:
+    """What its results depend on."""
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    yield from _in_jaxpr(needed, 1)
+    return needed
 
 
 def _in_jaxpr(jaxpr: Jaxpr, times: int) -> Iterator[tuple[JaxprEqn, int]]:
@@ -41,12 +45,20 @@ def _in_jaxpr(jaxpr: Jaxpr, times: int) -> Iterator[tuple[JaxprEqn, int]]:
         if name.startswith(("dot_general", "conv_general_dilated", _FUSED)):
             yield equation, times
             continue
+        if name == "cond":  # of a platform's own code, for one
+            branches = (_needed(branch.jaxpr) for branch in parameters["branches"])
+            yield from max(([*_in_jaxpr(branch, times)] for branch in branches), key=_total)
+            continue
         inside = times * parameters["length"] if name == "scan" else times
         for parameter in parameters.values():
             for value in parameter if isinstance(parameter, tuple | list) else (parameter,):
                 if isinstance(value, ClosedJaxpr | Jaxpr):
                     inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
                     yield from _in_jaxpr(inner, inside)
+
+
+def _total(found: Iterable[tuple[JaxprEqn, int]]) -> int:
+    return sum(times * _in_product(product) for product, times in found)
 
 
 def _in_product(equation: JaxprEqn) -> int:

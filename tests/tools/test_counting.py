@@ -15,6 +15,7 @@ from jax import ShapeDtypeStruct
 from ltx_jax.errors import InputError
 from ltx_jax.loading.checkpoints import save_explainer
 from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.models.layers import Convolution
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
 from ltx_jax.weights.state_dict import shapes_of
@@ -40,6 +41,20 @@ def test_products_convolutions_and_loops():
 
     # 5×5 positions, 8 features, each over a window of 3×3×4.
     assert operations(convolve, array(1, 10, 10, 4), array(3, 3, 4, 8)) == 2 * 25 * 8 * 36
+
+
+def test_of_branches_the_longest_counts():
+    def one_or_two(several, x):
+        return jax.lax.cond(several, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    assert operations(one_or_two, ShapeDtypeStruct((), jnp.bool_), array(4, 4)) == 2 * 2 * 64
+    # A platform has its own code for a convolution's gradient, of the same products.
+    module, kernel = Convolution(4, padding=((1, 1), (1, 1)), use_bias=False), array(3, 3, 3, 4)
+
+    def gradient(x, kernel):
+        return jax.grad(lambda x: module.apply({"params": {"kernel": kernel}}, x).sum())(x)
+
+    assert operations(gradient, array(1, 8, 8, 3), kernel) == 2 * 64 * 3 * 36
 
 
 def test_a_gradient_costs_what_it_recomputes():
