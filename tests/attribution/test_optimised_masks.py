@@ -160,6 +160,7 @@ def test_no_step_is_found_uphill():
     assert found[0] < 1e-5
 
 
+@pytest.mark.slow
 def test_igos_plus_plus_finds_the_planted_pixels():
     mine, images = planted(40.0, 0.75)
     maps = igos.igos_plus_plus(mine, images, jnp.ones(2, jnp.int32), steps=8, path=5)

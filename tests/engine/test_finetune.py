@@ -226,6 +226,7 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
     np.testing.assert_allclose(done.loss, values, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("equal_programs")
 def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, images):
     short = recipe(first_moment="bfloat16")

@@ -61,6 +61,7 @@ def raws(done: list[Finetuned]) -> np.ndarray:
     return np.stack([one.raw[0] for one in done])
 
 
+@pytest.mark.slow
 def test_slots_do_what_a_plain_loop_does(explainee, images):
     mask = load_mask(explainee)
     done = run(explainee, mask, images[:4])
@@ -79,6 +80,7 @@ def usual(explainee, images) -> np.ndarray:
     return raws(run(explainee, load_mask(explainee, "centre"), images))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("equal_programs")
 def test_devices_change_nothing(explainee, images):
     mask = load_mask(explainee, "centre")
@@ -112,6 +114,7 @@ def test_each_class_of_an_image_has_a_mask_of_its_own(explainee, images):
     assert np.corrcoef(first, second)[0, 1] < 0.9
 
 
+@pytest.mark.slow
 def test_budgets_finetune_a_network_as_well(explainee, explainer, images):
     recipe = make_recipe(Finetune(steps=3, learning_rate=1e-3, chunk=9), Objective())
     (one,) = run(explainee, explainer, images[:1], recipe)

@@ -57,6 +57,7 @@ def test_the_first_steps_loss_is_the_originals(name, objective, tmp_path):
     np.testing.assert_allclose(ours, outputs[f"loss/{name}"], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [PAPER, Objective()])
 def test_the_number_of_devices_makes_no_difference(explainee, explainer, images, objective):
     targets, goal = [-1, 2, -1, 0], make_goal(objective)

@@ -39,6 +39,7 @@ FILES = {
 METHODS = ("pltx", "selected", "last", "by_loss")
 
 
+@pytest.mark.slow
 def test_the_rate_is_that_of_all_processes(config, tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(explaining, "time", SimpleNamespace(monotonic=lambda: clock.now))

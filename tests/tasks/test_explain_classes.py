@@ -42,6 +42,7 @@ def classes(config: ConfigDict, every: Explainer, tmp_path: Path) -> ConfigDict:
     return config
 
 
+@pytest.mark.slow
 def test_a_row_has_its_classes_mask(classes, every, explainee, images, tmp_path):
     raw = every.draw(every.trained, every.prefix(images[:2]))
     expected = np.asarray(activate(raw.reshape(10, 4, 4), "sigmoid")).reshape(2, 5, 4, 4)
@@ -79,6 +80,7 @@ def scenes(config: ConfigDict, tmp_path: Path) -> ConfigDict:
     return config
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
     out = tmp_path / "out"
     assert "explained" in run(scenes, out)
