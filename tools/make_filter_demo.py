@@ -76,23 +76,24 @@ def main() -> None:
     make_assets(arguments.out, range(1, arguments.seeds + 1))
 
 
-def make_assets(out: Path, seeds: Sequence[int], **changes: Any) -> None:
-    """Write everything; `changes` of the settings are for trying it on little."""
+def make_assets(out: Path, seeds: Sequence[int]) -> None:
+    """Write everything."""
     out.mkdir(parents=True, exist_ok=True)
     write_vectors(out / VECTORS)
-    print(train_classifier.run(read(classifying(changes)), out / "classifier"), flush=True)
+    print(train_classifier.run(read(classifying()), out / "classifier"), flush=True)
     (out / EXPLAINEE).write_bytes((out / "classifier" / train_classifier.BEST).read_bytes())
     found = []
     for seed in seeds:
         folder = out / f"words_{seed}"
-        print(train_words.run(read(learning(out, seed, changes)), folder), flush=True)
+        print(train_words.run(read(learning(out, seed)), folder), flush=True)
         trained = folder / train_words.BEST
-        print(explain_filters.run(read(explaining(out, trained, changes)), folder), flush=True)
+        print(explain_filters.run(read(explaining(out, trained)), folder), flush=True)
         found.append(read_json(folder / "filters.json")["recall"])
         if seed == seeds[0]:
             (out / WORDS).write_bytes(trained.read_bytes())
-    write_json(out / FACTS, {"seeds": list(seeds), "recall": over_seeds(found)})
-    print(json.dumps(over_seeds(found), indent=2))
+    recall = over_seeds(found)
+    write_json(out / FACTS, {"seeds": list(seeds), "recall": recall})
+    print(json.dumps(recall, indent=2))
 
 
 # --- Words ----------------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ def _centred(vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 # --- Settings -------------------------------------------------------------------------------------
 
 
-def classifying(changes: Mapping[str, Any]) -> ConfigDict:
+def classifying() -> ConfigDict:
     """Of the CNN's training, from nothing."""
     config = demo_filters.get_config()
     config.task, config.labels, config.seed, config.limit = "train_classifier", None, _SEED, 5000
@@ -155,24 +156,21 @@ def classifying(changes: Mapping[str, Any]) -> ConfigDict:
     config.pretrain.update(
         warmup=0.1, schedule_steps=0, patience=None, plateau=None, validation=0.05
     )
-    config.update_from_flattened_dict(changes)
     return config
 
 
-def learning(out: Path, seed: int, changes: Mapping[str, Any]) -> ConfigDict:
+def learning(out: Path, seed: int) -> ConfigDict:
     """Of a word network's training."""
     config = _with_assets(out)
     config.task, config.seed, config.limit = "train_words", _SEED + seed, 2400
     config.pretrain.update(epochs=8, batch_size=32, learning_rate=1e-3)
-    config.update_from_flattened_dict(changes)
     return config
 
 
-def explaining(out: Path, trained: Path, changes: Mapping[str, Any]) -> ConfigDict:
+def explaining(out: Path, trained: Path) -> ConfigDict:
     """Of the demo itself, with a word network."""
     config = _with_assets(out)
     config.words.checkpoint = str(trained)
-    config.update_from_flattened_dict(changes)
     return config
 
 

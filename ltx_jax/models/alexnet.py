@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
 from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
-from ltx_jax.models.vgg import adaptive_mean
+from ltx_jax.models.vgg import adaptive_mean, flattened
 
 # torchvision's place in `features` of each convolution: channels, kernel, stride, padding, and
 # whether a pool comes after it.
@@ -71,8 +71,7 @@ class AlexNet(ConvolutionalNetwork, kw_only=True):
                 x = max_pool(x, 3, 2, "VALID")
             x = tap(out, f"block{block}", x, added)
         x = tap(out, "features", x, added)
-        # PyTorch flattens channels first.
-        read = jnp.moveaxis(adaptive_mean(x, _READ), -1, 1).reshape(len(x), -1)
+        read = flattened(adaptive_mean(x, _READ))
         if self.num_classes:
             for name in ("fc1", "fc2"):
                 read = nn.Dropout(self.dropped, deterministic=not self.training)(read)

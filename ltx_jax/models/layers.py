@@ -166,11 +166,24 @@ def _convolve(
     groups: int,
     dilation: int,
 ) -> Array:
-    if isinstance(padding, str):
-        reach = tuple(dilation * (side - 1) + 1 for side in kernel.shape[:2])
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-    how = _How(strides, tuple(padding), groups, dilation)
+    pads = _in_pixels(padding, x, _reach(kernel, dilation), strides)
+    how = _How(strides, pads, groups, dilation)
     return (_by_xla if groups > 1 else _with_gradient_to_input)(x, kernel, how)
+
+
+def _reach(kernel: Array, dilation: int) -> tuple[int, int]:
+    """Pixels from a window's first to its last, down and across."""
+    height, width = (dilation * (side - 1) + 1 for side in kernel.shape[:2])
+    return height, width
+
+
+def _in_pixels(
+    padding: Padding, x: Array, reach: tuple[int, int], strides: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """A padding as pixels before and after, down and across."""
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
+    return tuple(padding)
 
 
 def _by_xla(x: Array, kernel: Array, how: _How) -> Array:
@@ -220,10 +233,10 @@ def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -
     if kernel.shape[:2] == (1, 1) and gradient.shape[:3] == x.shape[:3]:
         return gradient @ kernel[0, 0].T  # which no kernel is written out for
     pads = []
+    reach = _reach(kernel, how.dilation)
     for axis, (low, _) in enumerate(how.padding, start=1):
-        reach = how.dilation * (kernel.shape[axis - 1] - 1)
         spread = how.strides[axis - 1] * (gradient.shape[axis] - 1) + 1
-        pads.append((reach - low, x.shape[axis] - spread + low))
+        pads.append((reach[axis - 1] - 1 - low, x.shape[axis] - spread + low))
     return jax.lax.conv_general_dilated(
         gradient,
         jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3)),
@@ -257,12 +270,8 @@ def convolve_as_products(
       ValueError: for grouped convolutions other than depthwise ones.
     """
     height, width = kernel.shape[:2]
-    reach = tuple(dilation * (side - 1) + 1 for side in (height, width))
-    pads = (
-        jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-        if isinstance(padding, str)
-        else padding
-    )
+    reach = _reach(kernel, dilation)
+    pads = _in_pixels(padding, x, reach, strides)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows = (x.shape[1] - reach[0]) // strides[0] + 1
     columns = (x.shape[2] - reach[1]) // strides[1] + 1

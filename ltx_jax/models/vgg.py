@@ -67,14 +67,18 @@ class VGG(ConvolutionalNetwork, kw_only=True):
             x = max_pool(x, 2, 2, "VALID")
             x = tap(out, f"block{group + 1}", x, added)
         x = tap(out, "features", x, added)
-        # PyTorch flattens channels first.
-        read = jnp.moveaxis(adaptive_mean(x, _READ), -1, 1).reshape(len(x), -1)
+        read = flattened(adaptive_mean(x, _READ))
         if self.num_classes:
             for name in ("fc1", "fc2"):
                 layer = nn.Dense(self.hidden, dtype=self.dtype, name=name)
                 read = activate(layer(read), self.backward)
                 read = nn.Dropout(self.dropped, deterministic=not self.training)(read)
         return self.classified(read.astype(jnp.float32), "classifier"), out
+
+
+def flattened(x: Float[Array, "n h w c"]) -> Float[Array, "n chw"]:
+    """One row an image, channels first, as PyTorch's layers read it."""
+    return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
 
 
 def adaptive_mean(x: Float[Array, "n h w c"], side: int) -> Float[Array, "n side side c"]:
