@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +19,19 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from ltx_jax.errors import InputError
 
+# Numbers of glibc's mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Seconds without a sign of life after which a process is given up: where each works alone a pause
 # is no loss, and where all wait for it they had better end.
 _LOST_ALONE, _LOST_TOGETHER = 24 * 3600, 120
 
 
 def prepare() -> None:
-    """Use every processor core, and compile nothing twice; before JAX is first used. Later there is
-    a warning where cores stay unused; programs are kept from here on."""
+    """Use every processor core, compile nothing twice, and keep memory for the next program; before
+    JAX is first used. Later there is a warning where cores stay unused; programs are kept from here
+    on."""
     use_every_core()
+    keep_memory()
     keep_compiled()
 
 
@@ -48,6 +54,21 @@ def use_every_core() -> None:
                     jax.local_device_count(),
                     cores,
                 )
+
+
+def keep_memory() -> None:
+    """Have the C library keep what memory is freed, up to a gigabyte in one piece.
+
+    A program's buffers on a CPU are made anew at each call. Given back to the system in between
+    they have to be cleared by it again, which is a third of the time of a CNN's gradient. Where
+    there is no glibc, or the environment says how it allocates, nothing changes.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def add_in_one_order() -> None:

@@ -6,8 +6,10 @@ For each rival the table gives what an image costs in forwards of the explainee 
 matrix products and convolutions; of a search whose length is not known, one step); milliseconds an
 image, one image at a time and in batches, of ours and of the package (`grad-cam` or `captum`, on
 the same network in PyTorch) where one has it; how many times as fast ours is; and how far the maps
-of the batch are apart, each scaled to span [0,1]. Compiling is left out: what is timed ran before,
-a package on one image alone. Classes are the predicted ones.
+of the batch are apart, each scaled to span [0,1]. Times are medians of runs in turns, as many as
+take a while; all ran before, so that nothing compiles. Classes are the predicted ones.
+
+With `--exact` the table has nothing but how far maps are apart, with everything in float64.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from counting import operations
 
@@ -35,6 +38,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.rivals import check_rivals, compute
 from ltx_jax.tasks.scoring import Asked, in_groups
 
+_WHILE = 3.0  # seconds
 _COLUMNS = ("forwards", "one", "batch", "package one", "batch", "times one", "batch", "apart")
 Method = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -56,9 +60,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=8, help="images in the batch")
     parser.add_argument("--rivals", nargs="+", default=[], help="those for the network by default")
     parser.add_argument("--alone", action="store_true", help="without the packages")
-    parser.add_argument(
-        "--exact", action="store_true", help="packages in float64, for how far apart maps are"
-    )
+    parser.add_argument("--exact", action="store_true", help="how far apart maps are in float64")
     arguments = parser.parse_args()
     try:
         ltx_jax.prepare()
@@ -66,15 +68,38 @@ def main() -> int:
         names = arguments.rivals or _suitable(explainee)
         check_rivals(names, explainee)
         images = _images(explainee, arguments.images, arguments.count)
-        packages = {} if arguments.alone else _packages(explainee, arguments.exact)
-        targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
-        print(" " * 24 + "".join(f"{column:>12}" for column in _COLUMNS))
-        for name in names:
-            print(line(explainee, name, packages.get(name), images, targets), flush=True)
+        if arguments.exact:
+            from double_precision import double_precision
+
+            with double_precision():
+                _print_apart(explainee, names, images)
+        else:
+            packages = {} if arguments.alone else _packages(_in_pytorch(explainee))
+            _print_times(explainee, names, packages, images)
     except InputError as error:
         print(f"time_rivals: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _print_times(
+    explainee: Explainee, names: list[str], packages: dict[str, Method], images: np.ndarray
+) -> None:
+    targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
+    print(" " * 24 + "".join(f"{column:>12}" for column in _COLUMNS))
+    for name in names:
+        print(line(explainee, name, packages.get(name), images, targets), flush=True)
+
+
+def _print_apart(explainee: Explainee, names: list[str], images: np.ndarray) -> None:
+    from double_precision import doubled, doubled_in_pytorch
+
+    packages = _packages(doubled_in_pytorch(_in_pytorch(explainee), explainee))
+    explainee, images = doubled(explainee), images.astype(np.float64)
+    targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
+    for name in filter(packages.__contains__, names):
+        ours = np.asarray(RIVALS[name].maps(explainee, jnp.asarray(images), jnp.asarray(targets)))
+        print(f"{name:24}{_apart(ours, packages[name](images, targets)):12.1e}", flush=True)
 
 
 def line(
@@ -85,32 +110,40 @@ def line(
     targets: np.ndarray,
 ) -> str:
     """A rival's line of the table, with the package's numbers where there is one."""
-    ours = timed(_on_all_devices(explainee, name), images, targets, warm=True)
+    methods = [_on_all_devices(explainee, name), *([package] if package else [])]
+    ours, *theirs = timed(methods, images, targets)
     one = images[:1], targets[:1]
     cost = operations(RIVALS[name].maps, explainee, *one) / operations(explainee, one[0])
     found = [cost, ours.one, ours.batch]
-    text = "".join(f"{value:12.1f}" for value in found)
-    if package is None:
-        return f"{name:24}{text}"
-    theirs = timed(package, images, targets, warm=False)
-    apart = float(np.abs(np.asarray(spanning(ours.maps)) - spanning(theirs.maps)).max())
-    ratios = theirs.one / ours.one, theirs.batch / ours.batch
-    text += f"{theirs.one:12.1f}{theirs.batch:12.1f}"
-    return f"{name:24}{text}" + "".join(f"{ratio:12.2f}" for ratio in ratios) + f"{apart:12.1e}"
+    for their in theirs:
+        found += [their.one, their.batch, their.one / ours.one, their.batch / ours.batch]
+    text = "".join(f"{value:12.{1 + (k > 4)}f}" for k, value in enumerate(found))
+    apart = [f"{_apart(ours.maps, their.maps):12.1e}" for their in theirs]
+    return f"{name:24}{text}" + "".join(apart)
 
 
-def timed(method: Method, images: np.ndarray, targets: np.ndarray, warm: bool) -> Timed:
-    """Run a method on one image, twice, and on all, twice where that has to be warm, and time the
-    last of each."""
-    milliseconds = []
-    for n, times in ((1, 2), (len(images), 1 + warm)):
-        for _ in range(times):
-            began = time.perf_counter()
-            maps = np.asarray(method(images[:n], targets[:n]))
-            seconds = time.perf_counter() - began
-        milliseconds.append(1000 * seconds / n)
-    one, batch = milliseconds
-    return Timed(one, batch, maps)
+def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The greatest difference of maps, each scaled to span [0,1]."""
+    one, other = (np.asarray(spanning(jnp.asarray(maps))) for maps in (ours, theirs))
+    return float(np.abs(one - other).max())
+
+
+def timed(methods: Sequence[Method], images: np.ndarray, targets: np.ndarray) -> list[Timed]:
+    """Run methods in turns on one image and on all, until a while is over, and take the median of
+    each but for its first run."""
+    milliseconds: list[list[float]] = []
+    maps: list[np.ndarray] = []
+    for n in (1, len(images)):
+        seconds: list[list[float]] = [[] for _ in methods]
+        began = time.perf_counter()
+        while len(seconds[0]) < 3 or time.perf_counter() - began < _WHILE:
+            maps = []
+            for method, own in zip(methods, seconds, strict=True):
+                start = time.perf_counter()
+                maps.append(np.asarray(method(images[:n], targets[:n])))
+                own.append(time.perf_counter() - start)
+        milliseconds.append([1000 * float(np.median(own[1:])) / n for own in seconds])
+    return [Timed(*each) for each in zip(*milliseconds, maps, strict=True)]
 
 
 def _on_all_devices(explainee: Explainee, name: str) -> Method:
@@ -153,19 +186,20 @@ def _images(explainee: Explainee, folder: Path | None, count: int) -> np.ndarray
     return pictures.astype(np.float32) / 255
 
 
-def _packages(explainee: Explainee, exact: bool) -> dict[str, Method]:
+def _packages(classifier: Any) -> dict[str, Method]:
     """What the packages have, on the same network in PyTorch."""
-    from pytorch_networks import load_classifier
     from pytorch_rivals import PACKAGES, Case
-
-    classifier = load_classifier(explainee)
-    if exact:  # in float32 a ReLU on the edge now and then lets through what it should not
-        classifier = classifier.double()
 
     def of(package: Callable[[Any], np.ndarray]) -> Method:
         return lambda images, targets: package(Case(classifier, images, targets))
 
     return {name: of(package) for name, package in PACKAGES.items()}
+
+
+def _in_pytorch(explainee: Explainee) -> Any:
+    from pytorch_networks import load_classifier
+
+    return load_classifier(explainee)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.rival import Rival, target_logits
+from ltx_jax.attribution.rival import Rival, mean_gradient
 from ltx_jax.models.explainee import Explainee
 
 STEPS = 50
@@ -27,14 +27,9 @@ def integrated_gradients(
     The path is cut into `steps` intervals whose midpoints are used; the attribution's absolute
     value is summed over the colour channels.
     """
-
-    def add(total: Array, share: Array) -> tuple[Array, None]:
-        gradient = jax.grad(target_logits, argnums=1)(explainee, images * share, targets)
-        return total + gradient, None
-
     shares = (jnp.arange(steps, dtype=jnp.float32) + 0.5) / steps
-    total, _ = jax.lax.scan(add, jnp.zeros_like(images), shares)
-    return jnp.abs(images * total / steps).sum(-1)
+    slope = mean_gradient(explainee, lambda share: images * share, shares, targets)
+    return jnp.abs(images * slope).sum(-1)
 
 
 INTEGRATED_GRADIENTS = Rival(

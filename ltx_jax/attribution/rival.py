@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -46,6 +47,38 @@ def target_logits(
 ) -> Float[Array, ""]:
     """The sum of the targets' logits: its gradient is each image's own."""
     return of_class(explainee(images), targets).sum()
+
+
+def mean_gradient(
+    explainee: Explainee,
+    varied: Callable[[Array], Float[Array, "n H W C"]],
+    variations: Array,
+    targets: Int[Array, " n"],
+) -> Float[Array, "n H W C"]:
+    """The mean, over variations of the images, of the gradient of each target's logit.
+
+    Args:
+      explainee: the network.
+      varied: one of the variations to the images by it.
+      variations: along the first axis.
+      targets: of the images.
+    """
+    count = len(variations)
+    # A gradient keeps of each image what a forward forgets.
+    most = masks_at_once(4 * len(targets))
+    at_once = next(k for k in range(min(most, count), 0, -1) if count % k == 0)
+
+    def add(total: Array, group: Array) -> tuple[Array, None]:
+        images = jax.vmap(varied)(group)
+        in_one = images.reshape(-1, *images.shape[2:])
+        gradients = jax.grad(target_logits, argnums=1)(
+            explainee, in_one, jnp.tile(targets, at_once)
+        )
+        return total + gradients.reshape(images.shape).sum(0), None
+
+    groups = variations.reshape(-1, at_once)
+    total, _ = jax.lax.scan(add, jnp.zeros_like(varied(variations[0])), groups)
+    return total / count
 
 
 def masks_at_once(images: int) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.rival import Rival, target_logits
+from ltx_jax.attribution.rival import Rival, mean_gradient
 from ltx_jax.models.explainee import Explainee
 
 SAMPLES, NOISE = 50, 0.15
@@ -35,16 +35,12 @@ def smoothgrad(
     low, high = (ends((1, 2, 3), keepdims=True) for ends in (images.min, images.max))
     deviation = noise * (high - low)
 
-    def add(total: Array, key: Array) -> tuple[Array, None]:
+    def noisy(key: Array) -> Array:
         drawn = jax.random.normal(key, (1, *images.shape[1:]), jnp.float32)
-        gradient = jax.grad(target_logits, argnums=1)(
-            explainee, images + deviation * drawn, targets
-        )
-        return total + gradient, None
+        return images + deviation * drawn
 
     keys = jax.random.split(jax.random.key(0), samples)
-    total, _ = jax.lax.scan(add, jnp.zeros_like(images), keys)
-    return jnp.abs(total / samples).sum(-1)
+    return jnp.abs(mean_gradient(explainee, noisy, keys, targets)).sum(-1)
 
 
 SMOOTHGRAD = Rival(
