@@ -31,8 +31,7 @@ from ltx_jax.data.painting import (
     relief,
 )
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.scenes import Scene
-from ltx_jax.errors import InputError
+from ltx_jax.data.scenes import Scene, side_of
 from ltx_jax.files import digest_of
 
 SHAPES: Mapping[str, Figure] = {
@@ -212,11 +211,8 @@ class ConceptSceneSource:
         Raises:
           InputError: where that is not square.
         """
-        height, width = how.size
-        if height != width:
-            raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
         labels = self._concepts(self.indices[index])
-        drawn = concept_scene(self.seed, self.indices[index], self.objects, height)
+        drawn = concept_scene(self.seed, self.indices[index], self.objects, side_of(how))
         return Example(drawn.image, labels, drawn.masks[list(labels)])
 
     def digest(self) -> str:

@@ -186,17 +186,26 @@ class SceneSource:
         Raises:
           InputError: where that is not square.
         """
-        height, width = how.size
-        if height != width:
-            raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
         which = self.seed, self.indices[index], self.objects
         labels = scene_classes(*which)
-        drawn = scene(*which, height)
+        drawn = scene(*which, side_of(how))
         return Example(drawn.image, labels, drawn.masks[list(labels)])
 
     def digest(self) -> str:
         """Of what they are drawn from."""
         return digest_of([repr((self.seed, tuple(self.indices), self.objects)).encode()])
+
+
+def side_of(how: Preprocessing) -> int:
+    """Pixels along a scene's sides for a network's input.
+
+    Raises:
+      InputError: where that is not square.
+    """
+    height, width = how.size
+    if height != width:
+        raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
+    return height
 
 
 # --- Objects --------------------------------------------------------------------------------------

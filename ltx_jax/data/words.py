@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from ltx_jax.data.labels import read_class_names
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json
 
@@ -76,23 +75,6 @@ def read_words(path: str | Path, names: Sequence[str], width: int | None = None)
             "embedding that the explainer was trained with"
         )
     return Words(tuple(known), vectors)
-
-
-def read_concepts(path: str | Path) -> tuple[str, ...]:
-    """Names of concepts: those of `read_class_names`; or a .json, {name: index} as LaViSE has for
-    Visual Genome, or {"stoi": {name: …}} as it has for COCO.
-
-    Raises:
-      InputError: where the file is missing or of another form.
-    """
-    path = Path(path)
-    content = read_json(path) if path.is_file() and path.suffix == ".json" else None
-    if isinstance(content, dict):
-        if isinstance(content.get("stoi"), dict):
-            return tuple(content["stoi"])
-        if all(type(index) is int for index in content.values()):
-            return tuple(sorted(content, key=content.__getitem__))
-    return read_class_names(path)
 
 
 def _spellings(name: str) -> list[tuple[str, ...]]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_class_activation_maps import FOR_CNNS
 
-from ltx_jax.attribution import RIVALS
+from ltx_jax.attribution import RIVALS, rival
 from ltx_jax.attribution.gradient_x_input import gradient_x_input
 from ltx_jax.attribution.integrated_gradients import integrated_gradients
+from ltx_jax.attribution.rival import mean_gradient
 from ltx_jax.attribution.smoothgrad import smoothgrad
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
@@ -69,6 +70,15 @@ def test_integrated_gradients_of_a_cubic_use_midpoints():
     found = integrated_gradients(cubic, IMAGES, TARGETS, steps=2)
     expected = (1 - 3 / (12 * 4)) * np.abs(OF_TARGET * IMAGES**3).sum(-1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_several_variations_in_one_pass_change_nothing(monkeypatch):
+    alone = mean_gradient(SQUARE, lambda k: IMAGES * k, jnp.arange(6.0), TARGETS)
+    monkeypatch.setattr(rival, "masks_at_once", lambda images: 4)
+    found = mean_gradient(SQUARE, lambda k: IMAGES * k, jnp.arange(6.0), TARGETS)
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+    # The gradient of w·(kx)² with respect to kx, where the mean of k is 2.5.
+    np.testing.assert_allclose(found, 5 * OF_TARGET * IMAGES, rtol=1e-5)
 
 
 def test_smoothgrad_averages_over_its_own_noise():

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from ltx_jax.data.words import read_concepts, read_words
+from ltx_jax.data.words import read_words
 from ltx_jax.errors import InputError
 
 VECTORS = {
@@ -146,22 +146,3 @@ def test_arrays_of_another_form(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             read_words(tmp_path / f"{name}.npz", ["a"])
-
-
-def test_concepts_in_every_form(tmp_path):
-    path = tmp_path / "labels.json"
-    for content in (
-        {"tree": 1, "side walk": 0},
-        {"stoi": {"side walk": [4, 7], "tree": [3]}, "itos": {"4": "side walk"}},
-        ["side walk", "tree"],
-        {"0": "side walk", "1": ["n1", "tree"]},
-    ):
-        path.write_text(json.dumps(content))
-        assert read_concepts(path) == ("side walk", "tree")
-    (tmp_path / "labels.txt").write_text("side walk\ntree\n")
-    assert read_concepts(tmp_path / "labels.txt") == ("side walk", "tree")
-    with pytest.raises(InputError, match="no class names at"):
-        read_concepts(tmp_path / "none.json")
-    path.write_text(json.dumps({"tree": "wood"}))
-    with pytest.raises(InputError, match="is no list of class names"):
-        read_concepts(path)
