@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.finetune.optimize = "neg"
     # For the same reason POS would choose an epoch whose masks are still poor.
     config.pretrain.select = "last"
-    config.pretrain.epochs = 6
+    config.pretrain.epochs = 10
     config.pretrain.batch_size = 25
     config.pretrain.learning_rate = 1e-4
     # At one rate: of so few steps a rise and a fall leave half.
