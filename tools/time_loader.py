@@ -2,9 +2,10 @@
 
 python tools/time_loader.py PHOTOGRAPHS [--count=200] [--side=224] [--workers 0 1 2]
 
-Prints photographs a second of one Python thread that opens, resizes and stacks them, and of the
-loader with threads (0) and with so many worker processes, once its first batch is there; each also
-as a share of the bare loop's by core.
+Prints photographs a second and core of Python processes that open, resize and stack them, one and
+one a core, which share what the cores do, and of the loader with threads (0) and with so many
+worker processes, once its first batch is there; the loader's also as a share of the bare loops' on
+as many cores.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +39,33 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     try:
-        bare = by_pillow(given.images, given.count, given.side)
-        print(f"bare loop      {bare:8.1f} a second")
+        cores = os.cpu_count() or 1
+        bare = {n: by_pillow(given.images, given.count, given.side, n) for n in {1, cores}}
+        for n, rate in bare.items():
+            print(f"bare loops on {n} cores: {rate:.0f} a second and core")
         for workers in given.workers:
-            rate = by_loader(given.images, given.count, given.side, workers)
-            cores = min(workers, os.cpu_count() or 1) or os.cpu_count() or 1
-            print(f"{workers:2} workers     {rate:8.1f} a second, {rate / bare / cores:.2f} a core")
+            used = min(workers, cores) or cores
+            if used not in bare:
+                bare[used] = by_pillow(given.images, given.count, given.side, used)
+            rate = by_loader(given.images, given.count, given.side, workers) / used
+            print(f"{workers} workers: {rate:.0f} a second and core, {rate / bare[used]:.2f}")
     except InputError as error:
         print(f"time_loader: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def by_pillow(folder: Path, count: int, side: int) -> float:
-    """Photographs a second of a bare loop."""
+def by_pillow(folder: Path, count: int, side: int, cores: int) -> float:
+    """Photographs a second and core of bare loops, one in each of so many processes."""
     paths = open_folder(folder).only(range(count)).paths
+    with ProcessPoolExecutor(cores, get_context("spawn")) as processes:
+        loops = [(paths[core::cores], side) for core in range(cores)]
+        list(processes.map(_loop, [(part[:1], side) for part, _ in loops]))  # they are up
+        return float(np.mean(list(processes.map(_loop, loops))))
+
+
+def _loop(given: tuple[Sequence[Path], int]) -> float:
+    paths, side = given
     began = time.perf_counter()
     loaded = []
     for path in paths:

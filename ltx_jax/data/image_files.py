@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_rgb
+from ltx_jax.data.preprocessing import HEIC, Preprocessing, read_resized
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 
@@ -57,8 +57,7 @@ class FileSource:
         """The example at a network's size; raises `UnreadableImage`."""
         path = Path(self.paths[index])
         with or_unreadable(path):
-            image = read_rgb(path)
-        return Example(image, self.labels[index]).preprocessed(how)
+            return Example(read_resized(path, how), self.labels[index])
 
     def digest(self) -> str:
         """Of the bytes of all files, and the labels; a file that cannot be read has none."""

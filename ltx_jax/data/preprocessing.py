@@ -73,21 +73,26 @@ def _resize(
         return plane
     from PIL import Image
 
+    return np.asarray(_resized(Image.fromarray(plane), how, method))
+
+
+def _resized(image: Any, how: Preprocessing, method: str) -> Any:
+    """The same of an image of Pillow's."""
+    from PIL import Image
+
     resampling = Image.Resampling[method.upper()]
     height, width = how.size
-    image = Image.fromarray(plane)
     if how.resize == "squash":
-        return np.asarray(image.resize((width, height), resampling))
+        return image.resize((width, height), resampling)
     scale = max(height / image.height, width / image.width) / how.crop_fraction
     whole = round(image.width * scale), round(image.height * scale)
     left, top = round((whole[0] - width) / 2), round((whole[1] - height) / 2)
     if whole[0] * whole[1] <= _MOST_PIXELS:
-        resized = image.resize(whole, resampling)
-        return np.asarray(resized.crop((left, top, left + width, top + height)))
+        return image.resize(whole, resampling).crop((left, top, left + width, top + height))
     # Of a long and thin image only what remains is enlarged, at a last digit's cost.
     across, down = image.width / whole[0], image.height / whole[1]
     box = left * across, top * down, (left + width) * across, (top + height) * down
-    return np.asarray(image.resize((width, height), resampling, box=box))
+    return image.resize((width, height), resampling, box=box)
 
 
 def read_rgb(path: Path, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
@@ -105,28 +110,44 @@ def read_rgb(path: Path, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
       Exception: of any type, whatever breaks in Pillow at a file that it cannot read; OSError and
         ValueError for the most part.
     """
-    from PIL import Image
-
-    if path.suffix.lower() in HEIC:
-        _register_heic()
-    with Image.open(path) as file:
+    with _opened(path) as file:
         return as_rgb(file, upright)
+
+
+def read_resized(path: Path, how: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
+    """`resize_image` of `read_rgb`, without an array in between; raises as the latter."""
+    with _opened(path) as file:
+        return np.asarray(_resized(_in_rgb(file), how, how.interpolation))
 
 
 def as_rgb(image: Any, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """An image of Pillow's, as `read_rgb` reads one."""
-    from PIL import Image, ImageOps
+    return np.asarray(_in_rgb(image, upright))
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image
+
+    if path.suffix.lower() in HEIC:
+        _register_heic()
+    return Image.open(path)
+
+
+def _in_rgb(image: Any, upright: bool = True) -> Any:
+    from PIL import ExifTags, Image, ImageOps
 
     # What cameras and scrapers write there breaks Pillow in more ways than it names.
     with suppress(Exception):
-        image = ImageOps.exif_transpose(image) if upright else image
+        image.load()  # it may stand behind the pixels
+        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)  # which would copy any other image
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_as_bytes(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _as_bytes(grey: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltx_jax.data.preprocessing import Preprocessing, read_rgb, resize_image, resize_masks
+from ltx_jax.data.preprocessing import (
+    Preprocessing,
+    read_resized,
+    read_rgb,
+    resize_image,
+    resize_masks,
+)
 
 
 def saved(image: Image.Image, path: Path, **how: object) -> np.ndarray:
@@ -59,6 +65,23 @@ def test_squashed_as_pillow_does(interpolation: str) -> None:
     expected = np.asarray(Image.fromarray(image).resize((8, 12), method))
     found = resize_image(image, Preprocessing((12, 8), interpolation=interpolation))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_read_and_resized_at_once(tmp_path: Path, mode: str, resize: str) -> None:
+    values = noise(40, 30, 3)
+    picture = Image.fromarray(values).convert(mode)
+    if mode == "I;16":
+        picture = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+    picture.save(path, exif=exif)
+    how = Preprocessing((20, 24), resize=resize)
+    expected = resize_image(read_rgb(path), how)
+    np.testing.assert_array_equal(read_resized(path, how), expected)
+    assert expected.shape == (20, 24, 3)
 
 
 def test_the_crop_is_the_centre() -> None:
