@@ -60,7 +60,7 @@ def keep_memory() -> None:
     """Have the C library keep what memory is freed, up to a gigabyte in one piece.
 
     A program's buffers on a CPU are made anew at each call. Given back to the system in between
-    they have to be cleared by it again, which is a third of the time of a CNN's gradient. Where
+    they have to be cleared by it again, up to a third of the time of a CNN's gradient. Where
     there is no glibc, or the environment says how it allocates, nothing changes.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):

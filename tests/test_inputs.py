@@ -84,10 +84,10 @@ def test_an_oddly_typed_entry_beside_the_orientation(tmp_path, tag, kind):
 
 
 def test_what_pillow_says_in_several_lines_is_told_in_one(tmp_path, monkeypatch):
-    def read(path):
+    def read(path, how):
         raise ValueError(f"{path}: broken\n  here")
 
-    monkeypatch.setattr(given, "read_rgb", read)
+    monkeypatch.setattr(given, "read_resized", read)
     with pytest.raises(
         InputError, match=r"a\.png cannot be read as an image: the file: broken here"
     ):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from pytorch_networks import Normalised
+from pytorch_networks import Normalised, load_classifier
 
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import explainee_with
@@ -43,12 +43,12 @@ def doubled(explainee: Explainee) -> Explainee:
     return explainee_with(network, params, explainee.class_names, explainee.link)
 
 
-def doubled_in_pytorch(classifier: Normalised, explainee: Explainee) -> Normalised:
-    """The same classifier in PyTorch, in float64, its normalisation that of the explainee to the
-    last digit."""
-    assert explainee.architecture is not None
-    how = explainee.architecture.preprocessing
-    classifier = classifier.double()
+def doubled_in_pytorch(explainee: Explainee) -> Normalised:
+    """The classifier in PyTorch, in float64, its normalisation the same to the last digit; raises
+    as `load_classifier`."""
+    classifier, own = load_classifier(explainee).double(), explainee.architecture
+    assert own is not None  # or it would have been refused
+    how = own.preprocessing
     for buffer, values in ((classifier.mean, how.mean), (classifier.std, how.std)):
         buffer.copy_(torch.tensor(values, dtype=torch.float64)[:, None, None])
     return classifier

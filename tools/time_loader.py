@@ -2,10 +2,9 @@
 
 python tools/time_loader.py PHOTOGRAPHS [--count=200] [--side=224] [--workers 0 1 2]
 
-Prints photographs a second and core of Python processes that open, resize and stack them, one and
-one a core, which share what the cores do, and of the loader with threads (0) and with so many
-worker processes, once its first batch is there; the loader's also as a share of the bare loops' on
-as many cores.
+Prints photographs a second and core of Python processes that open, resize and stack them, one a
+core, and of the loader with threads (0, on all cores) and with so many worker processes, once its
+first batch is there; the loader's also as a share of the bare loops' on as many cores.
 """
 
 from __future__ import annotations
@@ -40,15 +39,13 @@ def main() -> int:
     given = parser.parse_args()
     try:
         cores = os.cpu_count() or 1
-        bare = {n: by_pillow(given.images, given.count, given.side, n) for n in {1, cores}}
+        used = [min(workers, cores) or cores for workers in given.workers]
+        bare = {n: by_pillow(given.images, given.count, given.side, n) for n in sorted({*used})}
         for n, rate in bare.items():
             print(f"bare loops on {n} cores: {rate:.0f} a second and core")
-        for workers in given.workers:
-            used = min(workers, cores) or cores
-            if used not in bare:
-                bare[used] = by_pillow(given.images, given.count, given.side, used)
-            rate = by_loader(given.images, given.count, given.side, workers) / used
-            print(f"{workers} workers: {rate:.0f} a second and core, {rate / bare[used]:.2f}")
+        for workers, n in zip(given.workers, used, strict=True):
+            rate = by_loader(given.images, given.count, given.side, workers) / n
+            print(f"{workers} workers: {rate:.0f} a second and core, {rate / bare[n]:.2f}")
     except InputError as error:
         print(f"time_loader: {error}", file=sys.stderr)
         return 2

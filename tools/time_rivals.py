@@ -73,9 +73,12 @@ def main() -> int:
 
             with double_precision():
                 _print_apart(explainee, names, images)
+        elif arguments.alone:
+            _print_times(explainee, names, {}, images)
         else:
-            packages = {} if arguments.alone else _packages(_in_pytorch(explainee))
-            _print_times(explainee, names, packages, images)
+            from pytorch_networks import load_classifier
+
+            _print_times(explainee, names, _packages(load_classifier(explainee)), images)
     except InputError as error:
         print(f"time_rivals: {error}", file=sys.stderr)
         return 2
@@ -94,7 +97,7 @@ def _print_times(
 def _print_apart(explainee: Explainee, names: list[str], images: np.ndarray) -> None:
     from double_precision import doubled, doubled_in_pytorch
 
-    packages = _packages(doubled_in_pytorch(_in_pytorch(explainee), explainee))
+    packages = _packages(doubled_in_pytorch(explainee))
     explainee, images = doubled(explainee), images.astype(np.float64)
     targets = explainee.predicted(jax.jit(explainee)(images)).astype(np.int32)
     for name in filter(packages.__contains__, names):
@@ -114,12 +117,12 @@ def line(
     ours, *theirs = timed(methods, images, targets)
     one = images[:1], targets[:1]
     cost = operations(RIVALS[name].maps, explainee, *one) / operations(explainee, one[0])
-    found = [cost, ours.one, ours.batch]
+    text = f"{name:24}{cost:12.1f}{ours.one:12.1f}{ours.batch:12.1f}"
     for their in theirs:
-        found += [their.one, their.batch, their.one / ours.one, their.batch / ours.batch]
-    text = "".join(f"{value:12.{1 + (k > 4)}f}" for k, value in enumerate(found))
-    apart = [f"{_apart(ours.maps, their.maps):12.1e}" for their in theirs]
-    return f"{name:24}{text}" + "".join(apart)
+        text += f"{their.one:12.1f}{their.batch:12.1f}"
+        text += f"{their.one / ours.one:12.2f}{their.batch / ours.batch:12.2f}"
+        text += f"{_apart(ours.maps, their.maps):12.1e}"
+    return text
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -194,12 +197,6 @@ def _packages(classifier: Any) -> dict[str, Method]:
         return lambda images, targets: package(Case(classifier, images, targets))
 
     return {name: of(package) for name, package in PACKAGES.items()}
-
-
-def _in_pytorch(explainee: Explainee) -> Any:
-    from pytorch_networks import load_classifier
-
-    return load_classifier(explainee)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.data.image_files import or_unreadable
-from ltx_jax.data.preprocessing import Preprocessing, as_rgb, read_rgb, resize_image
+from ltx_jax.data.preprocessing import Preprocessing, as_rgb, read_resized, resize_image
 from ltx_jax.errors import InputError
 
 
@@ -32,7 +32,7 @@ def as_batch(images: Any, how: Preprocessing) -> np.ndarray:
     ):
         array = np.asarray(images)
         return array[None] if array.ndim == 3 else array
-    return np.stack([resize_image(_read(one), how) for one in several])
+    return np.stack([_read(one, how) for one in several])
 
 
 def _pillow(image: Any) -> bool:
@@ -41,12 +41,12 @@ def _pillow(image: Any) -> bool:
     return module is not None and isinstance(image, module.Image)
 
 
-def _read(image: Any) -> np.ndarray:
+def _read(image: Any, how: Preprocessing) -> np.ndarray:
     if _pillow(image):
-        return as_rgb(image)
+        return resize_image(as_rgb(image), how)
     path = Path(image)
     try:
         with or_unreadable(path):
-            return read_rgb(path)
+            return read_resized(path, how)
     except UnreadableImage as error:
         raise InputError(f"{image} cannot be read as an image: {error}") from error

@@ -138,9 +138,10 @@ def _in_rgb(image: Any, upright: bool = True) -> Any:
 
     # What cameras and scrapers write there breaks Pillow in more ways than it names.
     with suppress(Exception):
-        image.load()  # it may stand behind the pixels
-        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)  # which would copy any other image
+        if upright:
+            image.load()  # it may stand behind the pixels
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                image = ImageOps.exif_transpose(image)  # which would copy any other image
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_as_bytes(np.asarray(image)))
     if image.has_transparency_data:

@@ -8,7 +8,6 @@ from conftest import random_weights
 parity = pytest.importorskip("parity_tools")
 
 from double_precision import double_precision, doubled, doubled_in_pytorch  # noqa: E402
-from pytorch_networks import load_classifier  # noqa: E402
 
 from ltx_jax.attribution.gradient_x_input import gradient_x_input  # noqa: E402
 from ltx_jax.loading.explainees import load_explainee  # noqa: E402
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.parity
 def test_a_gradient_in_float64(tmp_path):
     weights = random_weights(tmp_path / "w.safetensors", "squeezenet1_1", num_classes=3)
     explainee = load_explainee("squeezenet1_1", weights, num_classes=3)
-    classifier = doubled_in_pytorch(load_classifier(explainee), explainee)
+    classifier = doubled_in_pytorch(explainee)
     images = np.random.default_rng(0).random((1, 64, 64, 3))
     x = parity.torch.tensor(images.transpose(0, 3, 1, 2)).requires_grad_()
     classifier(x)[0, 1].backward()
