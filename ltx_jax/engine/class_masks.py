@@ -27,15 +27,15 @@ from ltx_jax.objectives import Goal, class_masks, losses
 Terms = dict[str, Array]
 # Raw masks [n,classes,H,W] of images.
 Draw = Callable[[Array], Array]
-NN_EXPLAINER, BUDGET = "nn_explainer", "budget"
+NN_EXPLAINER, SOME_CLASSES, BUDGET = "nn_explainer", "some_classes", "budget"
 # Real-Time Saliency's coloured noise, about grey: how far it reaches, and how coarse it is.
 _COLOURS, _GRAIN = 0.66, 0.11
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "one_class", "goal"],
-    meta_fields=["name", "shares", "colour", "alone", "together"],
+    data_fields=["weights", "goal"],
+    meta_fields=["name", "shares", "colour", "together"],
 )
 @dataclass(frozen=True, eq=False)
 class ClassGoal:
@@ -44,23 +44,19 @@ class ClassGoal:
 
     Attributes:
       weights: of the terms, by name, [] each.
-      one_class: weight of `goal` beside them, [].
-      goal: the objective of one mask an image, of a class that is drawn anew in every step.
+      goal: the objective of one mask an image, which `budget` goes by.
       name: a key of `OBJECTIVES`.
       shares: least and greatest share of the pixels that a class should have.
       colour: what masks hide behind, in [0,1], one a channel: the data set's mean, since masking
         after normalisation leaves 0.
-      alone: whether `one_class` is anything.
       together: most classes that an image of the training has; None where nobody knows.
     """
 
     weights: Mapping[str, Any]
-    one_class: Any
     goal: Goal
     name: str
     shares: tuple[float, float]
     colour: tuple[float, ...]
-    alone: bool = False
     together: int | None = None
 
 
@@ -118,6 +114,16 @@ def _nn_explainer(given: Given) -> tuple[Array, Terms]:
     return class_masks.class_mask_loss(given.raw, given.labels, seen, hidden, *how)
 
 
+def _some_classes(given: Given) -> tuple[Array, Terms]:
+    """Of a random part of each image's classes, drawn anew in every step."""
+    shown = part_of(given.labels, given.rng)
+    target, _ = class_masks.merged(given.raw, shown)
+    seen, hidden = given.through(target, given.plain)
+    return class_masks.some_classes_loss(
+        given.raw, given.labels, shown, seen, hidden, given.weights
+    )
+
+
 def _real_time_saliency(given: Given) -> tuple[Array, Terms]:
     target, _ = class_masks.merged(given.raw, given.labels)
     seen, hidden = given.through(target, alternative(given.images, given.rng))
@@ -152,19 +158,18 @@ def _one_class(given: Given) -> tuple[Array, Terms]:
 
 OBJECTIVES: dict[str, Callable[[Given], tuple[Array, Terms]]] = {
     NN_EXPLAINER: _nn_explainer,
+    SOME_CLASSES: _some_classes,
     "real_time_saliency": _real_time_saliency,
     "self_explainer": _self_explainer,
     BUDGET: _one_class,
 }
 
 
-def _objective(given: Given) -> tuple[Array, Terms]:
-    """The objective that is named, and beside it that of one class where it has a weight."""
-    total, terms = OBJECTIVES[given.goal.name](given)
-    if not given.goal.alone:
-        return total, terms
-    of_one, _ = _one_class(given)
-    return total + given.goal.one_class * of_one, terms | {"one_class": of_one}
+def part_of(labels: Bool[Array, "n classes"], rng: Key[Array, ""]) -> Bool[Array, "n classes"]:
+    """Each class of an image as often as not, and at least one where it has any."""
+    luck = jax.random.uniform(rng, labels.shape)
+    luckiest = jnp.where(labels, luck, -1).max(-1, keepdims=True)
+    return labels & ((luck > 0.5) | (luck == luckiest))
 
 
 def alternative(images: Float[Array, "n H W C"], rng: Key[Array, ""]) -> Float[Array, "n H W C"]:
@@ -216,7 +221,7 @@ def class_loss(
 
     labels = labels_of(explainee, images, batch["targets"])
     given = Given(explainee, goal, images, labels, draw(images), draw, drawn)
-    total, terms = _objective(given)
+    total, terms = OBJECTIVES[goal.name](given)
     return total, ({"total": total, **terms}, model_state)
 
 
@@ -266,7 +271,7 @@ def validate_classes(
 
         def alone(image: Array, labels: Array, raw: Array) -> Terms:
             one = image[None], labels[None], raw[None], draw, jax.random.key(0)
-            total, terms = _objective(Given(explainee, goal, *one))
+            total, terms = OBJECTIVES[goal.name](Given(explainee, goal, *one))
             return {"loss": total, **terms}
 
         raw = raw_of(images)

@@ -151,6 +151,29 @@ def class_mask_loss(
     return _weighted(terms, weights), terms
 
 
+def some_classes_loss(
+    raw: Raw, labels: Labels, shown: Labels, seen: Logits, hidden: Logits, weights: Weights
+) -> tuple[Number, dict[str, Number]]:
+    """NN-Explainer's loss of some of an image's classes: through their mask the classifier holds
+    these alone, and through what it leaves the rest.
+
+    The paper's, of all classes at once, asks that an image's masks be right together, and where no
+    image has a class alone each may show all objects.
+
+    Args:
+      raw: masks.
+      labels: classes of each image.
+      shown: some of them.
+      seen, hidden: the classifier's logits through the mask of these, and through what it leaves.
+      weights: of the terms; the `rest` weighs as much as `prediction`, and `entropy` has no part.
+    """
+    target, others = merged(raw, shown)[0], merged(raw, labels)[1]
+    terms = _of_masks(raw, shown, target, others, seen, weights, False)
+    terms["variation"] += variation(others)
+    rest = prediction(hidden, labels & ~shown)
+    return _weighted(terms, weights) + weights.prediction * rest, terms | {"rest": rest}
+
+
 def _of_masks(
     raw: Raw,
     labels: Labels,

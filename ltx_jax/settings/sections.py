@@ -315,10 +315,13 @@ class Pretrain(Section):
 class ClassMasks(Section):
     """What makes masks of every class good (NN-Explainer, NeurIPS 2022): weights of its terms."""
 
-    objective: Literal["nn_explainer", "real_time_saliency", "self_explainer", "budget"] = setting(
+    objective: Literal[
+        "nn_explainer", "some_classes", "real_time_saliency", "self_explainer", "budget"
+    ] = setting(
         "nn_explainer",
-        "the paper's; Real-Time Saliency's; that of masks which classify themselves; or `objective`"
-        ", the section, of one class of each image a step",
+        "the paper's; the paper's of a random part of an image's classes a step, so that each "
+        "class's mask shows its own object; Real-Time Saliency's; that of masks which classify "
+        "themselves; or `objective`, the section, of one class of each image a step",
     )
     prediction: float = setting(1.0, "the classifier still holds the image's classes", least=0)
     entropy: float = setting(1.0, "it holds nothing of what the mask leaves", least=0)
@@ -326,12 +329,6 @@ class ClassMasks(Section):
     class_area: float = setting(1.0, "each class has a share of the pixels", least=0)
     target_area: float = setting(0.1, "area of the mask of the image's classes", least=0)
     other_area: float = setting(0.3, "area of the mask of all other classes", least=0)
-    one_class: float = setting(
-        0.0,
-        "beside these, of `objective`, the section, for one class of each image a step: so that "
-        "each class's mask shows its own object",
-        least=0,
-    )
     least: float = setting(0.05, "least share of the pixels of a class", least=0, most=1)
     most: float = setting(0.3, "greatest share of them", least=0, most=1)
 

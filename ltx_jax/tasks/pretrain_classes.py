@@ -13,8 +13,9 @@ from jax.tree_util import Partial
 
 from ltx_jax.data.batches import Targets
 from ltx_jax.data.examples import Source
-from ltx_jax.engine.class_masks import ClassGoal, class_loss, validate_classes
+from ltx_jax.engine.class_masks import SOME_CLASSES, ClassGoal, class_loss, validate_classes
 from ltx_jax.engine.sharding import replicate
+from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.loading.checkpoints import load_leaves, save_explainer
@@ -97,13 +98,19 @@ def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGo
       section: of the settings.
       goal: the objective of one mask an image.
       explainee: whose mean colour covers what masks hide.
+
+    Raises:
+      InputError: for an objective of several classes where one is the answer.
     """
+    if section.objective == SOME_CLASSES and explainee.link == "softmax":
+        raise InputError(
+            "class_masks.objective is some_classes, which tells an image's classes apart, and one "
+            "class is this explainee's answer: set explainee.link=sigmoid, or take nn_explainer"
+        )
     weights = asdict(section)
     name, shares = weights.pop("objective"), (weights.pop("least"), weights.pop("most"))
-    one_class = weights.pop("one_class")
     given = {term: jnp.float32(weight) for term, weight in weights.items()}
-    about = name, shares, explainee.mean_colour, bool(one_class)
-    return ClassGoal(given, jnp.float32(one_class), goal, *about)
+    return ClassGoal(given, goal, name, shares, explainee.mean_colour)
 
 
 def pretrain_classes(

@@ -13,11 +13,13 @@ from ltx_jax.engine.class_masks import (
     alternative,
     class_loss,
     labels_of,
+    part_of,
     validate_classes,
 )
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate, slot_mesh
 from ltx_jax.engine.training import adamw, create_train_state, train_step
+from ltx_jax.errors import InputError
 from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.masks.covering import covered
 from ltx_jax.masks.tokens import upsample
@@ -81,15 +83,43 @@ def test_devices_make_no_difference_and_it_is_learnt(explainee, every, images, n
         assert one[-1]["total"] < one[0]["total"]
 
 
-def test_the_objective_of_one_class_goes_beside(explainee, every, images):
+def test_some_classes_are_drawn_of_those_that_are_there():
+    labels = jnp.asarray(LABELS)
+    drawn = np.stack([part_of(labels, jax.random.key(i)) for i in range(300)])
+    assert not (drawn & ~LABELS).any()
+    np.testing.assert_array_equal(drawn.any(-1), np.broadcast_to(LABELS.any(-1), (300, 4)))
+    # Of two classes a part has both or either in a quarter each, none never: the luckier one then.
+    np.testing.assert_allclose(drawn[:, 0].mean(0), [0.625, 0, 0, 0.625, 0], atol=0.08)
+
+
+def test_some_classes_through_the_mean_colour(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
-    given = every, goal_of(multi, "nn_explainer", one_class=0.5), images[:4], slot_mesh(1)
-    (both,) = stepped(multi, *given)
-    (alone,) = stepped(multi, every, goal_of(multi, "nn_explainer"), images[:4], slot_mesh(1))
-    assert both["one_class"] > 0 and "one_class" not in alone
-    assert both["total"] == pytest.approx(alone["total"] + 0.5 * both["one_class"], rel=1e-5)
-    (budget,) = stepped(multi, every, goal_of(multi, "budget"), images[:4], slot_mesh(1))
-    assert both["one_class"] == pytest.approx(budget["total"], rel=1e-5)
+    (found,) = stepped(multi, every, goal_of(multi, "some_classes"), images[:4], slot_mesh(1))
+    raw = every.draw(every.trained, every.prefix(images[:4]))
+    raw = jnp.asarray(upsample(raw.reshape(-1, 4, 4), (16, 16))).reshape(4, 5, 16, 16)
+    grey = jnp.full_like(images[:4], 0.5)
+
+    def loss(shown):
+        target, _ = class_masks.merged(raw, shown)
+        logits = [multi(covered(images[:4], m, grey)) for m in (target, 1 - target)]
+        given = raw, jnp.asarray(LABELS), shown, *logits
+        return float(class_masks.some_classes_loss(*given, class_masks.Weights())[0])
+
+    # Three parts of the first image's classes, one of the second's, seven of the fourth's: the loss
+    # is that of one of them.
+    parts = [[1, 0], [0, 1], [1, 1]], [[i >> k & 1 for k in range(3)] for i in range(1, 8)]
+    those = []
+    for first in parts[0]:
+        for last in parts[1]:
+            shown = LABELS.copy()
+            shown[0, [0, 3]], shown[3, :3] = first, last
+            those.append(loss(jnp.asarray(shown)))
+    assert min(abs(np.array(those) / found["total"] - 1)) < 1e-5
+
+
+def test_where_one_class_is_the_answer_there_are_no_parts(explainee):
+    with pytest.raises(InputError, match=r"set explainee\.link=sigmoid"):
+        goal_of(explainee, "some_classes")
 
 
 def test_held_out_images_are_judged_alone(explainee, every, images):

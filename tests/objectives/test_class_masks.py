@@ -71,6 +71,27 @@ def test_terms_are_weighted():
     assert float(terms["prediction"]) == pytest.approx(misfit, rel=1e-6)
 
 
+def test_some_classes_leave_the_rest():
+    shown = jnp.array([[True, False, False], [False, False, False]])
+    weights = objective.Weights(prediction=2.0)
+    given = RAW, LABELS, shown, LOGITS, -LOGITS, weights
+    terms = objective.some_classes_loss(*given)[1]
+    np.testing.assert_allclose(terms["target_area"], sigmoid(RAW[0, 0]).mean() / 2, rtol=1e-6)
+    others = sigmoid(RAW[0, 1]).mean() / 2 + sigmoid(RAW[1].max(0)).mean() / 2
+    np.testing.assert_allclose(terms["other_area"], others, rtol=1e-6)
+    rest = np.array([[False, False, True], [False, False, False]])
+    for name, logits, there in [("prediction", LOGITS, shown), ("rest", -LOGITS, rest)]:
+        signs = np.where(there, 1, -1)
+        misfit = -np.log(sigmoid(signs * np.asarray(logits))).mean()
+        assert float(terms[name]) == pytest.approx(misfit, rel=1e-6), name
+    assert "entropy" not in terms
+    # All classes of the first image: the paper's loss, but that what is left holds none of them.
+    every, terms = objective.some_classes_loss(RAW, LABELS, LABELS, LOGITS, -LOGITS, weights)
+    paper, told = objective.class_mask_loss(RAW, LABELS, LOGITS, -LOGITS, weights)
+    apart = 2 * float(terms["rest"]) - float(told["entropy"])
+    assert float(every) == pytest.approx(float(paper) + apart, rel=1e-5)
+
+
 def test_real_time_saliency_counts_the_classes_that_are_there():
     there = sigmoid(LOGITS)[0, ::2]
     assert float(objective.preserved(LOGITS, LABELS)) == pytest.approx(-np.log(there).mean())

@@ -13,6 +13,7 @@ from page import Balanced
 from running import lines, run
 
 import ltx_jax
+from configs import demo_classes
 from ltx_jax.data.scenes import CLASSES, SceneSource
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
@@ -128,3 +129,16 @@ def test_a_class_table_needs_a_mask_for_every_class(scenes, tmp_path):
     scenes.rivals, scenes.explainer.checkpoint = ("gradient_x_input",), None
     with pytest.raises(InputError, match="class_table is of an explainer with a mask for every"):
         run(scenes, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_in_the_demo_each_mask_shows_its_own_object(tmp_path):
+    config = demo_classes.get_config()
+    config.limit, config.seed, config.rivals, config.finetune.steps = 4, 11, (), 0
+    run(config, tmp_path / "run")
+    found = lines(tmp_path / "run")
+    assert len(found) > 8 and len({row["class"] for row in found}) > 4
+    for row in found:
+        # With all objects of a scene, 2 to 4 of about a size, none overlaps as much.
+        assert row["pltx"]["iou"] > 40, row
+    assert np.mean([row["pltx"]["soft_iou"] for row in found]) > 60

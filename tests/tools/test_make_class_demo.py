@@ -4,6 +4,8 @@ import make_class_demo as make
 import numpy as np
 import pytest
 
+from configs import demo_classes
+from ltx_jax import load_explainee, load_explainer
 from ltx_jax.data.scenes import scenes
 
 
@@ -37,3 +39,13 @@ def test_continuous_iou_by_hand():
     masks = np.float32([[[0.5, 1.0, 0.0, 0.25]]])
     truth = np.array([[[1, 1, 0, 0]]], bool)
     assert make.continuous_iou(masks, truth).tolist() == pytest.approx([1.5 / 2.25])
+
+
+def test_the_explainer_begins_as_the_classifier():
+    path = demo_classes.ASSETS / make.EXPLAINEE
+    explainee = load_explainee(make.NETWORK, path, link="sigmoid", **make.SIZES)
+    fresh = load_explainer(explainee, classes=10)
+    start = fresh.with_leaves(fresh.trained | make.activation_maps(explainee), fresh.statistics)
+    images = make.unit(scenes(3, 2, (2, 4)).image)
+    raw = start.draw(start.trained, start.prefix(images))
+    np.testing.assert_allclose(raw.mean((2, 3)), explainee(images), atol=1e-3)

@@ -1,0 +1,49 @@
+"""Which pixels belong to which of a scene's classes: a mask for each, in one pass, then refined.
+
+Needs nothing: the CNN, which tells which of ten textured shapes a scene has, and the explainer with
+a mask for every class are bundled (made by tools/make_class_demo.py); scenes are drawn on the spot.
+The page shows each scene with the masks of its classes, a colour each, as they are drawn in one
+pass (`pltx`), refined on the scene (`selected`, by POS), and Grad-CAM's.
+Takes: a minute on two CPU cores, compilation included.
+
+python -m ltx_jax.main --config=configs/demo_classes.py
+
+In one pass alone: --config.finetune.steps=0
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+import ltx_jax
+from ltx_jax.settings.configuration import defaults
+from ltx_jax.settings.sections import NN_EXPLAINER
+
+ASSETS = Path(ltx_jax.__file__).parent / "assets"
+
+
+def get_config() -> ConfigDict:
+    """The settings."""
+    config = defaults(NN_EXPLAINER)
+    config.images = "scenes"
+    config.objects = (2, 4)
+    config.limit = 8
+    config.explainee.name = "cifar_resnet20"
+    config.explainee.weights = str(ASSETS / "demo_classes_explainee.safetensors")
+    config.explainee.sizes = ConfigDict({"image_size": 96, "depth": 14, "num_classes": 10})
+    config.explainer.checkpoint = str(ASSETS / "demo_classes_explainer.safetensors")
+    config.explainer.name = None
+    config.explainer.classes = 10
+    config.explainer.head = None
+    config.explainer.sizes = ConfigDict({})
+    # Refined, the mask also has to hide its class behind black, where an object's outline tells.
+    config.finetune.steps = 20
+    config.finetune.learning_rate = 2e-4
+    config.objective.counterfactual = True
+    config.objective.mask_weight = 6.0
+    config.objective.terms.budget = 1.0
+    config.objective.terms.total_variation = 3.0
+    config.objective.fills = ("black", "mean")
+    config.rivals = ("grad_cam",)
+    config.scores = (*config.scores, "pixel_auc")
+    return config
