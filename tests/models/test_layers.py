@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import operations
 
 from ltx_jax.models.layers import Convolution, activate, convolve_as_products, max_pool
 
@@ -167,3 +168,34 @@ def test_a_reference_at_the_same_place_leaves_the_tangent():
     np.testing.assert_array_equal(back(jnp.ones_like(x))[0][0], [1, 0, 0])
     with pytest.raises(ValueError, match="3 activations side by side: one and its reference"):
         rescaled(jnp.concatenate([x, x[:1]]))
+
+
+@pytest.mark.parametrize("dilation", [4, 6, 9])
+def test_offsets_that_fall_beside_the_map_are_not_multiplied(dilation):
+    """Of nine products with all positions those that lie on a map of 7×9 are left: the middle, and
+    of each other offset as many rows and columns as the map has beyond it."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 9, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 5, 4)), jnp.float32)
+    how = {"padding": ((dilation, dilation),) * 2, "dilation": dilation, "use_bias": False}
+
+    def ours(x, kernel):
+        return Convolution(4, **how).apply({"params": {"kernel": kernel}}, x)
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            *(x, kernel, (1, 1), how["padding"]),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    np.testing.assert_allclose(ours(x, kernel), plain(x, kernel), atol=2e-5)
+    for one, other in zip(
+        jax.grad(lambda *given: (ours(*given) ** 2).sum(), (0, 1))(x, kernel),
+        jax.grad(lambda *given: (plain(*given) ** 2).sum(), (0, 1))(x, kernel),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-4 * float(jnp.abs(other).max()))
+    rows, columns = (max(side - dilation, 0) for side in (7, 9))
+    products = (7 + 2 * rows) * (9 + 2 * columns) * 2
+    assert operations(ours, x, kernel) == 2 * products * 5 * 4
