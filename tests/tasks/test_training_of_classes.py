@@ -166,6 +166,13 @@ def test_what_cannot_be_trained(scenes, tmp_path, changes, message):
         train_classifier.run(read(scenes), tmp_path)
 
 
+def test_a_network_whose_logits_are_never_below_zero(scenes, tmp_path):
+    scenes.explainee.name = "squeezenet1_1"
+    scenes.explainee.sizes = ConfigDict({"num_classes": 10})
+    with pytest.raises(InputError, match="squeezenet1_1 ends in a ReLU, so that no logit is below"):
+        train_classifier.run(read(scenes), tmp_path / "run")
+
+
 def test_classes_that_no_image_has_are_named(explainee, caplog):
     known = ArraySource(("a", "b", "c"), ((0, 2), (), (1,)), np.zeros((3, 4, 4, 3), np.uint8))
     found = classes_of(known, [0, 1], explainee)
