@@ -31,5 +31,7 @@ def get_config() -> ConfigDict:
     config.explainee.link = "sigmoid"
     config.words.layer = "layer3"
     config.words.vectors = str(ASSETS / "demo_filters_vectors.json")
+    # At none its words are those that it was told (57 % recall at five) and hardly any other (4 %).
+    config.words.handicap = 0.25
     config.words.checkpoint = str(ASSETS / "demo_filters_words.safetensors")
     return config

@@ -92,7 +92,7 @@ def weighted_words(
     original, which rounds strengths down to whole numbers, leaves their order open.
 
     Args:
-      cosines: of what stands for the filter in each image, with each word.
+      cosines: of what stands for the filter in each image, with each word; or any such nearness.
       strengths: the filter's greatest activation in each image; those below 0 count as 0.
       nearest: how many words of each image count.
     """

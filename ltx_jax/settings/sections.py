@@ -376,6 +376,13 @@ class Words(Section):
         25, "images in which a filter fires most, to find its words by", least=1
     )
     nearest: int = setting(5, "words of each of these images that count", least=1)
+    handicap: float | None = setting(
+        None,
+        "so that words are found that the network was not told: each counts as near as it is nearer"
+        " than usual, by its cosine, and those that it was told by so much less (calibrated "
+        "stacking, Chao et al., ECCV 2016); the original has none",
+        least=0,
+    )
 
     def check_together(self, prefix: str) -> None:
         """Some concept is learnt; filters are counted from 0."""

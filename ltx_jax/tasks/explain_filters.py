@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from ltx_jax.data.concept_split import images_of_each
 from ltx_jax.data.examples import Example, Source, UnreadableImage, iterate
@@ -358,17 +358,37 @@ def _words(
     """Words of each filter, the heaviest first, and their weights."""
     vectors, nearest = jnp.asarray(asked.vocabulary.vectors), asked.words.nearest
     given = jnp.asarray(points), jnp.asarray(strongest.values)
+    behind = _behind(asked, *given)
 
     @jax.jit
     def of_all(given: tuple[Array, Array]) -> FilterWords:
         return jax.lax.map(
-            lambda one: weighted_words(cosines(one[0], vectors), one[1], nearest),
+            lambda one: weighted_words(cosines(one[0], vectors) - behind[None], one[1], nearest),
             given,
             batch_size=_FILTERS,
         )
 
     found = of_all(given)
     return np.asarray(found.words), np.asarray(found.weights)
+
+
+def _behind(asked: Asked, points: Array, values: Array) -> Float[Array, " words"]:
+    """How much less near each word counts than its cosine says."""
+    handicap, vectors = asked.words.handicap, jnp.asarray(asked.vocabulary.vectors)
+    if handicap is None:
+        return jnp.zeros(len(vectors), jnp.float32)
+
+    @jax.jit
+    def usual(points: Array, fires: Array) -> Array:
+        sums = jax.lax.map(
+            lambda one: jnp.where(one[1][:, None], cosines(one[0], vectors), 0).sum(0),
+            (points, fires),
+            batch_size=_FILTERS,
+        )
+        return sums.sum(0) / jnp.maximum(fires.sum(dtype=jnp.float32), 1)
+
+    told = jnp.asarray(asked.vocabulary.supervised, jnp.float32)
+    return usual(points, values > 0) + jnp.float32(handicap) * told
 
 
 def _size(least: int, mesh: Mesh) -> int:

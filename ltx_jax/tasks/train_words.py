@@ -178,6 +178,7 @@ def run(settings: Settings, workdir: Path) -> str:
     without = (
         *("finetune.", "scores", "explainer.", "objective.", "class_masks.", "target"),
         *("words.checkpoint", "words.filters", "words.stands", "words.strongest", "words.nearest"),
+        "words.handicap",
     )
     told = fingerprint_of(settings, source.names, source, (), without=without)
     if words.vectors is not None and Path(words.vectors).is_file():

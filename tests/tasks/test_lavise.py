@@ -143,6 +143,16 @@ def test_filters_in_words(folder, trained, tmp_path):
     assert page.count("<article") == 3 and "data:image/jpeg" in page and 'src="http' not in page
 
 
+def test_words_that_were_told_wait_behind_the_others(folder, trained, tmp_path):
+    config = explaining(folder, trained)
+    config.words.handicap = 4.0  # more than cosines differ
+    explain_filters.run(read(config), tmp_path)
+    unseen = {*load_words(trained / "words.safetensors").learnt.unseen}
+    records = [json.loads(line) for line in (tmp_path / "filters.jsonl").read_text().splitlines()]
+    said = [{word["word"] for word in record["words"]} for record in records if record["words"]]
+    assert said and all(words <= unseen for words in said)
+
+
 def test_activations_are_those_of_all_images_at_once(folder, trained, tmp_path):
     config = explaining(folder, trained)
     config.words.filters = (5, 9)
@@ -184,7 +194,9 @@ def test_from_python(folder, trained, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "filters.jsonl").read_text().splitlines()]
     for one, record in zip(found, records, strict=True):
         assert (one["filter"], one["words"]) == (record["filter"], record["words"])
-    with pytest.raises(InputError, match="no option 'margin': there are filters, nearest, stands,"):
+    with pytest.raises(
+        InputError, match="no option 'margin': there are filters, handicap, nearest,"
+    ):
         ltx_jax.explain_filters(explainee, "layer3", images, *given, margin=2.0)
 
 
