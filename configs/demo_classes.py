@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.finetune.steps = 20
     config.finetune.learning_rate = 2e-4
     config.objective.counterfactual = True
-    config.objective.mask_weight = 6.0
+    config.objective.mask_weight = 10.0
     config.objective.terms.budget = 1.0
     config.objective.terms.total_variation = 3.0
     config.objective.fills = ("black", "mean")
