@@ -1,9 +1,9 @@
-"""Make the demo of classes: a small CNN that tells which of ten objects a scene has, and its
-explainer with a mask for every class.
+"""Make the demo of classes: a small multi-label CNN for scenes, and its explainer.
 
     python tools/make_class_demo.py OUT
 
-Takes half an hour on two CPU cores. Writes what `configs/demo_classes.py` takes, and
+Takes half an hour on two CPU cores. The CNN tells which of ten objects a scene has, the explainer
+draws a mask for each. Writes what `configs/demo_classes.py` takes, and
 `demo_classes.json` (the settings, and what was measured on scenes that neither network has seen).
 A network that OUT already has is taken as it is. The explainer begins as the classifier, the mask
 of a class as its class activation map, and learns by NN-Explainer's objective of a random part of

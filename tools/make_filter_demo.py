@@ -1,12 +1,11 @@
-"""Make the demo of filters in words: a CNN that knows thirty concepts, vectors of their names, and
-the network from the CNN's features to these.
+"""Make the demo of filters in words: a CNN, vectors of names, and the network between them.
 
     python tools/make_filter_demo.py OUT [--seeds=5]
 
-Takes a quarter of an hour on two CPU cores. Writes what `configs/demo_filters.py` takes, and
-`demo_filters.json`: the recalls of as many word networks as there are seeds, which differ in all
-that is drawn (scenes, which concepts are told, parameters), and of the yardsticks beside them. The
-bundled network is the first.
+Takes a quarter of an hour on two CPU cores. The CNN knows thirty concepts. Writes what
+`configs/demo_filters.py` takes, and `demo_filters.json`: the recalls of as many word networks as
+there are seeds, which differ in all that is drawn (scenes, which concepts are told, parameters),
+and of the yardsticks beside them. The bundled network is the first.
 """
 
 from __future__ import annotations

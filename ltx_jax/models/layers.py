@@ -189,8 +189,8 @@ def _in_pixels(
 
 
 def _reaches_outside(x: Array, kernel: Array, how: _How) -> bool:
-    """Whether a dilated convolution to a map of the same size multiplies the padding for the most
-    part, as DeepLabv3's do: at 12, 24 and 36 pixels apart on a map of 28."""
+    """Whether a dilated convolution to a map of the same size multiplies much of the padding, as
+    DeepLabv3's do: offsets 12, 24 and 36 pixels apart on a map of 28."""
     same = tuple((how.dilation * (side // 2),) * 2 for side in kernel.shape[:2])
     if how.dilation == 1 or how.strides != (1, 1) or how.groups > 1 or how.padding != same:
         return False
