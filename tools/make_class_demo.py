@@ -3,11 +3,11 @@
     python tools/make_class_demo.py OUT
 
 Takes half an hour on two CPU cores. The CNN tells which of ten objects a scene has, the explainer
-draws a mask for each. Writes what `configs/demo_classes.py` takes, and
-`demo_classes.json` (the settings, and what was measured on scenes that neither network has seen).
-A network that OUT already has is taken as it is. The explainer begins as the classifier, the mask
-of a class as its class activation map, and learns by NN-Explainer's objective of a random part of
-each scene's classes (`engine.class_masks`), since no scene shows an object alone.
+draws a mask for each. Writes what `configs/demo_classes.py` takes, and `demo_classes.json` (the
+settings, and what was measured on scenes that neither network has seen). A network that OUT already
+has is taken as it is. The explainer begins as the classifier, the mask of a class as its class
+activation map, and learns by NN-Explainer's objective of a random part of each scene's classes
+(`engine.class_masks`), since no scene shows an object alone.
 """
 
 from __future__ import annotations

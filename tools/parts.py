@@ -161,8 +161,8 @@ def ceilings(architecture: Any) -> tuple[float, float]:
     matrix = jax.random.normal(jax.random.key(0), (n, n), dtype)
     vector = jnp.ones(length, jnp.float32)
     with precision(dtype):
-        product = _seconds(lambda x: x @ x, matrix)
-    copied = _seconds(lambda x: x + 1, vector, again=True)
+        product = seconds_of(lambda x: x @ x, matrix)
+    copied = seconds_of(lambda x: x + 1, vector, again=True)
     return 2 * n**3 / product, 2 * 4 * length / copied
 
 
@@ -223,12 +223,12 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
     if method.optimize is not None:
         work.append(("perturbation scores", score, (masks, *given), 0))
     parts = [
-        Part(name, _seconds(function, *arguments), operations(function, *arguments), size)
+        Part(name, seconds_of(function, *arguments), operations(function, *arguments), size)
         for name, function, arguments, size in work
     ]
     # In place, as in the engine, so at the end. Reads weights, gradient and moments, and writes all
     # but the gradient.
-    seconds = _seconds(update, state.trained, state.moments, again=True)
+    seconds = seconds_of(update, state.trained, state.moments, again=True)
     return [*parts, Part("optimizer", seconds, 0, 3 * parameters + 2 * moments)]
 
 
@@ -267,7 +267,7 @@ def filled(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Task]) 
     return state
 
 
-def _seconds(function: Callable[..., Any], *arguments: Any, again: bool = False) -> float:
+def seconds_of(function: Callable[..., Any], *arguments: Any, again: bool = False) -> float:
     """The median run of the compiled function; where `again`, on what it made of its arguments, in
     their place."""
     compiled = jax.jit(function, donate_argnums=tuple(range(len(arguments))) if again else ())

@@ -49,6 +49,12 @@ def jax_device() -> torch.device:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
+def channels_first(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Images [n,H,W,C], uint8 or in [0,1], as [n,C,H,W] in [0,1]."""
+    scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+    return torch.tensor(scaled, device=device).permute(0, 3, 1, 2)
+
+
 class Normalised(torch.nn.Module):
     """A network of images [n,3,H,W] in [0,1], whose answer is float32."""
 

@@ -87,7 +87,7 @@ def _pytorch(explainee: Explainee, explainer: Explainer, settings: Settings) -> 
     import pytorch_loop
     import torch
     import torch.nn.functional as functional
-    from pytorch_networks import load_classifier
+    from pytorch_networks import channels_first, load_classifier
 
     def of(how: pytorch_loop.How) -> Epoch:
         classifier = load_classifier(explainee, how.dtype)
@@ -105,7 +105,7 @@ def _pytorch(explainee: Explainee, explainer: Explainer, settings: Settings) -> 
             )
             began = time.perf_counter()
             for images in batches:
-                x = _channels_first(images, classifier.mean.device)
+                x = channels_first(images, classifier.mean.device)
                 with torch.no_grad():
                     target = classify(x).argmax(-1)
                 mask = draw(x)
@@ -122,10 +122,3 @@ def _pytorch(explainee: Explainee, explainer: Explainer, settings: Settings) -> 
         return epoch
 
     return {name: of(how) for name, how in pytorch_loop.ways(explainee).items()}
-
-
-def _channels_first(images: np.ndarray, device: Any) -> Any:
-    import torch
-
-    scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
-    return torch.tensor(scaled, device=device).permute(0, 3, 1, 2)

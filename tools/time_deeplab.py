@@ -12,25 +12,26 @@ part (counted from shapes), its milliseconds, and the rate of a large matrix pro
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
 from counting import operations
 from jax import Array
-from parts import ceilings
-from pytorch_networks import define_torchvision_operators, jax_device
+from jax.tree_util import Partial
+from parts import ceilings, seconds_of
+from pytorch_networks import channels_first, define_torchvision_operators, jax_device
+from turns import in_turns
 
 import ltx_jax
+from ltx_jax.engine.training import create_train_state, data_mesh, train_step
 from ltx_jax.explainers.deeplab import DeepLabHead
 from ltx_jax.explainers.explainer import Explainer, MaskNetwork, explainer_from, weight_table
-from ltx_jax.explainers.leaves import join
+from ltx_jax.explainers.leaves import Leaves, join
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.state_dict import from_state_dict, shapes_of
 
@@ -56,20 +57,9 @@ def main() -> None:
     }
     print(f"{'ms an image':18}{'ours':>10}{'torchvision':>13}{'ratio':>8}")
     for name, runs in kinds.items():
-        mine, their = (1000 * s / arguments.batch for s in in_turns(runs))
+        mine, their = (1000 * turn.seconds / arguments.batch for turn in in_turns(runs, _TURNS))
         print(f"{name:18}{mine:10.1f}{their:13.1f}{their / mine:8.2f}", flush=True)
     print_parts(ours, images)
-
-
-def in_turns(runs: tuple[Run, ...]) -> list[float]:
-    """Median seconds of each."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(_TURNS):
-        for run, own in zip(runs, seconds, strict=True):
-            began = time.perf_counter()
-            run()
-            own.append(time.perf_counter() - began)
-    return [float(np.median(own[1:])) for own in seconds]
 
 
 # --- torchvision's --------------------------------------------------------------------------------
@@ -97,7 +87,7 @@ def torchvision_network(classes: int) -> torch.nn.Module:
 
 def torchvision_pass(network: torch.nn.Module, images: np.ndarray) -> Run:
     """Of the network in evaluation mode."""
-    compiled, x = torch.compile(network), _channels_first(network, images)
+    compiled, x = torch.compile(network), channels_first(images, jax_device()).contiguous()
 
     def run() -> np.ndarray:
         network.eval()
@@ -109,7 +99,7 @@ def torchvision_pass(network: torch.nn.Module, images: np.ndarray) -> Run:
 
 def torchvision_step(network: torch.nn.Module, images: np.ndarray) -> Run:
     """Of the network in training mode; its loss is read."""
-    compiled, x = torch.compile(network), _channels_first(network, images)
+    compiled, x = torch.compile(network), channels_first(images, jax_device()).contiguous()
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
 
     def run() -> float:
@@ -121,11 +111,6 @@ def torchvision_step(network: torch.nn.Module, images: np.ndarray) -> Run:
         return loss.item()
 
     return run
-
-
-def _channels_first(network: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
-    device = next(network.parameters()).device
-    return torch.tensor(images.transpose(0, 3, 1, 2)).contiguous().to(device)
 
 
 # --- Ours -----------------------------------------------------------------------------------------
@@ -151,13 +136,14 @@ def our_pass(explainer: Explainer, images: np.ndarray) -> Run:
 
 def our_step(explainer: Explainer, images: np.ndarray) -> Run:
     """Of the network in training mode; its loss is read."""
-    state: Any = explainer.trained, explainer.statistics, optax.adam(_RATE).init(explainer.trained)
-    state = jax.tree.map(jnp.array, state)
+    mesh, optimizer = data_mesh(len(images)), Partial(optax.adam, _RATE)
+    loss = Partial(_mean_square, explainer.without_trained())
+    state = create_train_state(explainer.trained, explainer.statistics, optimizer, mesh)
 
     def run() -> float:
         nonlocal state
-        loss, state = _stepped(state, explainer.without_trained(), images)
-        return float(loss)
+        state, metrics = train_step(state, images, jax.random.key(0), loss, optimizer, mesh)
+        return float(metrics)
 
     return run
 
@@ -166,38 +152,27 @@ def _drawn(explainer: Explainer, images: Array) -> Array:
     return explainer.draw(explainer.trained, explainer.prefix(images))
 
 
-@partial(jax.jit, donate_argnums=0)
-def _stepped(state: Any, explainer: Explainer, images: Array) -> tuple[Array, Any]:
-    params, statistics, optimizer_state = state
-
-    def loss_of(params: Mapping[str, Array]) -> tuple[Array, Any]:
-        rng = jax.random.key(0)
-        raw, moved = explainer.draw_in_training(dict(params), statistics, images, rng)
-        return (raw**2).mean(), moved
-
-    (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-    with jax.numpy_dtype_promotion("standard"):
-        updates, optimizer_state = optax.adam(_RATE).update(gradient, optimizer_state)
-    return loss, (optax.apply_updates(params, updates), statistics, optimizer_state)
+def _mean_square(
+    explainer: Explainer, params: Leaves, statistics: Leaves, images: Array, rng: Array
+) -> tuple[Array, tuple[Array, Leaves]]:
+    raw, moved = explainer.draw_in_training(params, statistics, images, rng)
+    total = (raw**2).mean()
+    return total, (total, moved)
 
 
 def print_parts(explainer: Explainer, images: np.ndarray) -> None:
     """Operations of the backbone and of the head, and how fast they are done."""
     variables, module = join(explainer.trained, explainer.frozen), explainer.module
-    features = jax.jit(partial(module.apply, method="_features"))
-    head = jax.jit(partial(module.apply, method=lambda network, x: network.head(x)))
-    middle = features(variables, images)
+    features = partial(module.apply, method="_features")
+    head = partial(module.apply, method=lambda network, x: network.head(x))
+    middle = jax.jit(features)(variables, images)
     product, _ = ceilings(None)
     print(f"\n{'of a pass':18}{'GFLOP':>10}{'ms':>13}{'GFLOP/s':>10}   (an image)")
     for name, run, given in [("backbone", features, images), ("head", head, middle)]:
         count = operations(run, variables, given) / len(images) / 1e9
-        each = in_turns((partial(_finished, run, variables, given),))[0] / len(images)
+        each = seconds_of(run, variables, given) / len(images)
         print(f"{name:18}{count:10.2f}{1000 * each:13.1f}{count / each:10.0f}")
     print(f"a large matrix product: {product / 1e9:.0f} GFLOP/s")
-
-
-def _finished(run: Callable[..., Any], *given: Any) -> Any:
-    return jax.block_until_ready(run(*given))
 
 
 if __name__ == "__main__":

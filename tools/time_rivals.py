@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from counting import operations
+from turns import in_turns
 
 import ltx_jax
 from ltx_jax.attribution import RIVALS
@@ -134,19 +135,18 @@ def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
 def timed(methods: Sequence[Method], images: np.ndarray, targets: np.ndarray) -> list[Timed]:
     """Run methods in turns on one image and on all, until a while is over, and take the median of
     each but for its first run."""
-    milliseconds: list[list[float]] = []
-    maps: list[np.ndarray] = []
-    for n in (1, len(images)):
-        seconds: list[list[float]] = [[] for _ in methods]
-        began = time.perf_counter()
-        while len(seconds[0]) < 3 or time.perf_counter() - began < _WHILE:
-            maps = []
-            for method, own in zip(methods, seconds, strict=True):
-                start = time.perf_counter()
-                maps.append(np.asarray(method(images[:n], targets[:n])))
-                own.append(time.perf_counter() - start)
-        milliseconds.append([1000 * float(np.median(own[1:])) / n for own in seconds])
-    return [Timed(*each) for each in zip(*milliseconds, maps, strict=True)]
+
+    def run(method: Method, n: int) -> np.ndarray:
+        return np.asarray(method(images[:n], targets[:n]))
+
+    one, batch = (
+        in_turns([partial(run, method, n) for method in methods], 3, _WHILE)
+        for n in (1, len(images))
+    )
+    return [
+        Timed(1000 * alone.seconds, 1000 * together.seconds / len(images), together.made)
+        for alone, together in zip(one, batch, strict=True)
+    ]
 
 
 def _on_all_devices(explainee: Explainee, name: str) -> Method:

@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.explainers.heads import MaskHead
-from ltx_jax.models.layers import Convolution, batch_norm
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import batch_norm
 from ltx_jax.weights.state_dict import Entry, layer
 from ltx_jax.weights.state_dict import batch_norm as norm_entries
 

@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
-from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import Added, Intermediates, activate, max_pool, tap
 from ltx_jax.models.vgg import adaptive_mean, flattened
 
 # torchvision's place in `features` of each convolution: channels, kernel, stride, padding, and

@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
+from ltx_jax.models.convolution import Convolution
 from ltx_jax.models.layers import (
     Added,
-    Convolution,
     Intermediates,
     activate,
     avg_pool,

@@ -8,15 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
-from ltx_jax.models.layers import (
-    Added,
-    Convolution,
-    Intermediates,
-    Padding,
-    activate,
-    batch_norm,
-    tap,
-)
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import Added, Intermediates, Padding, activate, batch_norm, tap
 
 
 class MobileNetV2(ConvolutionalNetwork):

@@ -10,15 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
-from ltx_jax.models.layers import (
-    Added,
-    Convolution,
-    Intermediates,
-    activate,
-    batch_norm,
-    max_pool,
-    tap,
-)
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import Added, Intermediates, activate, batch_norm, max_pool, tap
 
 
 class ResidualBlock(nn.Module):

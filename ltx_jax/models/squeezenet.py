@@ -10,7 +10,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
-from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import Added, Intermediates, activate, max_pool, tap
 
 # (squeeze, expand) channels of the fire modules.
 _FIRES = tuple((squeeze, 4 * squeeze) for squeeze in (16, 16, 32, 32, 48, 48, 64, 64))

@@ -11,7 +11,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
-from ltx_jax.models.layers import Added, Convolution, Intermediates, activate, max_pool, tap
+from ltx_jax.models.convolution import Convolution
+from ltx_jax.models.layers import Added, Intermediates, activate, max_pool, tap
 
 _CHANNELS = (64, 128, 256, 512, 512)
 # Cells a side of what the classifier reads.

@@ -379,16 +379,13 @@ def _behind(asked: Asked, points: Array, values: Array) -> Float[Array, " words"
         return jnp.zeros(len(vectors), jnp.float32)
 
     @jax.jit
-    def usual(points: Array, fires: Array) -> Array:
-        sums = jax.lax.map(
-            lambda one: jnp.where(one[1][:, None], cosines(one[0], vectors), 0).sum(0),
-            (points, fires),
-            batch_size=_FILTERS,
-        )
-        return sums.sum(0) / jnp.maximum(fires.sum(dtype=jnp.float32), 1)
+    def summed(points: Array) -> Array:
+        of_each = jax.lax.map(lambda one: cosines(one, vectors).sum(0), points, batch_size=_FILTERS)
+        return of_each.sum(0)
 
-    told = jnp.asarray(asked.vocabulary.supervised, jnp.float32)
-    return usual(points, values > 0) + jnp.float32(handicap) * told
+    # Where a filter does not fire its point is 0, and so are its cosines.
+    usual = summed(points) / jnp.maximum((values > 0).sum(dtype=jnp.float32), 1)
+    return usual + handicap * jnp.asarray(asked.vocabulary.supervised, jnp.float32)
 
 
 def _size(least: int, mesh: Mesh) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from counting import operations
 
-from ltx_jax.models.layers import Convolution, activate, convolve_as_products, max_pool
+from ltx_jax.models.convolution import Convolution, convolve_as_products
+from ltx_jax.models.layers import activate, max_pool
 
 CASES = [
     # kernel, strides, padding, input channels, output channels, groups, side, dilation

@@ -15,7 +15,7 @@ from jax import ShapeDtypeStruct
 from ltx_jax.errors import InputError
 from ltx_jax.loading.checkpoints import save_explainer
 from ltx_jax.loading.explainers import load_explainer
-from ltx_jax.models.layers import Convolution
+from ltx_jax.models.convolution import Convolution
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.configuration import read
 from ltx_jax.weights.state_dict import shapes_of
