@@ -1,5 +1,7 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
+__version__ = "0.3.0"  # before the imports: a run's summary tells it
+
 from ltx_jax.api import attribute, evaluate, explain, explain_filters, pretrain
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
@@ -10,8 +12,6 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.reporting.results import Evaluation, Explanations, Stored, load
 from ltx_jax.runtime import prepare
 from ltx_jax.settings.sections import LTX, Objective, Settings
-
-__version__ = "0.3.0"
 
 __all__ = [
     "LTX",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -22,18 +23,22 @@ from ltx_jax.weights.state_dict import to_state_dict
 
 @cache
 def define_torchvision_operators() -> Any:
-    """torchvision beside a torch of another build: its operators need to be defined at least.
+    """torchvision beside a torch of another build, which cannot load its operators: they need to be
+    defined at least.
 
     What is returned, and cached, keeps them defined.
     """
     try:
-        return torch.ops.torchvision.nms
-    except (AttributeError, RuntimeError):
+        import torchvision
+    except RuntimeError:  # they are missing
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
         library = torch.library.Library("torchvision", "DEF")
         boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         library.define(f"nms{boxes}")
         library.define(f"qnms{boxes}")
         return library
+    return torchvision
 
 
 def jax_device() -> torch.device:

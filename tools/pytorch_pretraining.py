@@ -115,6 +115,7 @@ def _pytorch(explainee: Explainee, explainer: Explainer, settings: Settings) -> 
                 optimizer.zero_grad()
                 (fit + weight * area).backward()
                 optimizer.step()
+            fit.item()  # until now a GPU may be busy
             between = time.perf_counter()
             pytorch_loop.judge(classify, draw, x, how.batched)
             return between - began, time.perf_counter() - between

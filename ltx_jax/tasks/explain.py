@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltx_jax import __version__
 from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.engine.explain import Explanation, Request, Skip, explanations
 from ltx_jax.engine.finetune import Start
@@ -318,11 +319,11 @@ def run_facts(
     hardware = f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
     if processes > 1:
         hardware = f"{processes} processes of {hardware}"
-    packages = ("ltx_jax", "jax", "flax", "numpy")
+    versions = {package: version(package) for package in ("jax", "flax", "numpy")}
     return {
         "images_per_second": round(images / seconds, 4) if images else None,
         "compile_seconds": round(compile_seconds, 2) if images else None,
         "device": hardware,
-        "versions": {package: version(package) for package in packages}
-        | {"python": platform.python_version()},
+        # Of this package by itself: it also runs where it is not installed.
+        "versions": {"ltx_jax": __version__, **versions, "python": platform.python_version()},
     }

@@ -6,22 +6,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from pytorch_networks import define_torchvision_operators  # noqa: E402
 
-
-def _define_operators() -> None:
-    """torchvision's wheel registers kernels for operators of its own build of torch; where that
-    build is not there, importing it needs the operators at least to be defined."""
-    try:
-        torch.ops.torchvision.nms  # noqa: B018
-    except (AttributeError, RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")
-        boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(f"nms{boxes}")
-        library.define(f"qnms{boxes}")
-        globals()["_library"] = library  # it is undone when nobody holds it
-
-
-_define_operators()
+define_torchvision_operators()
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
 
