@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltx_jax.engine.recipe import RESULT
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
@@ -41,7 +42,6 @@ from ltx_jax.reporting.store import SETTINGS, ResultStore
 
 _WIDTH = 22  # of a column of scores
 # Of ours, the mask that the original's is compared with: the first that there is.
-_LTX = ("selected", "final")
 _ORIGINAL = "original"
 # Seconds between two files in which they may have been copied, but no image explained.
 _COPIED = 0.01
@@ -238,9 +238,9 @@ def original_pairs(
       InputError: where there are none, or a result is damaged.
     """
     store = ResultStore.find(directory)
-    method = next((name for name in _LTX if name in store.names()), None)
+    method = next((name for name in RESULT if name in store.names()), None)
     if method is None:
-        raise InputError(f"{directory} holds no masks of LTX: expected {' or '.join(_LTX)}")
+        raise InputError(f"{directory} holds no masks of LTX: expected {' or '.join(RESULT)}")
     records = store.records()
     numbers = numbers_of([record["image"] for record in records])
     evaluated = {} if scores is None else _scores_of_original(scores)

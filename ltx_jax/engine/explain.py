@@ -56,7 +56,7 @@ class Explanation(NamedTuple):
       steps: masks drawn.
       score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN of a mask
         that lazy scoring found no better than those before.
-      masks: [a,b] in [0,1] by the names of `Method.masks`, over cells or parts of them.
+      masks: [a,b] in [0,1] by the names of `Recipe.masks`, over cells or parts of them.
       raw: [g,h], values of the cells that rank the pixels; empty where the masks do.
       mask_steps: the step each is from.
       scores: of each, and the `probability` of the target through it; NaN where the object's pixels
@@ -226,8 +226,9 @@ def _explanation(
 ) -> Explanation:
     target, label = (int(c) for c in done.task.classes)
     before = explainee.probability(done.task.logits[None], np.array([target], np.int32))
-    names = recipe.method.masks
-    steps = dict(zip(names, map(int, done.mask_steps), strict=True))
+    names = recipe.masks
+    kept = slice(len(names))  # of a single step all are the first
+    steps = dict(zip(names, map(int, done.mask_steps[kept]), strict=True))
 
     def of_class(k: int) -> dict[str, Scores]:
         """Scores for the k-th class; those that know no class belong to the first."""
@@ -249,7 +250,7 @@ def _explanation(
         steps=done.steps,
         score=done.agreement[:, 0],
         loss=done.loss,
-        masks=dict(zip(names, done.masks, strict=True)),
+        masks=dict(zip(names, done.masks[kept], strict=True)),
         raw={} if done.raw is None else dict(zip(names, done.raw, strict=True)),
         mask_steps=steps,
         scores=of_class(0),

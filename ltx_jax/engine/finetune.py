@@ -63,11 +63,11 @@ class Task(NamedTuple):
 class Finetuned(NamedTuple):
     """What became of a task of `steps` masks.
 
-    `masks` [m,g,h] and the steps they are from, `mask_steps` [m], are in the order of
-    `Method.masks`; `raw` [m,g,h] are their values before the activation, None where the masks
-    themselves rank the pixels; `loss` [steps] is the total loss; `agreement` and `probability`
-    [steps,k] are the areas of the chosen perturbation order for each class, NaN where nothing was
-    scored.
+    `masks` [m,g,h] and the steps they are from, `mask_steps` [m], are in the order of `SELECTED`,
+    or of `FINAL` where no score selects; `raw` [m,g,h] are their values before the activation, None
+    where the masks themselves rank the pixels; `loss` [steps] is the total loss; `agreement` and
+    `probability` [steps,k] are the areas of the chosen perturbation order for each class, NaN where
+    nothing was scored.
     """
 
     task: Task
@@ -193,7 +193,7 @@ def empty_slots(
         return jnp.zeros((slots, *shape), jnp.float32)
 
     steps, grid = len(numbers.learning_rates), explainer.grid()
-    kept = len(method.masks) if method.optimize else 0
+    kept = len(SELECTED) if method.optimize else 0
     state = Slots(
         trained=zeros(leaves),
         moments=Moments(*map(zeros, adamw.kept(method.adamw, start_fresh(leaves).moments))),

@@ -20,6 +20,8 @@ from ltx_jax.settings.sections import Finetune, Objective
 # of the last step, best by the loss; and where none does.
 SELECTED = ("pltx", "selected", "last", "by_loss")
 FINAL = ("final",)
+# The one that is the result: the first of these that an image has.
+RESULT = ("final", "selected", "pltx")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,6 @@ class Method:
     adamw: AdamW
     lazy: bool
     chunk: int | None
-
-    @property
-    def masks(self) -> tuple[str, ...]:
-        """Names of the masks that are kept of each image."""
-        return FINAL if self.optimize is None else SELECTED
 
     @property
     def most_relevant_first(self) -> bool:
@@ -87,6 +84,13 @@ class Recipe(NamedTuple):
     def steps(self) -> int:
         """Most masks an image gets."""
         return len(self.numbers.learning_rates)
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """Names of the masks that are kept of each image; of a single step there is one."""
+        if self.method.optimize is None:
+            return FINAL
+        return SELECTED if self.steps > 1 else SELECTED[:1]
 
     def with_chunk(self, chunk: int | None) -> Recipe:
         """The same with another limit of images in one forward."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ltx_jax.engine.explain import Explanation
+from ltx_jax.engine.recipe import RESULT
 from ltx_jax.engine.scoring import PROBABILITY, to_pixels
 from ltx_jax.files import digest_of
 from ltx_jax.metrics import SCORES
@@ -86,8 +87,9 @@ class Explanations:
 
     @property
     def shown(self) -> str:
-        """The mask that is the result: `final`, or where a score selects, `selected`."""
-        return next(name for name in ("final", "selected") if name in self.each[0].masks)
+        """The mask that is the result: `final`, where a score selects `selected`, and of a single
+        step `pltx`."""
+        return next(name for name in RESULT if name in self.each[0].masks)
 
     @property
     def masks(self) -> Float[np.ndarray, "n g h"]:
@@ -105,8 +107,8 @@ class Explanations:
         return self.scores_of(self.shown)
 
     def token_masks(self, which: str) -> Float[np.ndarray, "n g h"]:
-        """Masks over cells by name: `final`; or, where a score selects, `pltx`, `selected`, `last`
-        or `by_loss`."""
+        """Masks over cells by name: `final`; or, where a score selects, `pltx`, and of more than
+        one step `selected`, `last` or `by_loss`."""
         return np.stack([one.masks[which] for one in self.each])
 
     def scores_of(self, which: str) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltx_jax.engine.recipe import RESULT
 from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.progress import progress_bar
@@ -32,7 +33,7 @@ from ltx_jax.tasks.team import ALONE, Team
 from ltx_jax.tasks.waiting import Done, await_rows, open_store
 
 # LTX's masks, the first of which others are compared with where no other reference is named.
-_LTX = ("selected", "final", ORIGINAL)
+_LTX = (*RESULT, ORIGINAL)
 
 
 def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:

@@ -21,7 +21,7 @@ from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.engine.explain import Explanation, Request, Skip, explanations
 from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
-from ltx_jax.engine.recipe import Recipe, Resumed, make_recipe
+from ltx_jax.engine.recipe import RESULT, Recipe, Resumed, make_recipe
 from ltx_jax.engine.scoring import in_groups
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
@@ -61,8 +61,8 @@ class Job(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The mask that is the result: the last, or the one that a score selects."""
-        return "final" if self.recipe.method.optimize is None else "selected"
+        """The mask that is the result: the last, the one that a score selects, or the only one."""
+        return next(name for name in RESULT if name in self.recipe.masks)
 
 
 def make_job(
@@ -172,7 +172,7 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
         grid, raw = cells, None
         if job.recipe.method.optimize is None:
             grid, raw = parts_of(cells, job.work.explainee.image_size), cells
-        held = dict.fromkeys(job.recipe.method.masks, grid)
+        held = dict.fromkeys(job.recipe.masks, grid)
         store = open_store(workdir, told, rows, team.number, held, raw)
         began, images = time.monotonic(), 0
         if layout:
@@ -243,7 +243,7 @@ def report(job: Job, store: ResultStore, settings: Settings, facts: dict[str, An
 
     summary = publish(store, picture, job.shown, facts, settings.rivals, settings.report)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
-    methods = {name: summary[name] for name in job.recipe.method.masks} | summary.get("rivals", {})
+    methods = {name: summary[name] for name in job.recipe.masks} | summary.get("rivals", {})
     return (
         f"{table(methods)}\n{summary['done']} explained{skipped}: {store.directory / 'report.html'}"
     )

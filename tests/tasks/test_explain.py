@@ -181,9 +181,17 @@ def test_no_steps_leave_the_explainer_alone(config, tmp_path):
     config.finetune.steps = 0
     run(config, tmp_path / "out")
     assert all(line["steps"] == 1 for line in lines(tmp_path / "out") if "skipped" not in line)
+    # One mask is no four.
+    assert [path.stem for path in (tmp_path / "out" / "masks").iterdir()] == ["pltx"]
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "pltx" in found and not {"selected", "last", "by_loss"} & found.keys()
+    config.finetune.steps = 2
+    run(config, tmp_path / "longer")
     np.testing.assert_array_equal(
-        masks(tmp_path / "out", "pltx"), masks(tmp_path / "out", "by_loss")
+        masks(tmp_path / "out", "pltx"), masks(tmp_path / "longer", "pltx")
     )
+    for one, other in zip(lines(tmp_path / "out"), lines(tmp_path / "longer"), strict=True):
+        assert one.get("pltx") == other.get("pltx")
 
 
 def test_a_rival_is_added_to_a_finished_run(config, tmp_path, monkeypatch):
@@ -248,7 +256,7 @@ def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
 
 def test_further_scores(config, tmp_path):
     config.scores = ("rise_deletion",)
-    config.finetune.steps = 1
+    config.finetune.steps = 2
     run(config, tmp_path / "out")
     found = [line["selected"] for line in lines(tmp_path / "out") if "skipped" not in line]
     assert all(0 < scores["rise_deletion"] < 100 for scores in found)
