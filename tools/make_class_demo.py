@@ -1,6 +1,6 @@
 """Make the demo of classes: a small multi-label CNN for scenes, and its explainer.
 
-    python tools/make_class_demo.py OUT
+    python tools/make_class_demo.py OUT [--explainer-steps=500]
 
 Takes half an hour on two CPU cores. The CNN tells which of ten objects a scene has, the explainer
 draws a mask for each. Writes what `configs/demo_classes.py` takes, and `demo_classes.json` (the
@@ -88,7 +88,14 @@ class Batch(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write to")
-    make_assets(parser.parse_args().out, Recipe())
+    parser.add_argument(
+        "--explainer-steps",
+        type=int,
+        default=Recipe.explainer_steps,
+        help="batches that it learns from; 0 for the explainer as it begins",
+    )
+    given = parser.parse_args()
+    make_assets(given.out, Recipe(explainer_steps=given.explainer_steps))
 
 
 def make_assets(out: Path, recipe: Recipe) -> dict[str, Any]:
@@ -219,6 +226,8 @@ def trained(
 ) -> tuple[Any, Any]:
     """Parameters and statistics after AdamW, gradients no longer than 1, on the batches that `draw`
     gives."""
+    if not steps:
+        return params, statistics
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, _WARMUP, steps)
     rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
 

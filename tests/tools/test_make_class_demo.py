@@ -41,11 +41,11 @@ def test_continuous_iou_by_hand():
     assert make.continuous_iou(masks, truth).tolist() == pytest.approx([1.5 / 2.25])
 
 
-def test_the_explainer_begins_as_the_classifier():
+def test_the_explainer_begins_as_the_classifier(tmp_path):
     path = demo_classes.ASSETS / make.EXPLAINEE
     explainee = load_explainee(make.NETWORK, path, link="sigmoid", **make.SIZES)
-    fresh = load_explainer(explainee, classes=10)
-    start = fresh.with_leaves(fresh.trained | make.activation_maps(explainee), fresh.statistics)
+    make.make_explainer(tmp_path / make.EXPLAINER, explainee, make.Recipe(explainer_steps=0))
+    start = load_explainer(explainee, checkpoint=tmp_path / make.EXPLAINER)
     images = make.unit(scenes(3, 2, (2, 4)).image)
     raw = start.draw(start.trained, start.prefix(images))
     np.testing.assert_allclose(raw.mean((2, 3)), explainee(images), atol=1e-3)
