@@ -1,6 +1,8 @@
 """Our networks in PyTorch give what ours give."""
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,14 @@ from ltx_jax.loading.explainees import load_explainee  # noqa: E402
 from ltx_jax.loading.explainers import load_explainer  # noqa: E402
 
 pytestmark = pytest.mark.parity
+
+
+def test_a_torchvision_that_has_its_operators_defines_them(monkeypatch):
+    """Twice defined they would abort the process."""
+    own = types.ModuleType("torchvision")
+    monkeypatch.setitem(sys.modules, "torchvision", own)
+    monkeypatch.setattr(parity.torch.library, "Library", None)
+    assert pytorch_networks.define_torchvision_operators.__wrapped__() is own
 
 
 def assert_alike(classifier, explainee, images):
