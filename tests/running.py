@@ -8,9 +8,14 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ltx_jax.settings.configuration import read
-from ltx_jax.tasks import evaluate, explain, pretrain
+from ltx_jax.tasks import evaluate, explain, pretrain, train_classifier
 
-TASKS = {"explain": explain.run, "pretrain": pretrain.run, "evaluate": evaluate.run}
+TASKS = {
+    "explain": explain.run,
+    "pretrain": pretrain.run,
+    "evaluate": evaluate.run,
+    "train_classifier": train_classifier.run,
+}
 
 
 def run(config: ConfigDict, workdir: Path) -> str:
