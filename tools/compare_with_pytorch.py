@@ -41,7 +41,6 @@ from ltx_jax.reporting.records import column
 from ltx_jax.reporting.store import SETTINGS, ResultStore
 
 _WIDTH = 22  # of a column of scores
-# Of ours, the mask that the original's is compared with: the first that there is.
 _ORIGINAL = "original"
 # Seconds between two files in which they may have been copied, but no image explained.
 _COPIED = 0.01
