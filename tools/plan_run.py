@@ -9,7 +9,8 @@ moves, and divides them by what the device can do. That is the least a step can 
 --reached, the share of that speed which a run really reaches, it becomes an estimate. With
 --measured, what `tools/benchmark.py --config=… --parts --json=FIGURES.json` wrote on such devices,
 time, steps and memory rest on those figures instead; with --compile, the memory of a TPU on what
-its compiler says (`tools/compile_for.py`). No weights are read and no network is run.
+its compiler says (`tools/compile_for.py`). With --config.task=pretrain it is the training that is
+planned, of so many images in each epoch. No weights are read and no network is run.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from abstract import drawer_of, explainee_of, finetuning
+from abstract import drawer_of, explainee_of, finetuning, pretraining
 from counting import operations
 from fitting import Largest, compile_step, devices_of, search
 from ml_collections import config_flags
 from parts import priced
 
 from ltx_jax.engine import adamw
+from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves, Moments
@@ -81,6 +83,14 @@ class Step(NamedTuple):
     slot_bytes: int
 
 
+class TrainingStep(NamedTuple):
+    """Operations of an image; bytes that the optimizer moves in a step, and that a device keeps."""
+
+    operations: int
+    bytes: int
+    kept_bytes: int
+
+
 class Measured(NamedTuple):
     """Seconds of an image-step on one device, mean steps an image, bytes of a slot (or None)."""
 
@@ -103,6 +113,9 @@ def main(argv: Sequence[str]) -> int:
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
         device = DEVICES[_DEVICE.value]
+        if settings.task == "pretrain":
+            print(plan_training(settings, device))
+            return 0
         step, measured, fitting = count_step(settings), None, None
         if _MEASURED.value is not None:
             measured = read_measured(_MEASURED.value, settings, device)
@@ -113,6 +126,40 @@ def main(argv: Sequence[str]) -> int:
         return 2
     print(plan(settings, step, measured, fitting, device))
     return 0
+
+
+def plan_training(settings: Settings, device: Device) -> str:
+    """The plan of a pretraining in words; its batches are divided over the devices.
+
+    Raises:
+      InputError: as `count_training`, or for options of a run's plan.
+    """
+    if _MEASURED.value is not None or _COMPILE.value or _STEPS.value is not None:
+        raise InputError("--measured, --compile and --steps are of config.task=explain: leave out")
+    step, size = count_training(settings), settings.pretrain.batch_size
+    each = step.operations * size / _DEVICES.value
+    seconds = (each / _speed(settings, device) + step.bytes / device.bandwidth) / _REACHED.value
+    hours = settings.pretrain.epochs * (_IMAGES.value / size) * seconds / 3600
+    lines = [
+        f"training an explainer of {settings.explainee.name} in {settings.compute_dtype} on "
+        f"{_DEVICES.value} × {_DEVICE.value}",
+        f"an image: {step.operations / 1e9:.3g} GFLOP; a batch of {size} at {_REACHED.value:.0%} "
+        f"of the data sheet's speed: {1e3 * seconds:.3g} ms",
+        f"memory: {step.kept_bytes / 1e9:.3g} GB on each device besides activations",
+        f"{settings.pretrain.epochs} epochs of {_IMAGES.value} images: {hours:.2f} hours, and what "
+        "judging those held out takes",
+    ]
+    return "\n".join([*lines, *_cost(hours)])
+
+
+def _speed(settings: Settings, device: Device) -> float:
+    return device.bfloat16 if settings.compute_dtype == "bfloat16" else device.float32
+
+
+def _cost(hours: float) -> list[str]:
+    """A line, where there is a price."""
+    price = _PRICE.value
+    return [] if price is None else [f"cost: {hours * _DEVICES.value * price:.2f}"]
 
 
 def largest_compiled(settings: Settings, device: Device) -> Largest:
@@ -136,8 +183,7 @@ def plan(
     device: Device,
 ) -> str:
     """The plan in words."""
-    speed = device.bfloat16 if settings.compute_dtype == "bfloat16" else device.float32
-    at_best = step.operations / speed + step.bytes / device.bandwidth
+    at_best = step.operations / _speed(settings, device) + step.bytes / device.bandwidth
     basis = f"at {_REACHED.value:.0%} of the data sheet's speed"
     if measured is None:
         measured = Measured(at_best / _REACHED.value, settings.finetune.steps, None)
@@ -154,9 +200,7 @@ def plan(
         f"{_IMAGES.value} images of {steps:.3g} steps: {hours:.2f} hours, "
         f"{_IMAGES.value / hours / 3600:.1f} images a second",
     ]
-    if _PRICE.value is not None:
-        lines.append(f"cost: {hours * _DEVICES.value * _PRICE.value:.2f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_cost(hours)])
 
 
 def _memory(step: Step, measured: Measured, fitting: Largest | None, device: Device) -> str:
@@ -229,6 +273,27 @@ def count_step(settings: Settings) -> Step:
         # and writes all but the gradient.
         bytes=6 * parameters + 2 * moments,
         slot_bytes=2 * parameters + moments,  # weights, gradient, moments
+    )
+
+
+def count_training(settings: Settings) -> TrainingStep:
+    """Count a training step of a configuration from shapes alone, parameters whole on each device.
+
+    Raises:
+      InputError: as `abstract.pretraining`.
+    """
+    batch = settings.pretrain.batch_size
+    step = pretraining(settings, slot_mesh(1))
+    explainee = explainee_of(settings)
+    explainer = drawer_of(settings, explainee)
+    parameters, frozen = (
+        _bytes(leaves) for leaves in (explainer.trained, (explainer.frozen, explainee.params))
+    )
+    return TrainingStep(
+        operations=step.operations(batch) // batch,
+        # As in `count_step`, with two moments of the weights' size.
+        bytes=10 * parameters,
+        kept_bytes=4 * parameters + frozen,
     )
 
 

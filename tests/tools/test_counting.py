@@ -89,24 +89,47 @@ def settings(config):
     return read(config)
 
 
+# Operations of a block, and of a forward, of the ViT of configs/cifar_vit.py; its last block is for
+# the class token alone, but for its keys and values.
+TOKENS, WIDTH = 65, 64
+BLOCK = 2 * TOKENS * WIDTH * (3 * WIDTH + WIDTH + 2 * 4 * WIDTH) + 2 * 2 * TOKENS * TOKENS * WIDTH
+LAST = 2 * TOKENS * WIDTH * 3 * WIDTH + 4 * TOKENS * WIDTH + 2 * WIDTH * 9 * WIDTH
+FORWARD = 3 * BLOCK + LAST + 2 * 64 * 48 * WIDTH + 2 * WIDTH * 10
+# Its numbers; of an explainer the embedding is not trained.
+BLOCKS, EMBEDDING = 4 * (12 * 64 * 64 + 13 * 64) + 128, 48 * 64 + 64 + 64 + 65 * 64
+MASK_HEAD, HEAD = 64 * 65 + 65, 64 * 10 + 10
+
+
 def test_a_plan_counts_a_step():
     from configs import cifar_vit
 
     step = plan_run.count_step(settings(cifar_vit.get_config()))
-    tokens, width = 65, 64
-    products = 2 * tokens * width * (3 * width + width + 2 * 4 * width)
-    block = products + 2 * 2 * tokens * tokens * width
-    # The last block is for the class token alone, but for its keys and values.
-    last = 2 * tokens * width * 3 * width + 4 * tokens * width + 2 * width * 9 * width
-    forward = 3 * block + last + 2 * 64 * 48 * width + 2 * width * 10
-    assert step.operations > 9 * forward
+    assert step.operations > 9 * FORWARD
     # Masked explainee with its gradient, explainer with both gradients; the attention scores of
     # three blocks once more for each.
-    extra = step.operations - 9 * forward - 2 * 3 * 2 * tokens * tokens * width
-    assert extra == pytest.approx(2 * forward + 3 * 4 * block, rel=0.05)
-    blocks, head = 4 * (12 * 64 * 64 + 13 * 64) + 128, 64 * 65 + 65  # the embedding is not trained
-    assert step.slot_bytes == 4 * 4 * (blocks + head)
-    assert step.bytes == 10 * 4 * (blocks + head)
+    extra = step.operations - 9 * FORWARD - 2 * 3 * 2 * TOKENS * TOKENS * WIDTH
+    assert extra == pytest.approx(2 * FORWARD + 3 * 4 * BLOCK, rel=0.05)
+    assert step.slot_bytes == 4 * 4 * (BLOCKS + MASK_HEAD)
+    assert step.bytes == 10 * 4 * (BLOCKS + MASK_HEAD)
+
+
+def test_a_plan_counts_a_training():
+    from configs import cifar_vit
+
+    step = plan_run.count_training(settings(cifar_vit.get_config()))
+    # The prediction as well.
+    extra = step.operations - 2 * 3 * 2 * TOKENS * TOKENS * WIDTH
+    assert extra == pytest.approx(3 * FORWARD + 3 * 4 * BLOCK, rel=0.05)
+    explainee, trained = EMBEDDING + BLOCKS + HEAD, BLOCKS + MASK_HEAD
+    assert step.kept_bytes == 4 * (explainee + EMBEDDING + 4 * trained)
+    assert step.bytes == 10 * 4 * trained
+
+
+def test_a_mask_is_not_planned_to_be_trained():
+    from configs import cifar_vit_direct
+
+    with pytest.raises(InputError, match=r"config\.explainer\.trained is mask"):
+        plan_run.count_training(settings(cifar_vit_direct.get_config()))
 
 
 def test_a_plan_knows_what_is_trained():
