@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,34 @@ def write_coco(
     path = folder / "annotations" / f"instances_{called}.json"
     path.write_text(json.dumps(content | {"categories": known}))
     return path
+
+
+def write_pictures(folder: Path, names: Iterable[str], height: int, width: int) -> None:
+    """A picture under each name."""
+    for i, name in enumerate(names):
+        _save(folder / name, picture(height, width, i))
+
+
+def write_cub(
+    root: Path, birds: Mapping[str, tuple[str, str, str]], height: int, width: int
+) -> None:
+    """CUB_200_2011 as published, without its segmentations: by its number each bird's file, class,
+    and whether it is to be trained on."""
+    write_pictures(root / "images", [name for name, _, _ in birds.values()], height, width)
+    for i, file in enumerate(("images.txt", "image_class_labels.txt", "train_test_split.txt")):
+        lines = [f"{number} {bird[i]}\n" for number, bird in birds.items()]
+        (root / file).write_text("".join(lines))
+
+
+def write_votes(folder: Path, votes: Mapping[str, np.ndarray]) -> None:
+    """CUB's segmentations, 0 to 255, by the images' names."""
+    for name, each in votes.items():
+        _save((folder / name).with_suffix(".png"), each.astype(np.uint8))
+
+
+def _save(file: Path, image: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(file)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, object]:

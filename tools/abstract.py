@@ -144,8 +144,7 @@ def pretraining(settings: Settings, mesh: Mesh) -> Step:
     """
     explainee, section = explainee_of(settings), settings.pretrain
     explainer = drawer_of(settings, explainee)
-    if isinstance(explainer, MaskItself):
-        raise InputError("config.explainer.trained is mask, which is not pretrained: set it to all")
+    assert isinstance(explainer, Explainer)  # the settings say so
     least = mesh.size * section.accumulate
     if section.batch_size % least:
         raise InputError(

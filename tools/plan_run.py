@@ -286,6 +286,7 @@ def count_training(settings: Settings) -> TrainingStep:
     step = pretraining(settings, slot_mesh(1))
     explainee = explainee_of(settings)
     explainer = drawer_of(settings, explainee)
+    assert isinstance(explainer, Explainer)  # the settings say so
     parameters, frozen = (
         _bytes(leaves) for leaves in (explainer.trained, (explainer.frozen, explainee.params))
     )

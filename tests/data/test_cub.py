@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_sets import picture, rectangle
+from segmentation_sets import rectangle, write_cub, write_pictures, write_votes
 
 from ltx_jax.data.cub import open_cub
 from ltx_jax.data.examples import Source, UnreadableImage
@@ -33,30 +33,14 @@ def refused(message: str, path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def write_images(folder: Path, names: tuple[str, ...]) -> None:
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(16, 24, i)).save(folder / name)
-
-
 # --- As published ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     root = tmp_path / "CUB_200_2011"
-    write_images(root / "images", NAMES)
-    for i, file in enumerate(("images.txt", "image_class_labels.txt", "train_test_split.txt")):
-        lines = [f"{number} {bird[i]}\n" for number, bird in BIRDS.items()]
-        (root / file).write_text("".join(lines))
+    write_cub(root, BIRDS, 16, 24)
     return root
-
-
-def write_votes(folder: Path, votes: np.ndarray) -> None:
-    for name in NAMES:
-        file = (folder / name).with_suffix(".png")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(votes.astype(np.uint8)).save(file)
 
 
 def test_published_images_and_their_parts(published):
@@ -76,7 +60,7 @@ def test_the_bird_is_what_more_than_half_of_the_annotators_marked(tmp_path, publ
     # Two of five everywhere, three or all of five on the bird.
     votes = np.where(BIRD, 153, 102)
     votes[3, 5] = 255
-    write_votes(tmp_path / place, votes)
+    write_votes(tmp_path / place, dict.fromkeys(NAMES, votes))
     source = open_images(published / "train", dataset="cub")
     assert source.has_masks and source.names == NAMES[::2] and source.labels == ((1,), (199,))
     example = source.load(1, HOW)
@@ -88,14 +72,14 @@ def test_the_bird_is_what_more_than_half_of_the_annotators_marked(tmp_path, publ
 
 
 def test_segmentations_belong_to_the_digest(published):
-    write_votes(published / "segmentations", 255 * BIRD)
+    write_votes(published / "segmentations", dict.fromkeys(NAMES, 255 * BIRD))
     before = open_images(published, dataset="cub").digest()
-    write_votes(published / "segmentations", 255 * ~BIRD)
+    write_votes(published / "segmentations", dict.fromkeys(NAMES, 255 * ~BIRD))
     assert open_images(published, dataset="cub").digest() != before
 
 
 def test_segmentations_that_do_not_fit(published):
-    write_votes(published / "segmentations", 255 * BIRD)
+    write_votes(published / "segmentations", dict.fromkeys(NAMES, 255 * BIRD))
     file = (published / "segmentations" / NAMES[0]).with_suffix(".png")
     source = open_images(published, dataset="cub")
     Image.fromarray(BIRD[:, :20]).convert("L").save(file)
@@ -190,7 +174,7 @@ def pickled(pairs: list[tuple[object, object]]) -> bytes:
 
 @pytest.fixture
 def authors(tmp_path: Path) -> Path:
-    write_images(tmp_path / "val", tuple(name for name, _ in LISTED))
+    write_pictures(tmp_path / "val", [name for name, _ in LISTED], 16, 24)
     (tmp_path / "annotations").mkdir()
     return tmp_path
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from conftest import TINY_VIT, UNFINISHED
 from ml_collections import ConfigDict
-from PIL import Image
 from running import lines, run
-from segmentation_sets import picture, rectangle, write_voc
+from segmentation_sets import picture, rectangle, write_cub, write_voc, write_votes
 
 from configs import nn_explainer_vgg16_cub, nn_explainer_vgg16_voc
 from ltx_jax.masks.tokens import upsample
@@ -89,19 +88,11 @@ def test_voc_2007(tmp_path):
 
 def test_cub_200(tmp_path):
     root = tmp_path / "CUB_200_2011"
-    lists = {"images": [], "image_class_labels": [], "train_test_split": []}
-    for i in range(8):
-        name, training = f"{i // 2 + 1:03}.Bird/Bird_{i:04}.jpg", int(i < 6)
-        for place, value in zip(lists, (name, i // 2 + 1, training), strict=True):
-            lists[place].append(f"{i + 1} {value}\n")
-        image = root / "images" / name
-        votes = (root / "segmentations" / name).with_suffix(".png")
-        for file in (image, votes):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(SIDE, SIDE, i)).save(image)
-        Image.fromarray((255 * (LEFT if i % 2 else RIGHT)).astype(np.uint8)).save(votes)
-    for place, content in lists.items():
-        (root / f"{place}.txt").write_text("".join(content))
+    names = [f"{i // 2 + 1:03}.Bird/Bird_{i:04}.jpg" for i in range(8)]
+    birds = {str(i + 1): (name, str(i // 2 + 1), str(int(i < 6))) for i, name in enumerate(names)}
+    write_cub(root, birds, SIDE, SIDE)
+    votes = {name: 255 * (LEFT if i % 2 else RIGHT) for i, name in enumerate(names)}
+    write_votes(root / "segmentations", votes)
     config = tiny(nn_explainer_vgg16_cub.get_config())
     config.images, config.pretrain.validation = str(root / "train"), 2 / 6
     found, scores = through_all_tasks(config, root / "test", tmp_path)

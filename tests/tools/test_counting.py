@@ -128,8 +128,10 @@ def test_a_plan_counts_a_training():
 def test_a_mask_is_not_planned_to_be_trained():
     from configs import cifar_vit_direct
 
+    config = cifar_vit_direct.get_config()
+    config.task = "pretrain"
     with pytest.raises(InputError, match=r"config\.explainer\.trained is mask"):
-        plan_run.count_training(settings(cifar_vit_direct.get_config()))
+        plan_run.count_training(settings(config))
 
 
 def test_a_plan_knows_what_is_trained():
