@@ -38,11 +38,11 @@ def get_config() -> ConfigDict:
     config.explainer.sizes = ConfigDict({})
     # Refined, the mask also has to hide its class behind black, where an object's outline tells.
     config.finetune.steps = 20
-    config.finetune.learning_rate = 2e-4
+    config.finetune.learning_rate = 1e-4
     config.objective.counterfactual = True
-    config.objective.mask_weight = 10.0
-    config.objective.terms.budget = 1.0
-    config.objective.terms.total_variation = 3.0
+    config.objective.mask_weight = 11.0
+    config.objective.terms.budget = 0.7
+    config.objective.terms.total_variation = 12.0
     config.objective.fills = ("black", "mean")
     config.rivals = ("grad_cam",)
     config.scores = (*config.scores, "pixel_auc")

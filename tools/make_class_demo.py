@@ -30,11 +30,12 @@ from make_demo_assets import ahead, unit, veils
 
 from ltx_jax import Explainee, Explainer, load_explainee, load_explainer, save_explainer
 from ltx_jax.data.scenes import CLASSES, scenes
-from ltx_jax.engine.class_masks import class_loss, in_pixels
+from ltx_jax.engine.class_masks import class_loss
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.engine.training import adamw, create_train_state, data_mesh, train_step
 from ltx_jax.loading.classifiers import FRESH, classifier_from, save_classifier
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.objectives.class_masks import merged
@@ -266,7 +267,7 @@ def overlaps(explainee: Explainee, explainer: Explainer, count: int) -> dict[str
     @jax.jit
     def draw(images: Array, labels: Array) -> tuple[Array, Array]:
         raw = explainer.draw(explainer.trained, explainer.prefix(images))
-        pixels = in_pixels(raw, explainee.image_size)
+        pixels = upsample(raw, explainee.image_size)
         return merged(pixels, labels)[0], jax.nn.sigmoid(pixels)
 
     together, alone = [], []

@@ -217,7 +217,7 @@ def class_loss(
     def draw(images: Array) -> Array:
         nonlocal model_state
         raw, model_state = explainer.draw_in_training(params, model_state, images, dropped)
-        return in_pixels(raw, images.shape[1:3])
+        return upsample(raw, images.shape[1:3])
 
     labels = labels_of(explainee, images, batch["targets"])
     given = Given(explainee, goal, images, labels, draw(images), draw, drawn)
@@ -267,7 +267,7 @@ def validate_classes(
             return explainer.draw(explainer.trained, explainer.prefix(images))
 
         def draw(images: Array) -> Array:
-            return in_pixels(raw_of(images), images.shape[1:3])
+            return upsample(raw_of(images), images.shape[1:3])
 
         def alone(image: Array, labels: Array, raw: Array) -> Terms:
             one = image[None], labels[None], raw[None], draw, jax.random.key(0)
@@ -275,7 +275,8 @@ def validate_classes(
             return {"loss": total, **terms}
 
         raw = raw_of(images)
-        found = jax.vmap(alone)(images, labels, in_pixels(raw, images.shape[1:3]))
+        found = jax.vmap(alone)(images, labels, upsample(raw, images.shape[1:3]))
+        # Of every image held out, to be looked at: on their grid they take little.
         return ValidatedClasses(found, class_masks.merged(raw, labels)[0])
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT, SPLIT)
@@ -293,10 +294,3 @@ def labels_of(
     logits = explainee(images)
     likely = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=jnp.bool_)
     return likely if explainee.link == "softmax" else likely | (logits > 0)
-
-
-def in_pixels(
-    raw: Float[Array, "n classes g h"], size: tuple[int, ...]
-) -> Float[Array, "n classes H W"]:
-    """Raw masks at the images' size."""
-    return upsample(raw.reshape(-1, *raw.shape[2:]), size).reshape(*raw.shape[:2], *size)

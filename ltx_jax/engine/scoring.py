@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -173,8 +172,8 @@ def _scores(
 ) -> dict[str, Any]:
     def local(explainee: Explainee, masked: Masked, known: Mapping[bool, Areas]) -> dict[str, Any]:
         size = masked.image.shape[1:3]
-        pixels = to_pixels(masked.mask, size)
-        order = pixels if masked.order is None else to_pixels(masked.order, size)
+        pixels = upsample(masked.mask, size)
+        order = pixels if masked.order is None else upsample(masked.order, size)
         case = Case(
             explainee,
             masked.image,
@@ -191,14 +190,6 @@ def _scores(
         return found | ({CURVES: curves_of(case)} if curves else {})
 
     return on_each_device(local, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(explainee, masked, known)
-
-
-def to_pixels(
-    masks: Float[Array | np.ndarray, "n g h"], size: tuple[int, ...]
-) -> Float[Array, "n H W"]:
-    """Masks of cells at the images' size; masks of pixels as they are."""
-    masks = jnp.asarray(masks)
-    return masks if masks.shape[1:] == tuple(size) else upsample(masks, size)
 
 
 def padded(array: np.ndarray, batch: int) -> np.ndarray:

@@ -16,7 +16,6 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.explainers.one_class import OneClass
 from ltx_jax.models.explainee import Explainee
 
 # (explainee, images [n,H,W,C], targets [n]) to relevance of any size [n,a,b] and range.
@@ -43,7 +42,7 @@ class MaskItself:
 
     cells: tuple[int, int]
     start: Relevance | None = None
-    network: Explainer | OneClass | None = None
+    network: Explainer | None = None
 
     activation = "sigmoid"
 
@@ -68,8 +67,8 @@ class MaskItself:
         if self.start is not None:
             return by_rank(self.start(explainee, images, targets)[0], self.cells)
         if self.network is not None:
-            leaves, prefix = self.network.begin(explainee, images[0], targets[0])
-            return self.network.draw(leaves, prefix[None])[0, 0]
+            raw = self.network.draw(self.network.trained, self.network.prefix(images))[0]
+            return raw[targets[0] if self.network.classes > 1 else 0]
         return centre_bias(self.cells)
 
     def prefix(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n 0"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 
 # The last layer's, which have an axis of classes, their last.
@@ -24,6 +25,9 @@ _OF_CLASSES = "params/head/mask/"
 class OneClass:
     """An explainer whose last layer is cut to the class that is explained, a `Drawer`: so that a
     class's mask is refined on its image as LTX refines the one mask that it has.
+
+    Its raw values are brought to pixels before they are activated, as NN-Explainer does and its
+    objective has it; LTX activates those of tokens.
 
     Attributes:
       every: the explainer, with a mask for each class.
@@ -57,19 +61,20 @@ class OneClass:
         """The explainer's."""
         return self.every.prefix(images)
 
-    def draw(self, leaves: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n 1 g h"]:
-        """Raw values of the one class that the leaves are of."""
+    def draw(self, leaves: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n 1 H W"]:
+        """Raw values of the one class that the leaves are of, at the images' size."""
         module = self.every.module
         alone = module.clone(head=module.head.clone(classes=1))
-        return replace(self.every, module=alone).draw(leaves, prefix)
+        raw = replace(self.every, module=alone).draw(leaves, prefix)
+        return upsample(raw, self.grid())
 
     def slot_axis(self, path: str) -> int:
         """The explainer's."""
         return self.every.slot_axis(path)
 
     def grid(self) -> tuple[int, int]:
-        """Tokens of its masks along height and width."""
-        return self.every.grid()
+        """The images' size in pixels."""
+        return self.every.architecture.size
 
     def for_slots(self) -> OneClass:
         """The same, computed in the way that suits weights of each image's own."""

@@ -19,7 +19,6 @@ from ltx_jax.explainers.head_for import head_for
 from ltx_jax.explainers.heads import MaskHead
 from ltx_jax.explainers.leaves import TRAINED
 from ltx_jax.explainers.mask_itself import MaskItself, cells_for
-from ltx_jax.explainers.one_class import drawer_of
 from ltx_jax.loading.checkpoints import (
     SavedExplainer,
     named,
@@ -113,7 +112,7 @@ def load_mask(
                 f"explainer.grid is {grid}, the explainer that starts the mask has {start.grid()}: "
                 "leave explainer.grid out"
             )
-        return MaskItself(start.grid(), network=drawer_of(start))
+        return MaskItself(start.grid(), network=start)
     cells = cells_for(explainee.image_size, grid)
     name = start or (_START_WITH_FEATURES if _gives_a_map(explainee) else _START)
     if name == CENTRE:

@@ -14,7 +14,7 @@ Size = tuple[int, ...]
 ACTIVATIONS = ("sigmoid", "relu", "softmax", "clamp")
 
 
-def activate(raw: Float[Array, "n g h"], activation: str) -> Float[Array, "n g h"]:
+def activate(raw: Float[Array, "*n g h"], activation: str) -> Float[Array, "*n g h"]:
     """Turn raw values into mask values.
 
     Args:
@@ -56,24 +56,25 @@ def interpolation_matrix(tokens: int, pixels: int) -> Float[np.ndarray, "{pixels
 
 
 @overload
-def upsample(token_masks: Float[np.ndarray, "n g h"], size: Size) -> Float[np.ndarray, "n H W"]: ...
+def upsample(masks: Float[np.ndarray, "*n g h"], size: Size) -> Float[np.ndarray, "*n H W"]: ...
 
 
 @overload
-def upsample(token_masks: Float[Array, "n g h"], size: Size) -> Float[Array, "n H W"]: ...
+def upsample(masks: Float[Array, "*n g h"], size: Size) -> Float[Array, "*n H W"]: ...
 
 
 def upsample(
-    token_masks: Float[Array | np.ndarray, "n g h"], size: Size
-) -> Float[Array | np.ndarray, "n {size[0]} {size[1]}"]:
-    """Token masks to pixel masks in float32, bilinearly; `size` is (H, W).
+    masks: Float[Array | np.ndarray, "*n g h"], size: Size
+) -> Float[Array | np.ndarray, "*n {size[0]} {size[1]}"]:
+    """Values of cells to pixels in float32, bilinearly; `size` is (H, W). Those of pixels stay.
 
     The one upsampling of the project: training, scores and pictures all go through it. Works on
     numpy arrays as well and then returns one.
     """
-    rows = interpolation_matrix(token_masks.shape[-2], size[0])
-    columns = interpolation_matrix(token_masks.shape[-1], size[1])
-    token_masks = token_masks.astype(np.float32)
+    grid, masks = masks.shape[-2:], masks.astype(np.float32)
+    if grid == tuple(size):
+        return masks
+    rows, columns = (interpolation_matrix(n, side) for n, side in zip(grid, size, strict=True))
     # Values to be ranked: an accelerator would round them to fewer bits.
     with jax.default_matmul_precision("highest"):
-        return rows @ token_masks @ columns.T
+        return rows @ masks @ columns.T

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int, UInt8
 
 from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.recipe import RESULT
-from ltx_jax.engine.scoring import PROBABILITY, to_pixels
+from ltx_jax.engine.scoring import PROBABILITY
 from ltx_jax.files import digest_of
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, panel
 from ltx_jax.reporting.publish import publish
@@ -119,7 +120,7 @@ class Explanations:
     def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
         """Masks at the images' size, in [0,1]: the result's, unless others are named."""
         masks = self.token_masks(which or self.shown)
-        return np.asarray(to_pixels(masks, self.images.shape[1:3]))
+        return np.asarray(upsample(masks, self.images.shape[1:3]))
 
     def overlay(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image, mask, heat-map overlay and masked image of one explanation, side by side."""

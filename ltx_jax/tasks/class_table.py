@@ -166,10 +166,8 @@ def _on_devices(
         classes: Int[Array, " j"],
     ) -> Float[Array, "n j classes"]:
         raw = explainer.draw(explainer.trained, explainer.prefix(images))[:, classes]
-        n, j, *grid = raw.shape
-        masks = activate(raw.reshape(n * j, *grid), explainer.activation)
-        pixels = upsample(masks, images.shape[1:3]).reshape(n, j, *images.shape[1:3])
-        return seen_through(explainee, images, pixels, chunk)
+        masks = activate(upsample(raw, images.shape[1:3]), explainer.activation)
+        return seen_through(explainee, images, masks, chunk)
 
     specs = (REPLICATED, REPLICATED, SPLIT, REPLICATED)
     return on_each_device(local, mesh, specs, SPLIT)(explainee, explainer, images, classes)

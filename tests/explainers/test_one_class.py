@@ -10,6 +10,7 @@ from ltx_jax.explainers.head_for import head_for
 from ltx_jax.explainers.one_class import OneClass, drawer_of
 from ltx_jax.loading.checkpoints import save_explainer
 from ltx_jax.loading.explainers import load_explainer
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.registry import architecture
 
 
@@ -26,7 +27,10 @@ def test_it_is_that_class_of_all(explainee, explainer, every, images):
     for target in (0, 3):
         leaves, prefix = drawer.begin(explainee, images[2], jnp.int32(target))
         alone = drawer.without_trained().draw(leaves, prefix[None])
-        np.testing.assert_allclose(alone, raw[2:3, target : target + 1], atol=1e-5)
+        # Brought to pixels before any activation, as in NN-Explainer.
+        pixels = upsample(raw[2:3, target : target + 1], (16, 16))
+        assert drawer.grid() == (16, 16)
+        np.testing.assert_allclose(alone, pixels, atol=1e-5)
         assert {path: leaf.shape for path, leaf in leaves.items()} == {
             path: leaf.shape for path, leaf in drawer.trained.items()
         }

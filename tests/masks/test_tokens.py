@@ -20,6 +20,13 @@ def test_upsampling_to_another_aspect_keeps_constants():
     np.testing.assert_allclose(upsample(mask, (7, 11)), np.full((2, 7, 11), 0.7), rtol=1e-6)
 
 
+def test_masks_of_pixels_stay_and_those_of_several_classes_are_each_their_own():
+    masks = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
+    np.testing.assert_array_equal(upsample(masks, (4, 5)), masks)
+    each = np.stack([upsample(of_image, (8, 15)) for of_image in masks])
+    np.testing.assert_array_equal(upsample(masks, (8, 15)), each)
+
+
 @pytest.mark.parity
 def test_upsampling_is_torchs():
     torch = pytest.importorskip("torch")

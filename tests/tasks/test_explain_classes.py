@@ -19,7 +19,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer, load_mask
-from ltx_jax.masks.tokens import activate
+from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.configuration import read
 from ltx_jax.tasks.inputs import open_explainee
@@ -46,7 +46,7 @@ def classes(config: ConfigDict, every: Explainer, tmp_path: Path) -> ConfigDict:
 @pytest.mark.slow
 def test_a_row_has_its_classes_mask(classes, every, explainee, images, tmp_path):
     raw = every.draw(every.trained, every.prefix(images[:2]))
-    expected = np.asarray(activate(raw.reshape(10, 4, 4), "sigmoid")).reshape(2, 5, 4, 4)
+    expected = np.asarray(activate(upsample(raw, (16, 16)), "sigmoid"))
     asked = explainee, images[:2], [[1, 4], [0]]
     found = ltx_jax.explain(*asked, every, steps=2, stop_below=-1.0)
     assert np.abs(found.token_masks("last") - found.token_masks("pltx")).max(axis=(1, 2)).min() > 0
