@@ -12,13 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltx_jax.errors import InputError
 from ltx_jax.files import write_bytes
-from ltx_jax.loading.explainees import computing, explainee_with, fitted, published
+from ltx_jax.loading.explainees import (
+    computing,
+    explainee_with,
+    fitted,
+    published,
+    refuse_unsigned,
+)
 from ltx_jax.models.classifier import Classifier, Leaves
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import Architecture, architecture
-from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.settings.sections import Network
 from ltx_jax.weights.files import read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import (
@@ -59,11 +63,7 @@ def classifier_from(
       InputError: as `load_explainee`; or for a network that cannot say that a class is not there.
     """
     network = computing(architecture(given.name, **given.sizes), compute_dtype, attention)
-    if given.link == "sigmoid" and isinstance(network.module, SqueezeNet):
-        raise InputError(
-            f"{given.name} ends in a ReLU, so that no logit is below 0 and a sigmoid holds every "
-            "class to be there: take another explainee.name, or explainee.link=softmax"
-        )
+    refuse_unsigned(network, given.link)
     if given.weights == FRESH:
         state, source = _drawn(network, seed), "fresh weights"
     else:

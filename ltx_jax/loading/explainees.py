@@ -54,11 +54,13 @@ def load_explainee(
         are the sizes of `vit`.
 
     Raises:
-      InputError: for an unknown name, weights that are not there, or that do not fit.
+      InputError: for an unknown name, weights that are not there, or that do not fit; a link that
+        the network's logits cannot have.
     """
     about: dict[str, Any] = {"link": link}
     checked(Network(**about), "explainee.")
     network = computing(architecture(name, **sizes), compute_dtype, attention)
+    refuse_unsigned(network, link)
     state, source = published(network, weights, "config.explainee.weights")
     network, state = fitted(
         network, state, [name for name, size in sizes.items() if size is not None]
@@ -66,6 +68,19 @@ def load_explainee(
     shapes = shapes_of(network.module, network.size, network.channels)
     params = from_state_dict(state, network.table(network.module), shapes, source)
     return explainee_with(network, params, class_names, link)
+
+
+def refuse_unsigned(network: Architecture, link: str) -> None:
+    """See that a network can say of a class that it is not there, where the link asks that.
+
+    Raises:
+      InputError: where it cannot.
+    """
+    if link == "sigmoid" and not network.module.signed_logits:
+        raise InputError(
+            f"{network.name} ends in a ReLU, so that no logit is below 0 and a sigmoid holds every "
+            "class to be there: take another explainee.name, or explainee.link=softmax"
+        )
 
 
 def explainee_with(

@@ -35,12 +35,14 @@ class Backbone(nn.Module):
         float32.
       feature_kind: what `features` are, `tokens` or a `map`: it decides the mask head.
       smallest: side in pixels of the smallest images of which any features are left.
+      signed_logits: whether a logit may be below 0, and so say that a class is not there.
     """
 
     num_classes: int = 1000
     dtype: Any = jnp.float32
     feature_kind: ClassVar[str]
     smallest: ClassVar[int] = 1
+    signed_logits: ClassVar[bool] = True
 
     def __call__(
         self, images: Float[Array, "n ..."], added: Added = None

@@ -28,6 +28,7 @@ class SqueezeNet(ConvolutionalNetwork):
     first: tuple[int, int] = (64, 3)
     pooled: tuple[int, ...] = (3, 6, 9)
     smallest: ClassVar[int] = 24
+    signed_logits: ClassVar[bool] = False
 
     @property
     def fires(self) -> dict[int, tuple[int, int]]:

@@ -68,6 +68,12 @@ def test_what_cannot_be_loaded(vit_weights, options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_whose_logits_are_never_below_zero_is_of_one_class(tmp_path):
+    """What it is told before its weights are looked for."""
+    with pytest.raises(InputError, match="squeezenet1_1 ends in a ReLU, so that no logit is below"):
+        load_explainee("squeezenet1_1", tmp_path / "none.safetensors", link="sigmoid")
+
+
 def test_64_bits_change_nothing(vit_weights, explainee, explainer, images):
     with jax.enable_x64(True):
         ours = load_explainee("vit", vit_weights, **TINY_VIT)
