@@ -48,6 +48,8 @@ _SHARE = flags.DEFINE_string(
     "Share the run with processes that know nothing but the work directory: INDEX/ALL, from 0.",
 )
 _QUOTES = "' \""
+# On the command line, what takes back that a configuration gives a setting.
+_TAKEN_BACK = re.compile(r"--?config\.(\S+)=None")
 TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "explain": explain.run,
     "pretrain": pretrain.run,
@@ -64,9 +66,10 @@ _USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--con
 
 def main(argv: Sequence[str]) -> int:
     """Run the configured task; 0 when it is done, 2 where the input cannot be used."""
-    if len(argv) > 1:
+    back = {a: found[1] for a in argv[1:] if (found := _TAKEN_BACK.fullmatch(a))}
+    if unexpected := [a for a in argv[1:] if a not in back]:
         return _complain(
-            f"unexpected argument {argv[1]!r}: settings are given as --config.KEY=VALUE"
+            f"unexpected argument {unexpected[0]!r}: settings are given as --config.KEY=VALUE"
         )
     config = _CONFIG.value
     if config is None and not flags.FLAGS["config"].present:
@@ -87,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     prepare()
     try:
+        for name in back.values():
+            _take_back(config, name)
         settings = read(config)
         workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
         refuse_address("--workdir", workdir)
@@ -164,12 +169,23 @@ def _parse(argv: list[str]) -> list[str]:
     if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
         print(f"{_USAGE}\n\nSettings and their defaults:\n{help_text()}")
         sys.exit(0)
+    # A number's flag would not read None, so that these are left to `main`.
+    back = [argument for argument in argv if _TAKEN_BACK.fullmatch(argument)]
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([a for a in argv if a not in back]) + back
     except flags.Error as error:
         sys.exit(_complain(str(error)))
     except Exception as error:
         sys.exit(_complain(_about_file(error, argv) or _about_setting(error)))
+
+
+def _take_back(config: ConfigDict, name: str) -> None:
+    """Make a setting, by its dotted name, one that is not given; that there is one the flags have
+    seen."""
+    *sections, last = name.split(".")
+    for section in sections:
+        config = config[section]
+    config[last] = None
 
 
 def _about_file(error: Exception, argv: Sequence[str]) -> str | None:
@@ -193,6 +209,8 @@ def _about_setting(error: Exception) -> str:
     told = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\\'", "'")
     if parsed := re.match(r"Could not parse (.*?): ", told):
         return f"cannot read the setting {parsed[1]}: expected --config.KEY=VALUE"
+    if inside := re.search(r"Attempting to lookup: (\S+)", told):
+        return f"unknown setting {inside[1]!r}: what is before the last dot is no section"
     name, _, nearest = told.strip(_QUOTES).partition("'")
     return f"unknown setting {name!r}" + (f": {nearest.strip(_QUOTES)}" if nearest else "")
 

@@ -60,6 +60,18 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
             ["--config=configs/demo.py", "--config.rivals=('lift_cam',)"],
             "has no backward rule 'rescaled': choose a method that needs none",
         ),
+        (["--config=configs/demo.py", "--config.seed.x=3"], "unknown setting 'seed.x': what is"),
+        # What may be left out can be taken back, a number too, and what there is alone.
+        (["--config=configs/demo.py", "--config.images=None"], "nothing to explain: set config"),
+        (["--config=configs/demo.py", "--config.finetune.steps=None"], "steps is None: expected"),
+        (
+            ["--config=configs/demo.py", "--config.finetune.stepz=None"],
+            "unknown setting 'stepz': Did you mean \"steps\"",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.limit=None", "--config.images=nowhere"],
+            "no images at nowhere",
+        ),
         (["--config=configs/nope.py"], "configs/nope.py is no configuration file"),
         (["--config=configs/demo.py", "--config.seed=9999999999"], "seed is 9999999999: it must"),
         (["--config=configs/demo.py", "--config.x'y=1"], "cannot read the setting"),

@@ -85,17 +85,14 @@ def _section(kind: type, values: Mapping[str, Any]) -> Any:
         **{
             name: _section(hints[name], value)
             if dataclasses.is_dataclass(hints[name])
-            else _given(value, hints[name])
+            else _given(value)
             for name, value in values.items()
         }
     )
 
 
-def _given(value: Any, kind: Any) -> Any:
-    """A value as a section has it: sizes that were not given are none, and so is the text None, by
-    which a command line takes back what a configuration gives."""
-    if value == "None" and type(None) in get_args(kind):
-        return None
+def _given(value: Any) -> Any:
+    """A value as a section has it: sizes that were not given are none."""
     if isinstance(value, Mapping):
         return {key: inner for key, inner in value.items() if inner is not None}
     return tuple(value) if isinstance(value, list) else value

@@ -120,17 +120,6 @@ def test_what_cannot_be_used_is_named(section, message):
         checked(section)
 
 
-def test_none_takes_back_what_a_configuration_gives():
-    given = config(images="photographs")
-    given.explainer.checkpoint, given.finetune.optimize = "None", "None"
-    settings = read(given)
-    assert settings.explainer.checkpoint is None and settings.finetune.optimize is None
-    # Where something has to be given it is a text like any other.
-    given.compute_dtype = "None"
-    with pytest.raises(InputError, match=r"config\.compute_dtype is 'None': it is one of"):
-        read(given)
-
-
 def test_whole_numbers_serve_as_numbers():
     assert checked(Finetune(learning_rate=1, stop_below=6)).learning_rate == 1
 
