@@ -248,7 +248,7 @@ def original_pairs(
         if number in files and method in record:
             known = evaluated.get((record["image"], record["class"]), {})
             result = read_result(files[number])
-            mask = np.asarray(upsample(masks.row(record["row"])[None], result.mask.shape))[0]
+            mask = upsample(masks.row(record["row"]), result.mask.shape)
             alike = correlations(mask, result.mask)
             pairs.append(Pair(record, method, result, known, *alike))
     if not pairs:

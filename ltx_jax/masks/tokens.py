@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 Size = tuple[int, ...]
+Values = TypeVar("Values", np.ndarray, Array)
 ACTIVATIONS = ("sigmoid", "relu", "softmax", "clamp")
 
 
@@ -18,12 +19,12 @@ def activate(raw: Float[Array, "*n g h"], activation: str) -> Float[Array, "*n g
     """Turn raw values into mask values.
 
     Args:
-      raw: the mask head's output over the token grid.
+      raw: the mask head's output over the token grid, or brought to pixels.
       activation: `sigmoid` (the default everywhere), `relu`, `softmax` over the tokens of one
         image, or `clamp` (no activation, values limited to [0, 1]).
 
     Returns:
-      The token mask; in [0, 1] but for `relu`, which has no upper bound.
+      The masks; in [0, 1] but for `relu`, which has no upper bound.
 
     Raises:
       ValueError: for an unknown activation.
@@ -55,17 +56,7 @@ def interpolation_matrix(tokens: int, pixels: int) -> Float[np.ndarray, "{pixels
     return matrix
 
 
-@overload
-def upsample(masks: Float[np.ndarray, "*n g h"], size: Size) -> Float[np.ndarray, "*n H W"]: ...
-
-
-@overload
-def upsample(masks: Float[Array, "*n g h"], size: Size) -> Float[Array, "*n H W"]: ...
-
-
-def upsample(
-    masks: Float[Array | np.ndarray, "*n g h"], size: Size
-) -> Float[Array | np.ndarray, "*n {size[0]} {size[1]}"]:
+def upsample(masks: Float[Values, "*n g h"], size: Size) -> Float[Values, "*n {size[0]} {size[1]}"]:
     """Values of cells to pixels in float32, bilinearly; `size` is (H, W). Those of pixels stay.
 
     The one upsampling of the project: training, scores and pictures all go through it. Works on

@@ -241,6 +241,6 @@ def _pictures(
     for slot in np.flatnonzero(found.values[row] > 0)[:_SHOWN]:
         image = picture(int(found.images[row, slot]))
         if image is not None:
-            fired = np.asarray(upsample(found.fired[row, slot][None], image.shape[:2]))[0]
+            fired = upsample(found.fired[row, slot], image.shape[:2])
             shown.append(outlined(in_colour(image), fired > found.thresholds[row]))
     return shown

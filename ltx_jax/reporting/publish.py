@@ -112,8 +112,7 @@ def _illustrate(
     pictured = len(done) if report.masked else max(report.overlays, report.gallery)
     for i, record in enumerate(done[:pictured]):
         image = picture(record["row"])
-        known = np.nan_to_num(masks.row(record["row"])[None])
-        pixels = np.asarray(upsample(known, image.shape[:2]))[0]
+        pixels = upsample(np.nan_to_num(masks.row(record["row"])), image.shape[:2])
         if i < report.overlays:
             save_png(store.directory / "overlays" / f"{names[i]}.png", panel(image, pixels))
         if report.masked:

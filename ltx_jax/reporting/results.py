@@ -120,7 +120,7 @@ class Explanations:
     def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
         """Masks at the images' size, in [0,1]: the result's, unless others are named."""
         masks = self.token_masks(which or self.shown)
-        return np.asarray(upsample(masks, self.images.shape[1:3]))
+        return upsample(masks, self.images.shape[1:3])
 
     def overlay(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         """Image, mask, heat-map overlay and masked image of one explanation, side by side."""

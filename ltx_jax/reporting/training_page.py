@@ -110,7 +110,7 @@ def _masks(one: Watched) -> str:
     """An image beside its masks after some of the epochs, the last among them."""
     count, picture = len(one.masks), in_colour(one.picture)
     shown = sorted({round(i) for i in np.linspace(0, count - 1, min(count, _MOST_EPOCHS))})
-    pixels = np.asarray(upsample(one.masks[shown], picture.shape[:2]))
+    pixels = upsample(one.masks[shown], picture.shape[:2])
     figures = [_figure(picture, "")]
     for epoch, mask in zip(shown, pixels, strict=True):
         figures.append(_figure(overlay(picture, mask), f"epoch {epoch}"))

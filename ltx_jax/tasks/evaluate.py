@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ltx_jax.engine.recipe import RESULT
 from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
@@ -228,6 +226,6 @@ def same_images(
             planned.name,
             names[line["class"]] if names else f"class {line['class']}",
             work.source.load(planned.image, work.how).as_picture(),
-            {name: np.asarray(upsample(mask[None], size))[0] for name, mask in masks.items()},
+            {name: upsample(mask, size) for name, mask in masks.items()},
             {name: of_row[row] for name, of_row in by_row.items()},
         )

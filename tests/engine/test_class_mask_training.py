@@ -57,9 +57,8 @@ def test_the_loss_is_that_of_masks_through_the_mean_colour(explainee, every, ima
     multi = replace(explainee, link="sigmoid")
     goal = goal_of(multi, "nn_explainer", entropy=3.0, least=0.1)
     (found,) = stepped(multi, every, goal, images[:4], slot_mesh(1))
-    raw = every.draw(every.trained, every.prefix(images[:4]))
-    raw = np.asarray(upsample(raw.reshape(-1, 4, 4), (16, 16))).reshape(4, 5, 16, 16)
-    target, _ = class_masks.merged(jnp.asarray(raw), jnp.asarray(LABELS))
+    raw = upsample(every.draw(every.trained, every.prefix(images[:4])), (16, 16))
+    target, _ = class_masks.merged(raw, jnp.asarray(LABELS))
     assert multi.architecture.preprocessing.mean == (0.5, 0.5, 0.5)
     grey = jnp.full_like(images[:4], 0.5)
     logits = [multi(covered(images[:4], m, grey)) for m in (target, 1 - target)]
@@ -95,8 +94,7 @@ def test_some_classes_are_drawn_of_those_that_are_there():
 def test_some_classes_through_the_mean_colour(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
     (found,) = stepped(multi, every, goal_of(multi, "some_classes"), images[:4], slot_mesh(1))
-    raw = every.draw(every.trained, every.prefix(images[:4]))
-    raw = jnp.asarray(upsample(raw.reshape(-1, 4, 4), (16, 16))).reshape(4, 5, 16, 16)
+    raw = upsample(every.draw(every.trained, every.prefix(images[:4])), (16, 16))
     grey = jnp.full_like(images[:4], 0.5)
 
     def loss(shown):

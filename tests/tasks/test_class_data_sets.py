@@ -52,7 +52,7 @@ def through_all_tasks(config: ConfigDict, test: Path, out: Path) -> tuple[list, 
 
 def soft_iou(mask: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> float:
     """Percent, of pixels that count."""
-    mask = np.asarray(upsample(mask[None], truth.shape))[0][counts]
+    mask = upsample(mask, truth.shape)[counts]
     return 100 * np.minimum(mask, truth[counts]).sum() / np.maximum(mask, truth[counts]).sum()
 
 

@@ -44,7 +44,7 @@ def parts(raw, k, image, target, other):
     """Cross-entropies of one image through its mask, its budgeted mask, and the complement."""
     cells, mean = jax.nn.sigmoid(raw), raw.mean()
     order = raw - mean + jax.lax.stop_gradient(mean)
-    mask, pixels = (upsample(x[None], (SIDE, SIDE))[0] for x in (cells, order))
+    mask, pixels = (upsample(x, (SIDE, SIDE)) for x in (cells, order))
     still = jax.lax.stop_gradient(pixels)
     width = jnp.maximum(0.5 * still.std(), 0.3)
     kept = jax.nn.sigmoid((pixels - jnp.quantile(still, 1 - k)) / width)
