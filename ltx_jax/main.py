@@ -48,8 +48,8 @@ _SHARE = flags.DEFINE_string(
     "Share the run with processes that know nothing but the work directory: INDEX/ALL, from 0.",
 )
 _QUOTES = "' \""
-# On the command line, what takes back that a configuration gives a setting.
-_TAKEN_BACK = re.compile(r"--?config\.(\S+)=None")
+# A setting of the command line, and its value.
+_SETTING = re.compile(r"--?config\.([^\s=]+)=(.*)", re.DOTALL)
 TASKS: dict[str, Callable[[Settings, Path], str]] = {
     "explain": explain.run,
     "pretrain": pretrain.run,
@@ -66,8 +66,8 @@ _USAGE = "python -m ltx_jax.main --config=configs/demo.py [--workdir=DIR] [--con
 
 def main(argv: Sequence[str]) -> int:
     """Run the configured task; 0 when it is done, 2 where the input cannot be used."""
-    back = {a: found[1] for a in argv[1:] if (found := _TAKEN_BACK.fullmatch(a))}
-    if unexpected := [a for a in argv[1:] if a not in back]:
+    back = _taken_back(argv[1:])
+    if unexpected := [a for a in argv[1:] if a not in back.values()]:
         return _complain(
             f"unexpected argument {unexpected[0]!r}: settings are given as --config.KEY=VALUE"
         )
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     prepare()
     try:
-        for name in back.values():
+        for name in back:
             _take_back(config, name)
         settings = read(config)
         workdir = Path(_WORKDIR.value or Path("results") / Path(_filename()).stem)
@@ -170,13 +170,20 @@ def _parse(argv: list[str]) -> list[str]:
         print(f"{_USAGE}\n\nSettings and their defaults:\n{help_text()}")
         sys.exit(0)
     # A number's flag would not read None, so that these are left to `main`.
-    back = [argument for argument in argv if _TAKEN_BACK.fullmatch(argument)]
+    back = [a for a in argv if (found := _SETTING.fullmatch(a)) and found[2] == "None"]
     try:
-        return flags.FLAGS([a for a in argv if a not in back]) + back
+        return flags.FLAGS([a for a in argv if a not in back]) + list(_taken_back(argv).values())
     except flags.Error as error:
         sys.exit(_complain(str(error)))
     except Exception as error:
         sys.exit(_complain(_about_file(error, argv) or _about_setting(error)))
+
+
+def _taken_back(argv: Sequence[str]) -> dict[str, str]:
+    """Of settings whose last value is None, which takes back what a configuration gives: the
+    argument, by the setting's dotted name."""
+    last = {found[1]: found for a in argv if (found := _SETTING.fullmatch(a))}
+    return {name: found[0] for name, found in last.items() if found[2] == "None"}
 
 
 def _take_back(config: ConfigDict, name: str) -> None:

@@ -72,6 +72,15 @@ def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
             ["--config=configs/demo.py", "--config.limit=None", "--config.images=nowhere"],
             "no images at nowhere",
         ),
+        # Of several the last one holds.
+        (
+            ["--config=configs/demo.py", "--config.images=None", "--config.images=nowhere"],
+            "no images at nowhere",
+        ),
+        (
+            ["--config=configs/demo.py", "--config.images=nowhere", "--config.images=None"],
+            "nothing to explain: set config",
+        ),
         (["--config=configs/nope.py"], "configs/nope.py is no configuration file"),
         (["--config=configs/demo.py", "--config.seed=9999999999"], "seed is 9999999999: it must"),
         (["--config=configs/demo.py", "--config.x'y=1"], "cannot read the setting"),

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltx_jax.engine.recipe import RESULT
+from ltx_jax.engine.recipe import RESULT, result_of
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
@@ -237,9 +237,9 @@ def original_pairs(
       InputError: where there are none, or a result is damaged.
     """
     store = ResultStore.find(directory)
-    method = next((name for name in RESULT if name in store.names()), None)
-    if method is None:
+    if not set(RESULT) & set(store.names()):
         raise InputError(f"{directory} holds no masks of LTX: expected {' or '.join(RESULT)}")
+    method = result_of(store.names())
     records = store.records()
     numbers = numbers_of([record["image"] for record in records])
     evaluated = {} if scores is None else _scores_of_original(scores)

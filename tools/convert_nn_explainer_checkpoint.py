@@ -31,7 +31,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.deeplab import DeepLabHead
 from ltx_jax.explainers.explainer import MaskNetwork, weight_table
 from ltx_jax.files import write_bytes
-from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.architecture import Architecture
+from ltx_jax.models.registry import architecture
 from ltx_jax.weights.files import to_safetensors
 from ltx_jax.weights.state_dict import Entry, StateDict, from_state_dict, shapes_of
 from ltx_jax.weights.torch_archive import read_archive

@@ -48,8 +48,8 @@ from ltx_jax.engine.training import (
     warmup_then_decay,
 )
 from ltx_jax.masks.tokens import interpolation_matrix, upsample
+from ltx_jax.models.architecture import HALF
 from ltx_jax.models.layers import normalised
-from ltx_jax.models.registry import HALF
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights.state_dict import Variables, to_state_dict
 from ltx_jax.weights.tables import vision_transformer

@@ -12,9 +12,9 @@ import torch
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
+from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.registry import Architecture
 from ltx_jax.models.resnet import ResNet
 from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vit import VisionTransformer

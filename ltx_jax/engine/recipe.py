@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,8 +21,18 @@ from ltx_jax.settings.sections import Finetune, Objective
 # of the last step, best by the loss; and where none does.
 SELECTED = ("pltx", "selected", "last", "by_loss")
 FINAL = ("final",)
-# The one that is the result: the first of these that an image has.
+# Those that can be the result, the first that an image has before the others.
 RESULT = ("final", "selected", "pltx")
+
+
+def result_of(masks: Collection[str]) -> str:
+    """The mask that is the result: the last, the one that a score selects, or of a single step the
+    only one.
+
+    Args:
+      masks: names of those that an image has, one of `RESULT` among them.
+    """
+    return next(name for name in RESULT if name in masks)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.heads import MaskHead
 from ltx_jax.explainers.leaves import TRAINED, Leaves, join, slot_axis, split
 from ltx_jax.masks.tokens import activate
+from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.layers import STATISTICS, normalised, precision
-from ltx_jax.models.registry import Architecture
 from ltx_jax.weights.state_dict import Entry, Variables, flatten, under
 
 

@@ -18,7 +18,7 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.head_for import name_of
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
 from ltx_jax.files import digest_of, write_bytes
-from ltx_jax.models.registry import hashable
+from ltx_jax.models.architecture import hashable
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import MaskDrawer
 from ltx_jax.weights.files import files_of, read_safetensors, to_safetensors

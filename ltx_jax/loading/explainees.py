@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltx_jax.errors import InputError
+from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.python_function import PythonFunction
-from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.registry import architecture
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import Network, Settings
 from ltx_jax.weights.files import hub_file, read_safetensors

@@ -26,8 +26,9 @@ from ltx_jax.loading.checkpoints import (
     with_fresh_updates,
 )
 from ltx_jax.loading.explainees import computing, fitted, published
+from ltx_jax.models.architecture import Architecture, hashable
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.registry import Architecture, architecture, hashable
+from ltx_jax.models.registry import architecture
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import MaskDrawer, Settings
 from ltx_jax.weights.state_dict import (

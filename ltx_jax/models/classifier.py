@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import STATISTICS, normalised, precision
-from ltx_jax.models.registry import Architecture
 from ltx_jax.weights.state_dict import flatten, unflatten
 
 # By path, `params/fc/kernel`.

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
 from ltx_jax.models import backbone
+from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import is_bias
 from ltx_jax.models.links import LINKS, Link, of_class
 from ltx_jax.models.python_function import PythonFunction
-from ltx_jax.models.registry import Architecture
 
 Intermediates = dict[str, Array]
 Logits = Float[Array | np.ndarray, "... classes"]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.errors import InputError
 from ltx_jax.models.alexnet import AlexNet
-from ltx_jax.models.backbone import Backbone, Features, Logits
+from ltx_jax.models.architecture import HALF, Architecture
+from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.densenet import DenseNet
 from ltx_jax.models.mobilenet import MobileNetV2
 from ltx_jax.models.resnet import CifarResNet, ResNet
@@ -21,100 +19,9 @@ from ltx_jax.models.squeezenet import SqueezeNet
 from ltx_jax.models.vgg import VGG
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights import tables, vision_transformers
-from ltx_jax.weights.state_dict import Entry, StateDict
+from ltx_jax.weights.state_dict import Entry
 
-# Attributes of modules that do not make another network.
-_FLAX = {"parent", "name", "operations"}
-_NO_SIZES = {
-    *_FLAX,
-    *("num_classes", "frozen_blocks", "lora_rank"),
-    *("dtype", "attention", "as_products", "backward", "training", "dropped"),
-}
-HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def _as_it_is(state: StateDict, module: Any) -> StateDict:
-    return state
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network that can explain or be explained.
-
-    Attributes:
-      name: the timm name.
-      module: the Flax module.
-      table: gives the module's weight table.
-      preprocessing: what the published weights were trained with.
-      classifier: name prefix of the classifier's tensors in a checkpoint.
-      hub: the Hugging Face repository of the published weights, or None.
-      download: where the weights are to be had by hand when they are not on the hub.
-      dialects: renamings of other libraries' tensor names, tried in turn.
-      told: what a state dict tells of the module's attributes, each of them.
-      adapted: a state dict made to fit the module where it can be.
-    """
-
-    name: str
-    module: Backbone
-    table: Callable[[Any], list[Entry]]
-    preprocessing: Preprocessing
-    classifier: str
-    hub: str | None = None
-    download: str | None = None
-    dialects: tuple[tables.Dialect, ...] = ()
-    told: tuple[Callable[[StateDict], dict[str, Any]], ...] = ()
-    adapted: Callable[[StateDict, Any], StateDict] = _as_it_is
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the input in pixels."""
-        return self.preprocessing.size
-
-    @property
-    def channels(self) -> int:
-        """Channels of the input."""
-        return len(self.preprocessing.mean)
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """What `architecture` makes the same network of, beside its name: it leaves out the
-        classes, which part is trained and how it is computed."""
-        fields = (field.name for field in dataclasses.fields(self.module))
-        found = {name: getattr(self.module, name) for name in fields if name not in _NO_SIZES}
-        how = self.preprocessing
-        return found | {"image_size": max(how.size), "mean": how.mean, "std": how.std}
-
-    @property
-    def features(self) -> Features:
-        """The network as a function of parameters and images to logits and intermediates."""
-        how = self.preprocessing
-        return Features(self.module, how.mean, how.std)
-
-    @property
-    def apply(self) -> Logits:
-        """The network as a function of parameters and images to logits."""
-        return Logits(self.features)
-
-    def with_module(self, **attributes: Any) -> Architecture:
-        """The same architecture with some of its module's attributes changed."""
-        return dataclasses.replace(self, module=self.module.clone(**attributes))
-
-    def of(self, state: StateDict, given: Collection[str]) -> Architecture:
-        """The architecture that a state dict tells of, but for `given` attributes of its module.
-
-        Raises:
-          InputError: for sizes that do not fit, or that must be given.
-        """
-        found = {name: value for tell in self.told for name, value in tell(state).items()}
-        found = {name: value for name, value in found.items() if name not in given}
-        width = found.get("width")
-        if width and "num_heads" not in found and "num_heads" not in given:
-            raise InputError(
-                f"the weights for {self.name} have a width of {width}, which is no multiple of 64 "
-                "and does not tell the number of heads: give num_heads"
-            )
-        return dataclasses.replace(_sized(self, found), told=())
 
 
 def architecture(
@@ -140,70 +47,13 @@ def architecture(
         near = difflib.get_close_matches(base, ARCHITECTURES, n=3, cutoff=0.3) or ARCHITECTURES
         raise InputError(f"unknown model {name!r}: the nearest names are {', '.join(near)}")
     found = ARCHITECTURES[base]
-    known = {f.name for f in dataclasses.fields(found.module)} - _FLAX | {"image_size"}
-    sizes = {key: hashable(size) for key, size in sizes.items() if size is not None}
-    for key in set(sizes) - known:
-        raise InputError(
-            f"{base} has no size {key!r}: it has {', '.join(sorted(known))}; correct the setting"
-        )
-    found = _sized(found, sizes)
+    found = found.with_sizes({key: size for key, size in sizes.items() if size is not None})
     how = found.preprocessing
-    mean, std = how.mean if mean is None else mean, how.std if std is None else std
-    if not (_is_like(mean, HALF) and _is_like(std, HALF) and len(mean) == len(std) and all(std)):
-        raise InputError(
-            f"the mean of {base} is {mean} and its std {std}: expected numbers, one a channel, and "
-            "no std of 0"
-        )
-    how = dataclasses.replace(how, mean=tuple(mean), std=tuple(std))
+    found = found.with_normalisation(
+        how.mean if mean is None else mean, how.std if std is None else std
+    )
     hub = f"timm/{name}" if "." in name else found.hub
-    return dataclasses.replace(found, name=name, preprocessing=how, hub=hub)
-
-
-def _sized(found: Architecture, sizes: Mapping[str, Any]) -> Architecture:
-    """An architecture with these attributes of its module, once they are seen to fit."""
-    base, _, _ = found.name.partition(".")
-    for key, size in sizes.items():
-        # A CNN takes images of any size.
-        usual = getattr(found.module, key, max(found.size))
-        if not _is_like(size, usual):
-            raise InputError(f"the size {key} of {base} is {size!r}: expected one such as {usual}")
-        least = {"num_classes": 0, "registers": 0, "image_size": found.module.smallest}.get(key, 1)
-        if type(size) is int and size < least:
-            raise InputError(f"the size {key} of {base} is {size}: it must be at least {least}")
-    module: Any = found.module.clone(**{k: v for k, v in sizes.items() if hasattr(found.module, k)})
-    for part, whole in (("patch_size", "image_size"), ("num_heads", "width")):
-        if hasattr(module, part) and getattr(module, whole) % getattr(module, part):
-            raise InputError(
-                f"the {whole} of {base} is {getattr(module, whole)}: it must be a multiple of its "
-                f"{part}, {getattr(module, part)}"
-            )
-    if getattr(module, "distilled", False) and (module.averaged or module.norm_pooled):
-        raise InputError(
-            f"{base} is distilled, but has no class token or reads a mean: its logits are of its "
-            "class and distillation tokens; leave distilled out, or the other"
-        )
-    how = found.preprocessing
-    if "image_size" in sizes:
-        how = dataclasses.replace(how, size=(sizes["image_size"],) * 2)
-    return dataclasses.replace(found, module=module, preprocessing=how)
-
-
-def _is_like(given: Any, usual: Any) -> bool:
-    """Whether a value is of the usual one's kind: yes or no, a number, a whole one, or several."""
-    if isinstance(usual, tuple):
-        several = isinstance(given, tuple | list) and bool(given)
-        return several and all(_is_like(one, usual[0]) for one in given)
-    if isinstance(usual, bool) or isinstance(given, bool):
-        return isinstance(usual, bool) and isinstance(given, bool)
-    if isinstance(usual, int):
-        return isinstance(given, Integral)
-    return not isinstance(usual, float) or (isinstance(given, Real) and math.isfinite(given))
-
-
-def hashable(size: Any) -> Any:
-    """A size as modules have it: they are compared and hashed, which lists of a configuration or
-    of JSON cannot be."""
-    return tuple(size) if isinstance(size, list) else size
+    return dataclasses.replace(found, name=name, hub=hub)
 
 
 # --- Vision transformers ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ltx_jax.engine.explain import Explanation
-from ltx_jax.engine.recipe import RESULT
+from ltx_jax.engine.recipe import result_of
 from ltx_jax.engine.scoring import PROBABILITY
 from ltx_jax.files import digest_of
 from ltx_jax.masks.tokens import upsample
@@ -90,7 +90,7 @@ class Explanations:
     def shown(self) -> str:
         """The mask that is the result: `final`, where a score selects `selected`, and of a single
         step `pltx`."""
-        return next(name for name in RESULT if name in self.each[0].masks)
+        return result_of(self.each[0].masks)
 
     @property
     def masks(self) -> Float[np.ndarray, "n g h"]:

@@ -21,7 +21,7 @@ from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.engine.explain import Explanation, Request, Skip, explanations
 from ltx_jax.engine.finetune import Start
 from ltx_jax.engine.memory import Layout, lay_out, within_memory
-from ltx_jax.engine.recipe import RESULT, Recipe, Resumed, make_recipe
+from ltx_jax.engine.recipe import Recipe, Resumed, make_recipe, result_of
 from ltx_jax.engine.scoring import in_groups
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
@@ -61,8 +61,8 @@ class Job(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The mask that is the result: the last, the one that a score selects, or the only one."""
-        return next(name for name in RESULT if name in self.recipe.masks)
+        """The mask that is the result."""
+        return result_of(self.recipe.masks)
 
 
 def make_job(

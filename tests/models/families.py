@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ltx_jax.models.registry import Architecture, architecture
+from ltx_jax.models.architecture import Architecture
+from ltx_jax.models.registry import architecture
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit": {"image_size": 16, "patch_size": 4, "width": 16, "depth": 3, "num_heads": 2},
