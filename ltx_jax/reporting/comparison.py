@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,13 @@ from jaxtyping import Float
 
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.records import Record
-from ltx_jax.reporting.summary import Intervals, as_interval, resampled, score_intervals
+from ltx_jax.reporting.summary import (
+    Intervals,
+    as_interval,
+    resampled,
+    rows_by,
+    score_intervals,
+)
 
 Difference = dict[str, float | int | None]
 # A method's scores that differ this surely are marked.
@@ -22,17 +28,19 @@ class Comparison(NamedTuple):
 
     Attributes:
       rows: how many were scored.
+      images: how many these are of.
       methods: intervals by method and score.
       counts: the rows [method][score] rests on.
       reference: the method that others are compared with; None where there is none.
       differences: by method and score, the mean of a method's value less the reference's over the
         rows that both have, its interval, the number `n` of these rows, and where a row's value is
-        a number the p of Wilcoxon's signed-rank test, as it is (`p`) and by Holm's correction for
-        all of them (`p_holm`).
+        a number the p of Wilcoxon's signed-rank test of the images' mean differences, as it is
+        (`p`) and by Holm's correction for all of them (`p_holm`).
       curves: the mean perturbation curve by method and score.
     """
 
     rows: int
+    images: int
     methods: dict[str, Intervals]
     counts: dict[str, dict[str, int]]
     reference: str | None
@@ -46,25 +54,37 @@ class Comparison(NamedTuple):
         return sum(one["p"] is not None for one in each)
 
 
-def compare(lines: Mapping[str, Sequence[Record]], reference: str | None) -> Comparison:
+def compare(
+    lines: Mapping[str, Sequence[Record]],
+    reference: str | None,
+    image_of: Sequence[Hashable] | None = None,
+) -> Comparison:
     """Compare methods.
 
     Args:
       lines: of each method, by its rows; other rows than those scored are left out before.
       reference: one of them, or None.
+      image_of: the image of each row, those that were not scored among them; a row an image where
+        not given.
     """
+    rows = set().union(*({line["row"] for line in found} for found in lines.values()))
+    of_row = dict(enumerate(image_of)) if image_of is not None else {row: row for row in rows}
     columns = {name: _columns(found) for name, found in lines.items()}
     differences: dict[str, dict[str, Difference]] = {}
     if reference is not None:
         differences = {
-            name: _differences(scores, columns[reference])
+            name: _differences(scores, columns[reference], of_row)
             for name, scores in columns.items()
             if name != reference
         }
         _correct(differences)
     return Comparison(
-        rows=len(set().union(*({line["row"] for line in found} for found in lines.values()))),
-        methods={name: score_intervals(found) for name, found in lines.items()},
+        rows=len(rows),
+        images=len({of_row[row] for row in rows}),
+        methods={
+            name: score_intervals(found, [of_row[line["row"]] for line in found])
+            for name, found in lines.items()
+        },
         counts={name: {k: len(v) for k, v in scores.items()} for name, scores in columns.items()},
         reference=reference,
         differences=differences,
@@ -86,14 +106,17 @@ def _columns(lines: Sequence[Record]) -> dict[str, _Column]:
 
 
 def _differences(
-    scores: Mapping[str, _Column], others: Mapping[str, _Column]
+    scores: Mapping[str, _Column],
+    others: Mapping[str, _Column],
+    image_of: Mapping[int, Hashable],
 ) -> dict[str, Difference]:
     found = {}
     for name, column in scores.items():
         rows = sorted(column.keys() & others.get(name, {}).keys())
         if rows:
             ours, theirs = (np.stack([one[row] for row in rows]) for one in (column, others[name]))
-            found[name] = paired_difference(ours, theirs, SCORES[name].aggregate)
+            images = [image_of[row] for row in rows]
+            found[name] = paired_difference(ours, theirs, SCORES[name].aggregate, images)
     return found
 
 
@@ -101,17 +124,22 @@ def paired_difference(
     values: Float[np.ndarray, "n ..."],
     reference: Float[np.ndarray, "n ..."],
     aggregate: Callable[[np.ndarray], Any] = np.mean,
+    images: Sequence[Hashable] | None = None,
 ) -> Difference:
     """What an aggregate of values differs from that of the reference's, with its 95 % bootstrap
-    percentile interval over resampled pairs, and the p of their differences.
+    percentile interval over resampled images, and the p of the images' mean differences.
 
     Args:
       values, reference: of the same n rows: numbers [n], or [n,c] of counts, which have no p.
       aggregate: of many rows to one number.
+      images: which image each row is of; one of its own where not given.
     """
-    differences = resampled(values, aggregate) - resampled(reference, aggregate)
-    found: Difference = {**as_interval(aggregate(values) - aggregate(reference), differences)}
-    p = wilcoxon(values - reference) if values.ndim == 1 else None
+    apart = resampled(values, aggregate, images) - resampled(reference, aggregate, images)
+    found: Difference = {**as_interval(aggregate(values) - aggregate(reference), apart)}
+    each = values - reference
+    p = None
+    if values.ndim == 1:
+        p = wilcoxon(np.array([each[rows].mean() for rows in rows_by(images or range(len(each)))]))
     return found | {"n": len(values), "p": p}
 
 

@@ -59,13 +59,13 @@ def publish_evaluation(
       InputError: where the disk does not take it.
     """
     scored = _without_skipped(lines)
-    comparisons = {_ABOUT[scored_for]: compare(scored, reference)}
+    comparisons = {_ABOUT[scored_for]: compare(scored, reference, names)}
     if scored_for == "both":
         by_label = {
             name: [{"row": one["row"]} | one[FOR_LABEL] for one in found if FOR_LABEL in one]
             for name, found in scored.items()
         }
-        comparisons[_ABOUT["label"]] = compare(by_label, reference)
+        comparisons[_ABOUT["label"]] = compare(by_label, reference, names)
     if merged:
         of_images = _without_skipped(merged)
         comparisons[_ABOUT[MERGED]] = compare(of_images, reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from ltx_jax.reporting.records import column
 Interval = dict[str, float]
 Intervals = dict[str, Interval]
 _RESAMPLES = 1000
-_AT_ONCE = 2**20  # rows drawn: 8 MB
+_AT_ONCE = 2**20  # images drawn: 8 MB
 
 
 def interval(
     values: Sequence[Any] | np.ndarray,
     aggregate: Callable[[np.ndarray], Any] = np.mean,
+    images: Sequence[Hashable] | None = None,
 ) -> Interval:
     """Mean of the known values and its 95 % bootstrap percentile interval, over 1000 resamples.
 
@@ -26,23 +27,55 @@ def interval(
       values: [n], or [n,c] of a score that is pooled; NaN or None where nothing is known; one of
         them is.
       aggregate: what is taken for the mean, of [n] or [n,c] values.
+      images: which image each is of, see `resampled`.
     """
-    known = _known(values)
-    return as_interval(aggregate(known), resampled(known, aggregate))
+    numbers = column(list(values))
+    known = _is_known(numbers)
+    of_known = None if images is None else [image for image, k in zip(images, known) if k]
+    values = numbers[known]
+    return as_interval(aggregate(values), resampled(values, aggregate, of_known))
 
 
-def resampled(values: np.ndarray, aggregate: Callable[[np.ndarray], Any] = np.mean) -> np.ndarray:
-    """The aggregate of each of 1000 resamples of values [n] or [n,c]; the rows are drawn alike for
-    every array of the same n."""
-    n, rng, found = len(values), np.random.default_rng(0), []
+def resampled(
+    values: np.ndarray,
+    aggregate: Callable[[np.ndarray], Any] = np.mean,
+    images: Sequence[Hashable] | None = None,
+) -> np.ndarray:
+    """The aggregate of each of 1000 resamples of values [n] or [n,c].
+
+    Images are drawn, each with all of its values: those of one image are no independent ones. They
+    are drawn alike for every array of the same images.
+
+    Args:
+      values: of rows.
+      aggregate: of rows to one number.
+      images: which image each row is of; one of its own where not given.
+    """
+    of_image = rows_by(images or range(len(values)))
+    n, rng, found = len(of_image), np.random.default_rng(0), []
+    sums = np.array([values[rows].sum() for rows in of_image])
+    counts = np.array([values[rows].size for rows in of_image])
     together = min(max(_AT_ONCE // n, 1), _RESAMPLES)
     for first in range(0, _RESAMPLES, together):
         drawn = rng.integers(n, size=(min(together, _RESAMPLES - first), n))
         if aggregate is np.mean:  # of every score of every method: a call for each would be slow
-            found.append(values[drawn].reshape(len(drawn), -1).mean(1))
+            found.append(sums[drawn].sum(1) / counts[drawn].sum(1))
         else:
-            found.append(np.array([aggregate(values[rows]) for rows in drawn]))
+            each = ([row for image in images for row in of_image[image]] for images in drawn)
+            found.append(np.array([aggregate(values[rows]) for rows in each]))
     return np.concatenate(found)
+
+
+def rows_by(images: Iterable[Hashable]) -> list[list[int]]:
+    """The rows of each image, in the order of their first.
+
+    Args:
+      images: which one each row is of.
+    """
+    found: dict[Hashable, list[int]] = {}
+    for row, image in enumerate(images):
+        found.setdefault(image, []).append(row)
+    return list(found.values())
 
 
 def as_interval(value: float, resampled: Sequence[float] | np.ndarray) -> Interval:
@@ -55,7 +88,10 @@ def as_interval(value: float, resampled: Sequence[float] | np.ndarray) -> Interv
 def summarise(records: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Intervals]:
     """For each method the interval of each score, over the records that have it."""
     return {
-        name: score_intervals([record[name] for record in records if name in record])
+        name: score_intervals(
+            [record[name] for record in records if name in record],
+            [record["image"] for record in records if name in record],
+        )
         for name in names
     }
 
@@ -65,25 +101,33 @@ def label_summary(
 ) -> dict[str, Intervals]:
     """The same for the label; where it is the class explained, that class's scores are the
     label's. Empty without labels, and without the scores that only the class explained has."""
-    labelled = [
-        record.get("for_label", record) for record in records if record.get("label") is not None
-    ]
+    there = [record for record in records if record.get("label") is not None]
+    labelled = [record.get("for_label", record) for record in there]
+    images = [record["image"] for record in there]
     found = {}
     for name in names if labelled else ():
         scores = [record[name] for record in labelled]
         everywhere = set.intersection(*map(set, scores))
-        found[name] = score_intervals([{key: one[key] for key in everywhere} for one in scores])
+        each = [{key: one[key] for key in everywhere} for one in scores]
+        found[name] = score_intervals(each, images)
     return found
 
 
-def score_intervals(scores: Sequence[Mapping[str, Any]]) -> Intervals:
+def score_intervals(
+    scores: Sequence[Mapping[str, Any]], images: Sequence[Hashable] | None = None
+) -> Intervals:
     """The interval of each score over those of n masks, by name, that have it; others are left
-    out."""
-    columns = {name: _known([one.get(name) for one in scores]) for name in SCORES}
+    out.
+
+    Args:
+      scores: of each mask.
+      images: which image each is of, see `resampled`.
+    """
+    columns = {name: column([one.get(name) for one in scores]) for name in SCORES}
     return {
-        name: interval(known, SCORES[name].aggregate)
-        for name, known in columns.items()
-        if len(known)
+        name: interval(values, SCORES[name].aggregate, images)
+        for name, values in columns.items()
+        if _is_known(values).any()
     }
 
 
@@ -108,6 +152,6 @@ def _cell(value: Interval | None) -> str:
     return f"{value['mean']:.2f} ({value['low']:.1f}–{value['high']:.1f})"
 
 
-def _known(values: Sequence[Any] | np.ndarray) -> np.ndarray:
-    numbers = column(list(values))
-    return numbers[~np.isnan(numbers).any(tuple(range(1, numbers.ndim)))]
+def _is_known(values: np.ndarray) -> np.ndarray:
+    """Which of [n] or [n,c] values are numbers."""
+    return ~np.isnan(values).any(tuple(range(1, values.ndim)))

@@ -36,11 +36,14 @@ def scores_of(comparison: Comparison) -> list[Score]:
 
 def legend(comparison: Comparison) -> str:
     """What stands in a comparison's tables, in words."""
-    told = f"Means over {comparison.rows} rows with 95 % bootstrap intervals; the best is bold."
+    several = comparison.images < comparison.rows
+    rows = f"{comparison.rows} rows" + f" of {comparison.images} images" * several
+    told = f"Means over {rows} with 95 % bootstrap intervals over the images; the best is bold."
     if comparison.reference is None:
         return told
     tests = (
-        f" A star: p < {LEVEL:g} by Wilcoxon's signed-rank test, after Holm's correction for all "
+        f" A star: p < {LEVEL:g} by Wilcoxon's signed-rank test"
+        f"{' of the images’ mean differences' * several}, after Holm's correction for all "
         f"{comparison.tests} tests."
         if comparison.tests
         else ""

@@ -88,7 +88,7 @@ def test_counts_are_put_together_and_have_no_p(monkeypatch):
     assert found["p"] is None and found["low"] == 0.0  # the first image twice
     assert found["high"] == pytest.approx(10.0)  # the second image twice
     monkeypatch.setitem(comparison.SCORES, "pos", replace(SCORES["pos"], aggregate=pooled))
-    monkeypatch.setattr(comparison, "score_intervals", lambda _: {})
+    monkeypatch.setattr(comparison, "score_intervals", lambda *_: {})
     both = {
         "a": lines(ours.tolist()),
         "b": lines(theirs.tolist()),
@@ -109,6 +109,25 @@ def test_methods_are_compared_on_the_rows_that_both_have():
     assert (difference["mean"], difference["n"]) == (1.5, 2)
     assert difference["p"] == difference["p_holm"] == 0.5  # one in four, twice
     assert "theirs" not in found.differences
+
+
+def test_rows_of_one_image_are_no_independent_ones():
+    # Ten images with three rows each, all alike: as ten images with one.
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(1, 1, 10), rng.normal(0, 1, 10)
+    alone = compare({"ours": lines(ours.tolist()), "theirs": lines(theirs.tolist())}, "theirs")
+    repeated = {"ours": np.repeat(ours, 3), "theirs": np.repeat(theirs, 3)}
+    methods = {name: lines(values.tolist()) for name, values in repeated.items()}
+    found = compare(methods, "theirs", [f"image {row // 3}" for row in range(30)])
+    assert (found.rows, found.images, alone.images) == (30, 10, 10)
+    assert found.methods == alone.methods
+    one, other = (c.differences["ours"]["pos"] for c in (found, alone))
+    assert {**one, "n": 10} == other and one["n"] == 30
+    # Taken for independent, they would be surer than they are.
+    surer = compare(methods, "theirs")
+    assert surer.differences["ours"]["pos"]["p"] < one["p"] / 10
+    narrow, wide = (c.methods["ours"]["pos"] for c in (surer, found))
+    assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
 
 
 def test_the_correction_is_for_all_methods_and_scores():

@@ -22,6 +22,7 @@ def value(mean: float, low: float, high: float) -> dict:
 APART = value(10.0, 5.0, 15.0) | {"n": 7, "p": 0.001, "p_holm": 0.003}
 FOUND = Comparison(
     rows=7,
+    images=7,
     methods={
         "selected": {"pos": value(20.0, 10.0, 40.0), "srg": value(-30.0, -60.0, -10.0)},
         HOSTILE: {"pos": value(30.0, 25.0, 35.0), "srg": value(15.0, 0.0, 60.0)},
@@ -103,7 +104,7 @@ def test_curves_are_drawn_to_scale(tmp_path):
 
 
 def test_a_section_for_each_class_and_one_without_rows(tmp_path):
-    nothing = Comparison(0, {"selected": {}}, {"selected": {}}, None, {}, {"selected": {}})
+    nothing = Comparison(0, 0, {"selected": {}}, {"selected": {}}, None, {}, {"selected": {}})
     read = Balanced(written(tmp_path, {"the predicted class": FOUND, "the label": nothing}))
     assert read.seen.count("table") == 1
     assert "Scores for the predicted class" in read.text

@@ -14,7 +14,8 @@ from ltx_jax.reporting.summary import (
 
 
 def record(row: int, pos: float, **more: object) -> dict:
-    return {"row": row, "label": 1, "selected": {"step": 0, "pos": pos, "neg": 50.0}, **more}
+    scores = {"step": 0, "pos": pos, "neg": 50.0}
+    return {"row": row, "image": f"image {row}", "label": 1, "selected": scores, **more}
 
 
 def test_interval_of_a_constant_is_that_constant():
@@ -41,6 +42,17 @@ def test_interval_of_another_aggregate():
     values = np.array([0.0, 1.0, 2.0, 3.0, 100.0])
     found = interval(values, np.median)
     assert found["mean"] == 2.0 and {found["low"], found["high"]} <= set(values.tolist())
+
+
+def test_an_image_is_drawn_with_all_of_its_rows():
+    values = np.array([0.0, 4.0, 10.0])
+    found = interval(values, images=["a", "a", "b"])
+    # Twice the one, twice the other, or both.
+    assert found == {"mean": round(14 / 3, 4), "low": 2.0, "high": 10.0}
+    assert interval([0.0, None, 4.0, 10.0], images=["a", "a", "a", "b"]) == found
+    apart = interval(values, lambda x: float(np.median(x)), ["a", "a", "b"])
+    assert apart == {"mean": 4.0, "low": 2.0, "high": 10.0}
+    assert interval(values, images=[1, 2, 3]) == interval(values)
 
 
 def test_records_of_a_method():

@@ -17,6 +17,7 @@ SURE = value(3.0) | {"n": 20, "p": 0.001, "p_holm": 0.002}
 UNSURE = value(-0.5) | {"n": 20, "p": 0.4, "p_holm": 0.4}
 FOUND = Comparison(
     rows=20,
+    images=20,
     methods={
         "selected": {"pos": value(10.456), "srg": value(-2.0)},
         "a_b|&%": {"pos": value(13.456), "srg": value(-2.5)},
@@ -26,7 +27,7 @@ FOUND = Comparison(
     differences={"a_b|&%": {"pos": SURE, "srg": UNSURE}},
     curves={},
 )
-ALONE = Comparison(2, {"x": {"neg": value(1.0)}}, {"x": {"neg": 2}}, None, {}, {})
+ALONE = Comparison(2, 2, {"x": {"neg": value(1.0)}}, {"x": {"neg": 2}}, None, {}, {})
 
 
 def test_markdown():
@@ -48,11 +49,14 @@ def test_markdown():
 
 def test_the_legend_says_what_was_tested():
     assert legend(FOUND) == (
-        "Means over 20 rows with 95 % bootstrap intervals; the best is bold. Differences are from "
-        "LTX, selected step, paired by row. A star: p < 0.05 by Wilcoxon's signed-rank test, after "
-        "Holm's correction for all 2 tests."
+        "Means over 20 rows with 95 % bootstrap intervals over the images; the best is bold. "
+        "Differences are from LTX, selected step, paired by row. A star: p < 0.05 by Wilcoxon's "
+        "signed-rank test, after Holm's correction for all 2 tests."
     )
     assert legend(ALONE).endswith("the best is bold.")
+    told = legend(FOUND._replace(images=12))
+    assert told.startswith("Means over 20 rows of 12 images with 95 % bootstrap intervals over the")
+    assert "signed-rank test of the images’ mean differences, after" in told
 
 
 def test_comma_separated():
