@@ -7,12 +7,14 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Float
 
 from ltx_jax.data.sources import ArraySource
@@ -23,6 +25,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.one_class import OneClass, drawer_of
+from ltx_jax.files import claimed, digest_of
 from ltx_jax.loading.explainers import load_explainer, load_mask
 from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.metrics import SCORES
@@ -110,7 +113,7 @@ def explain(
     targets: Any = None,
     explainer: Drawer | None = None,
     *,
-    labels: Sequence[int] | np.ndarray | None = None,
+    labels: Any = None,
     objective: Objective | None = None,
     scores: Sequence[str] = (),
     seed: int = Settings.seed,
@@ -130,7 +133,7 @@ def explain(
         predicted one where not given.
       explainer: what draws the masks, from `load_mask` or `load_explainer`; of one with a mask for
         every class that of each target.
-      labels: the true class of each image, to be scored as well.
+      labels: the true class of each image, by number or name, to be scored as well.
       objective: what makes a mask good.
       scores: names of further scores; the usual ones are always there.
       seed: of budgets and fills, which are drawn.
@@ -187,10 +190,10 @@ def evaluate(
 
     Args:
       explainee: the classifier.
-      images: [n,H,W,C], uint8 or floats in [0,1], at its size.
+      images: as `explain` takes them.
       masks: [n,g,h] over cells, or [n,H,W] over pixels. Where a map lies in [0,1] it is the mask;
         any other keeps its order, and is scaled to span [0,1] as a mask.
-      targets: the class of each image; the predicted one where not given.
+      targets: the class of each image, by number or name; the predicted one where not given.
       truth: bool [n,H,W], the pixels of the object of each target, to be scored against.
       scores: names of further scores; the usual ones are always there.
       chunk: most images in one forward of the explainee.
@@ -286,7 +289,7 @@ def explain_filters(
 
 
 @nan_is_unknown
-@keywords(Pretrain)
+@keywords(Pretrain, "held_out")
 def pretrain(
     explainee: Explainee,
     images: Any,
@@ -304,14 +307,15 @@ def pretrain(
 
     Args:
       explainee: the classifier.
-      images: [n,H,W,C], uint8 or floats in [0,1], at its size.
+      images: as `explain` takes them.
       labels: the true class of each image; for masks of every class its classes, or all of them as
         bool [n,classes].
       explainer: to start from; the explainee's own network with a fresh mask head where not given.
         One with `classes` learns a mask for every class (NN-Explainer).
       objective: what makes a mask good; the paper's where not given.
       class_masks: what makes masks of every class good; NN-Explainer's where not given.
-      target: the class to keep, or the classes that an image has: `predicted`, or `label`.
+      target: the class to keep, `predicted` or `label`; or the classes that an image has, also
+        `held`, those that the explainee holds to be there.
       seed: of the order of images, and of what is held out.
       workdir: gets checkpoints, from which an interrupted training goes on; none where not given.
       **options: …
@@ -320,9 +324,10 @@ def pretrain(
       The explainer of the epoch with the best validation POS, or, of every class, loss.
 
     Raises:
-      InputError: where images, labels or options do not fit, or another training is in `workdir`.
+      InputError: where images, labels or options do not fit, or another training is in `workdir`,
+        or at work there.
     """
-    chosen = _options(Pretrain(), options)
+    chosen = _options(Pretrain(), options, "held_out")
     rivals.refuse_without_gradients(explainee, "pretrain")
     explainee = with_arrays(explainee)
     explainer = explainer or load_explainer(explainee, seed=seed)
@@ -332,7 +337,14 @@ def pretrain(
         source = replace(source, labels=label_sets(labels, len(source), explainee))
     objective = checked(objective or LTX.objective)
     of_classes = checked(class_masks or ClassMasks(), "class_masks.")
-    told: dict[str, Any] = {"images and labels (sha256 of contents)": source.digest()}
+    told: dict[str, Any] = {
+        "explainee.name": explainee.name,
+        "explainee.link": explainee.link,
+        "explainee (sha256 of parameters)": digest_of_leaves(explainee.params),
+        "explainer (sha256 of parameters)": digest_of_leaves((explainer.trained, explainer.frozen)),
+        "explainer.activation": explainer.activation,
+        "images and labels (sha256 of contents)": source.digest(),
+    }
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
     told |= {"class_masks": dataclasses.asdict(of_classes)} if several else {}
     options = {f"pretrain.{name}": value for name, value in dataclasses.asdict(chosen).items()}
@@ -342,9 +354,17 @@ def pretrain(
     how |= {"workdir": None if workdir is None else Path(workdir)}
     goal = make_goal(objective)
     pretraining.refuse_several(target, explainer)
-    if several:
-        return pretrain_classes(*about, goal=class_goal(of_classes, goal, explainee), **how)[0]
-    return pretraining.pretrain(*about, goal=goal, **how).explainer
+    with claimed(Path(workdir)) if workdir and not jax.process_index() else nullcontext():
+        if several:
+            return pretrain_classes(*about, goal=class_goal(of_classes, goal, explainee), **how)[0]
+        return pretraining.pretrain(*about, goal=goal, **how).explainer
+
+
+def digest_of_leaves(values: Any) -> str:
+    """Another one for other numbers in a pytree of arrays, or others of their shapes and types."""
+    each = [(keystr(path), np.asarray(x)) for path, x in tree_leaves_with_path(values)]
+    told = repr([(path, x.shape, str(x.dtype)) for path, x in each])
+    return digest_of([told.encode(), *(x.tobytes() for _, x in each)])
 
 
 def _row_an_image(

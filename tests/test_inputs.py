@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -329,9 +330,30 @@ def test_targets_that_are_none(targets, message):
         ltx_jax.explain(own(), np.zeros((2, 4, 4, 3), np.float32), targets)
 
 
+@pytest.mark.parametrize("target", [2, np.int64(2), np.array(2), jnp.int32(2), "c"])
+def test_a_single_target_of_any_kind(target):
+    mine = replace(own(), class_names=("a", "b", "c"))
+    image = np.random.default_rng(0).random((4, 4, 3), np.float32)
+    found = ltx_jax.explain(mine, image, target, labels=target, steps=1)
+    assert found.targets.tolist() == [2] and found.each[0].label == 2
+    truth = np.eye(4, dtype=bool)[None]
+    scored = ltx_jax.evaluate(mine, image, truth, targets=target, truth=truth)
+    assert scored.targets.tolist() == [2] and scored.scores["iou"].tolist() == [100]
+
+
+def test_a_map_that_is_not_finite_is_no_mask():
+    root = own(params=None, apply=lambda _, x: jnp.sqrt(x).mean((1, 2)))
+    images = np.full((2, 4, 4, 3), 0.5, np.float32)
+    assert ltx_jax.attribute(root, images, "gradient_x_input", [0, 1]).shape == (2, 4, 4)
+    images[1, 0, 0] = 0
+    with pytest.raises(InputError, match="the map of image 1 by gradient_x_input is not finite"):
+        ltx_jax.attribute(root, images, "gradient_x_input", [0, 1])
+
+
 @pytest.mark.parametrize(
     "images",
     [
+        [np.zeros((4, 4, 3), np.float32), np.zeros((5, 4, 3), np.float32)],
         np.zeros((0, 4, 4, 3), np.float32),
         np.zeros((1, 3, 4, 4), np.float32),
         np.full((1, 4, 4, 3), np.nan, np.float32),

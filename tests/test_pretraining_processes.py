@@ -53,6 +53,19 @@ def codes(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 
 
 @pytest.mark.slow
+def test_what_one_of_two_refuses_ends_both(tmp_path, vit_weights):
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    (tmp_path / "vit.safetensors").write_bytes(vit_weights.read_bytes())
+    np.savez(tmp_path / "images.npz", images=np.zeros((24, 16, 16, 3), np.uint8))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "settings.json").write_text('{"seed": 7}')
+    both = by_two(tmp_path, "theirs")
+    told = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    assert "with other settings" in told[0] and "process 0 could not begin" in told[1]
+
+
+@pytest.mark.slow
 def test_two_processes_that_are_terminated_go_on_as_one(tmp_path, vit_weights):
     (tmp_path / "tiny.py").write_text(CONFIG)
     (tmp_path / "vit.safetensors").write_bytes(vit_weights.read_bytes())

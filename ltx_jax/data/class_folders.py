@@ -47,7 +47,8 @@ def of_folders(folder: Path, classes: Mapping[str, int]) -> FileSource:
         images = _images_in(folder / name)
         inside += [f"{name}/{image}" for image in images]
         labels += [(index,)] * len(images)
-    return FileSource.of(folder, inside, labels)
+    names = {index: readable(name) for name, index in classes.items()}
+    return FileSource.of(folder, inside, labels, names)
 
 
 def _images_in(folder: Path) -> list[str]:

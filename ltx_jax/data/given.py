@@ -24,13 +24,19 @@ def as_batch(images: Any, how: Preprocessing) -> np.ndarray:
       how: they become an input.
 
     Raises:
-      InputError: for a file that cannot be read.
+      InputError: for a file that cannot be read, or arrays of several shapes.
     """
     several = images if isinstance(images, list | tuple) else [images]
     if not several or not all(
         isinstance(one, str | os.PathLike) or _pillow(one) for one in several
     ):
-        array = np.asarray(images)
+        try:
+            array = np.asarray(images)
+        except ValueError as error:
+            raise InputError(
+                "images of several shapes: resize them to the network's size, or give paths or "
+                "images of Pillow's"
+            ) from error
         return array[None] if array.ndim == 3 else array
     return np.stack([_read(one, how) for one in several])
 

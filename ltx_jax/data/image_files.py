@@ -6,10 +6,10 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal
@@ -35,20 +35,26 @@ class FileSource:
       names: one an image, all different.
       labels: class indices of each image; () where unknown.
       paths: where each is; as text, since a million of `Path` take ten seconds to make.
+      label_names: what labels are called, where folders say so.
     """
 
     names: tuple[str, ...]
     labels: tuple[tuple[int, ...], ...]
     paths: tuple[str, ...]
+    label_names: Mapping[int, str] = field(default_factory=dict)
     has_masks = False
 
     @classmethod
     def of(
-        cls, folder: Path, inside: Sequence[str], labels: Sequence[tuple[int, ...]]
+        cls,
+        folder: Path,
+        inside: Sequence[str],
+        labels: Sequence[tuple[int, ...]],
+        label_names: Mapping[int, str] | None = None,
     ) -> FileSource:
         """Files of a folder, by their paths inside of it."""
         paths = tuple(f"{folder}/{path}" for path in inside)
-        return cls(tuple(map(readable, inside)), tuple(labels), paths)
+        return cls(tuple(map(readable, inside)), tuple(labels), paths, label_names or {})
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,7 +73,8 @@ class FileSource:
         """Some of the examples, in the order of their numbers here."""
         names = tuple(self.names[row] for row in rows)
         labels = tuple(self.labels[row] for row in rows)
-        return FileSource(names, labels, tuple(self.paths[row] for row in rows))
+        paths = tuple(self.paths[row] for row in rows)
+        return FileSource(names, labels, paths, self.label_names)
 
 
 def open_folder(folder: Path) -> FileSource:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def newest(directory: Path, template: Any, mesh: Mesh) -> tuple[Any, dict[str, A
             return found
         logging.warning("checkpoint %s cannot be read (%s): going by the one before", path, reason)
         if jax.process_index() == 0:
-            path.rename(path.with_name(f"{_DAMAGED}{step}"))
+            path.rename(_put_aside(path))
         all_managed(True)
     if steps:
         raise InputError(
@@ -137,6 +138,13 @@ def newest(directory: Path, template: Any, mesh: Mesh) -> tuple[Any, dict[str, A
             "wrote, or use another work directory"
         )
     return None
+
+
+def _put_aside(path: Path) -> Path:
+    """A name for a damaged checkpoint that no earlier one has."""
+    name = path.with_name(_DAMAGED + path.name)
+    others = (name.with_name(f"{name.name}-{k}") for k in count(1))
+    return next(one for one in chain((name,), others) if not one.exists())
 
 
 def _read(path: Path, template: Any, mesh: Mesh) -> tuple[tuple[Any, dict[str, Any]] | None, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, UInt8
@@ -77,6 +78,17 @@ class Case:
     def masked_logits(self) -> Float[Array, "n classes"]:
         """Logits through the mask."""
         return in_chunks(self.explainee, covered(self.images, self.masks), self.chunk)
+
+    @cached_property
+    def shares(self) -> Float[Array, "n classes"]:
+        """The softmax of the answer through the mask, whatever the explainee's link. What is hidden
+        is of its mean colour, as NN-Explainer masks, after normalisation."""
+        return jax.nn.softmax(in_chunks(self.explainee, self._on_mean_colour, self.chunk))
+
+    @property
+    def _on_mean_colour(self) -> Float[Array, "n H W C"]:
+        colour = jnp.asarray(self.explainee.mean_colour, self.images.dtype)
+        return covered(self.images, self.masks, jnp.broadcast_to(colour, self.images.shape))
 
     @cached_property
     def parts(self) -> tuple[Bool[Array, "n p H W"], Float[Array, "n p classes"]]:

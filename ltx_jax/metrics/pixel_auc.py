@@ -27,7 +27,8 @@ def pixel_auc(case: Case) -> Float[Array, "n 1"]:
         return jnp.minimum(found, outside.sum(-1, keepdims=True)).astype(jnp.float32)
 
     won = 0.5 * (below("left") + below("right"))
-    pairs = (inside.sum(-1) * outside.sum(-1)).astype(jnp.float32)
+    # As whole numbers they would not fit, from images of 305×305 on.
+    pairs = inside.sum(-1).astype(jnp.float32) * outside.sum(-1).astype(jnp.float32)
     share = 100.0 * jnp.where(inside, won, 0.0).sum(-1) / jnp.maximum(pairs, 1.0)
     return jnp.where(case.known_truth & (pairs > 0), share, jnp.nan)[:, None]
 

@@ -1,51 +1,64 @@
-"""Small masks through which the classes are still seen, and how sure the answer through them is."""
+"""Small masks through which the classes are still seen, and how sure the answer through them is.
+
+All by the softmax of the answer, what is hidden being of the mean colour (`Case.shares`).
+"""
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
+from ltx_jax.models.links import of_class
+
+
+def share(case: Case) -> Float[Array, "n k"]:
+    """The class's share of the answer through the mask."""
+    return of_class(case.shares[:, None], case.classes)
 
 
 def saliency(case: Case) -> Float[Array, "n k"]:
-    """log of the mask's area less log of the class's probability through it."""
-    area = case.masks.mean((1, 2))[:, None]
-    return log_ratio(area, case.probability(case.masked_logits))
+    """log of the mask's area less log of the class's share through it."""
+    return log_ratio(case.masks.mean((1, 2))[:, None], share(case))
 
 
-def log_ratio(area: Array, probability: Float[Array, "n k"]) -> Float[Array, "n k"]:
-    """log of an area, [n,k] or [n,1], not below 0.05, less log of a probability."""
-    tiny = jnp.finfo(probability.dtype).tiny
-    return jnp.log(jnp.maximum(area, 0.05)) - jnp.log(jnp.maximum(probability, tiny))
+def log_ratio(area: Array, share: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """log of an area, [n,k] or [n,1], not below 0.05, less log of a share of the answer."""
+    tiny = jnp.finfo(share.dtype).tiny
+    return jnp.log(jnp.maximum(area, 0.05)) - jnp.log(jnp.maximum(share, tiny))
 
 
-def sparsity(probabilities: Float[Array, "n classes"]) -> Float[Array, " n"]:
+def sparsity(shares: Float[Array, "n classes"]) -> Float[Array, " n"]:
     """Σp²: 1 for an answer that is sure."""
-    return (probabilities**2).sum(-1)
+    return (shares**2).sum(-1)
 
 
-def entropy(probabilities: Float[Array, "n classes"]) -> Float[Array, " n"]:
+def entropy(shares: Float[Array, "n classes"]) -> Float[Array, " n"]:
     """−Σp·log p, in nats: 0 for an answer that is sure."""
-    return -(probabilities * jnp.log(jnp.maximum(probabilities, 1e-15))).sum(-1)
-
-
-def _shares(case: Case) -> Float[Array, "n classes"]:
-    """The softmax of the answer through the mask, whatever the explainee's link."""
-    return jax.nn.softmax(case.masked_logits)
+    return -(shares * jnp.log(jnp.maximum(shares, 1e-15))).sum(-1)
 
 
 _SOURCE = "NN-Explainer, Stalder et al., NeurIPS 2022"
+SHARE = Score(
+    "share",
+    "share",
+    "higher",
+    0,
+    1,
+    "softmax of the class through the mask, what is hidden being of the mean colour",
+    _SOURCE,
+    share,
+    usual=False,
+)
 SALIENCY = Score(
     "saliency",
     "saliency",
     "lower",
     -4,
     100,
-    "log of the mask's area less log of the class's probability through it",
+    "log of the mask's area less log of the class's share of the answer through it",
     f"Dabkowski & Gal, NeurIPS 2017; {_SOURCE}",
     saliency,
     usual=False,
@@ -56,9 +69,9 @@ SPARSITY = Score(
     "higher",
     0,
     1,
-    "sum of the squares of all probabilities through the mask",
+    "sum of the squares of all classes' shares of the answer through the mask",
     _SOURCE,
-    lambda case: sparsity(_shares(case))[:, None],
+    lambda case: sparsity(case.shares)[:, None],
     usual=False,
 )
 ENTROPY = Score(
@@ -67,8 +80,8 @@ ENTROPY = Score(
     "lower",
     0,
     16,
-    "entropy of the probabilities through the mask, in nats",
+    "entropy of all classes' shares of the answer through the mask, in nats",
     _SOURCE,
-    lambda case: entropy(_shares(case))[:, None],
+    lambda case: entropy(case.shares)[:, None],
     usual=False,
 )

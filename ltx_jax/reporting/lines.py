@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,19 @@ class Lines:
         self._done.update(record["row"] for record in found)
         return found
 
-    def records(self) -> list[Record]:
+    def records(self, holds: Callable[[Record], bool] = lambda _: True) -> list[Record]:
         """All records so far, by row; of several lines of a row the last. They are kept on the disk
-        alone."""
-        found = {record["row"]: record for record in self._beyond({})}
+        alone.
+
+        Args:
+          holds: whether a line still does; of several lines of a row one that does not counts for
+            nothing beside one that does, wherever they stand.
+        """
+        found: dict[int, Record] = {}
+        for record in self._beyond({}):
+            before = found.get(record["row"])
+            if before is None or holds(record) or not holds(before):
+                found[record["row"]] = record
         return [found[row] for row in sorted(found)]
 
     def append(self, records: Mapping[int, Record]) -> None:
@@ -82,13 +91,16 @@ class Lines:
                 sync_file(file)
         self._done.update(records)
 
-    def merge(self) -> None:
+    def merge(self, holds: Callable[[Record], bool] = lambda _: True) -> None:
         """Put all lines, in order of rows, into one file, once no other process writes any more.
 
         The disk holds it before a shard is deleted, so that whatever happens keeps every line.
+
+        Args:
+          holds: see `records`.
         """
         shards = self._shards()
-        content = b"".join(map(_line, self.records()))
+        content = b"".join(map(_line, self.records(holds)))
         write_bytes(self.path, content, sync=True)
         for shard in shards:
             shard.unlink(missing_ok=True)
@@ -106,7 +118,9 @@ class Lines:
     def _shards(self) -> list[Path]:
         begin = len(self.path.stem) + 1
         found = self.path.parent.glob(f"{self.path.stem}-*.jsonl")
-        return sorted(path for path in found if path.stem[begin:].isdecimal())
+        numbered = [path for path in found if path.stem[begin:].isdecimal()]
+        # A process that begins once more has a greater number.
+        return sorted(numbered, key=lambda path: int(path.stem[begin:]))
 
     def _beyond(self, seen: dict[Path, int]) -> list[Record]:
         """Records of all files beyond the bytes that were seen, which are counted on."""

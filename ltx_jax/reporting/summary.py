@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ def interval(
       aggregate: what is taken for the mean, of [n] or [n,c] values.
       images: which image each is of, see `resampled`.
     """
-    numbers = column(list(values))
+    numbers: np.ndarray = column(list(values))
     known = _is_known(numbers)
-    of_known = None if images is None else [image for image, k in zip(images, known) if k]
-    values = numbers[known]
-    return as_interval(aggregate(values), resampled(values, aggregate, of_known))
+    of_known = None if images is None else [*compress(images, known)]
+    there = numbers[known]
+    return as_interval(aggregate(there), resampled(there, aggregate, of_known))
 
 
 def resampled(

@@ -259,14 +259,17 @@ class Pretrain(Section):
     )
     select: Literal["pos", "neg", "loss", "last"] | None = setting(
         None,
-        "what chooses the epoch: the lowest POS of those held out, their highest NEG, their lowest "
-        "loss, or last; if not given POS, and for classifiers and masks of every class the loss",
+        "what chooses the epoch by those held out: of one mask an image the lowest POS, or the "
+        "highest NEG; of classifiers, masks of every class and words the lowest loss; or last",
     )
     overlap: bool = setting(
         False, "train on all images, those held out among them, as the original"
     )
     patience: int | None = setting(
         None, "epochs without a better one after which to stop; if not given never", least=1
+    )
+    least_better: float = setting(
+        0.0, "by how much an epoch's score has to be better to count as that for patience", least=0
     )
     plateau: int | None = setting(
         None,
@@ -302,11 +305,12 @@ class Pretrain(Section):
                 f"{prefix}held_out are images of their own, and {prefix}validate is a slice: leave "
                 "one out"
             )
-        if self.plateau is not None and self.select == "last":
-            raise InputError(
-                f"{prefix}plateau goes by the score that chooses the epoch, and {prefix}select is "
-                "last, which has none: leave one out"
-            )
+        for name in ("plateau", "patience"):
+            if getattr(self, name) is not None and self.select == "last":
+                raise InputError(
+                    f"{prefix}{name} goes by the score that chooses the epoch, and {prefix}select "
+                    "is last, which has none: leave one out"
+                )
         if self.clip is not None and self.clip <= 0:
             raise InputError(f"{prefix}clip is {self.clip}: it must be above 0")
 
@@ -577,6 +581,7 @@ NN_EXPLAINER = dataclasses.replace(
         weight_decay=0.0,
         test=0.0,
         patience=5,
+        least_better=0.001,
     ),
 )
 

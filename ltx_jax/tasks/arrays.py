@@ -40,7 +40,7 @@ def source_of(images: Any, explainee: Explainee, labels: Any, truth: Any = None)
       images: [n,H,W,C] or [H,W,C], uint8 or floats in [0,1], at the explainee's size; or paths, or
         images of Pillow's.
       explainee: what they are for.
-      labels: the class of each, or None.
+      labels: the class of each, by number or name, or None.
       truth: bool [n,H,W], the pixels of the object of each label, or None.
 
     Raises:
@@ -88,7 +88,7 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     """
     if targets is None:
         return [[None]] * images
-    if isinstance(targets, int | str):
+    if isinstance(targets, int | str) or getattr(targets, "ndim", 1) == 0:
         targets = [targets]
     _refuse_one_hot(targets, explainee)
     several = [
@@ -155,7 +155,8 @@ def _class(named: Any, explainee: Explainee) -> Any:
 
 
 def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
-    known = np.asarray(labels).tolist()
+    each = np.atleast_1d(np.asarray(labels, object)).tolist()
+    known = [_class(label, explainee) for label in each]
     if len(known) != images:
         raise InputError(f"{len(known)} labels for {images} images: give one an image")
     _check_classes("label", known, explainee)

@@ -82,7 +82,8 @@ class ClassTableTask:
         """This process's share of the images that are not done yet, a line each; returns what tells
         those that are."""
         lines = store.scored(_LINES)
-        known = {one["row"] for one in lines.records() if self._is_ours(one)}
+        ours = (one for one in lines.records(self._is_ours) if self._is_ours(one))
+        known = {one["row"] for one in ours}
 
         def done() -> set[int]:
             known.update(one["row"] for one in lines.read() if self._is_ours(one))
@@ -101,7 +102,7 @@ class ClassTableTask:
         """The table, once all images are done."""
         await_rows(self.images, done)
         lines = store.scored(_LINES)
-        lines.merge()
+        lines.merge(self._is_ours)
         names = self._work.explainee.class_names
         each = [
             {int(i): shares for i, shares in one["shares"].items()}

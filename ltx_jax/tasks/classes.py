@@ -54,7 +54,7 @@ def _held(explainee: Explainee, logits: np.ndarray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(agreed).tolist()) or (int(logits.argmax()),)
 
 
-def chosen_classes(named: Sequence[str], explainee: Explainee) -> tuple[int, ...]:
+def chosen_classes(named: Sequence[str | int], explainee: Explainee) -> tuple[int, ...]:
     """Classes by their names or numbers, ascending and each once; all of them where none is named.
 
     Raises:
@@ -65,7 +65,8 @@ def chosen_classes(named: Sequence[str], explainee: Explainee) -> tuple[int, ...
     return tuple(sorted({_class(one, explainee) for one in named}))
 
 
-def _class(named: str, explainee: Explainee) -> int:
+def _class(named: str | int, explainee: Explainee) -> int:
+    named = str(named)
     if named in explainee.class_names:
         return explainee.class_names.index(named)
     if named.isascii() and named.isdecimal() and int(named) < explainee.classes:

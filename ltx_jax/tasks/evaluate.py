@@ -154,6 +154,11 @@ class Scoring(NamedTuple):
     asked: Sequence[Asked]
     score: Callable[[Iterable[Asked]], Iterator[list[tuple[int, Record]]]]
 
+    def holds(self, line: Record) -> bool:
+        """Whether a line has all scores, of the map that its row has now."""
+        scored = set(self.work.scores) <= set(line)
+        return "skipped" in line or (scored and line.get("map") == self.maps(line["row"]).digest())
+
 
 def _of_rows(
     work: Work, name: str, maps: Maps, asked: Sequence[Asked], settings: Settings
@@ -178,7 +183,7 @@ def score_method(store: ResultStore, method: Scoring, team: Team) -> Done:
     """Score this process's share of the rows that have not all their scores yet, of the map that
     they have now; returns what tells those that have."""
     lines, of_row = store.scored(method.lines), {one.row: one for one in method.asked}
-    done = _up_to_date(lines, method.work, method.maps)
+    done = _up_to_date(lines, method)
     missing = len(of_row.keys() - done())
     with progress_bar(-(-missing // team.count), "images", method.name) as bar:
         for share in team.shares(method.lines, list(of_row), done):
@@ -192,21 +197,16 @@ def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> list[Record]:
     """A method's lines, once all processes have written theirs."""
     await_rows([one.row for one in method.asked], done)
     lines = store.scored(method.lines)
-    lines.merge()
+    lines.merge(method.holds)
     return lines.records()
 
 
-def _up_to_date(lines: Lines, work: Work, maps: Maps) -> Done:
-    """What tells the rows that have all their scores, of the map that they have now."""
-
-    def current(line: Record) -> bool:
-        scored = set(work.scores) <= set(line)
-        return "skipped" in line or (scored and line.get("map") == maps(line["row"]).digest())
-
-    known = {line["row"] for line in lines.records() if current(line)}
+def _up_to_date(lines: Lines, method: Scoring) -> Done:
+    """What tells the rows whose line holds."""
+    known = {line["row"] for line in lines.records(method.holds) if method.holds(line)}
 
     def done() -> set[int]:
-        known.update(line["row"] for line in lines.read() if current(line))
+        known.update(line["row"] for line in lines.read() if method.holds(line))
         return known
 
     return done

@@ -16,6 +16,7 @@ from ltx_jax.data.examples import (
     Source,
     UnreadableImage,
     iterate,
+    label_names,
     with_interventions,
     with_next,
 )
@@ -84,7 +85,8 @@ def open_work(settings: Settings) -> Work:
     Raises:
       InputError: as its parts.
     """
-    source, explainee = open_source(settings), open_explainee(settings)
+    source = open_source(settings)
+    explainee = named_by(source, open_explainee(settings))
     how = explainee.preprocessing(settings.resize)
     held = classes_held(source, how, explainee) if settings.target == "held" else ()
     asked = settings.target, settings.label_rows, settings.classes
@@ -176,6 +178,17 @@ def class_names_of(settings: Settings) -> Sequence[str]:
     return made.get(settings.images, ())
 
 
+def named_by(source: Source, explainee: Explainee) -> Explainee:
+    """The explainee with its classes called as the labels of a source, where nobody else says how,
+    and these are as many."""
+    names = label_names(source)
+    if explainee.class_names or not names or max(names) + 1 != explainee.classes:
+        return explainee
+    # A data set's numbers may have gaps.
+    every = tuple(names.get(k, f"class {k}") for k in range(explainee.classes))
+    return dataclasses.replace(explainee, class_names=every)
+
+
 def open_explainer(settings: Settings, explainee: Explainee) -> Drawer:
     """What draws the masks, of an explainer with one for every class that of each row's class.
 
@@ -216,7 +229,7 @@ def plan(
     explainee: Explainee,
     target: str = "predicted",
     label_rows: str | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str | int] = (),
     held: Held = (),
 ) -> list[Row]:
     """One row an image, of its predicted class or its label; or one of each of its labels, of those

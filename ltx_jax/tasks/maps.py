@@ -189,6 +189,7 @@ def _of_method(path: Path, work: Work) -> Maps:
 def _of_images(folder: Path, files: Mapping[str, Path], work: Work, cut: bool) -> Maps:
     """Maps in files that are named as the images are."""
     stems = [Path(row.name).stem for row in work.rows]
+    _refuse_alike(stems, work)
     _refuse_unless_there(folder, dict(zip(stems, work.rows, strict=True)), set(files), work, cut)
     first = _array(files[stems[0]])
     for stem in dict.fromkeys(stems):
@@ -200,6 +201,19 @@ def _of_images(folder: Path, files: Mapping[str, Path], work: Work, cut: bool) -
             )
     _refuse_larger(files[stems[0]], first.shape, work)
     return lambda row: as_map(_array(files[stems[row]]))
+
+
+def _refuse_alike(stems: Sequence[str], work: Work) -> None:
+    """See that no two images have one file between them."""
+    image_of: dict[str, Row] = {}
+    for stem, row in zip(stems, work.rows, strict=True):
+        other = image_of.setdefault(stem, row)
+        if other.image != row.image:
+            raise InputError(
+                f"{other.name} and {row.name} have one file {stem} for their maps: give an array "
+                f"NAME.npy [{len(work.rows)},g,h] with a map for each row, or images whose names "
+                "differ"
+            )
 
 
 def _of_original(folder: Path, files: Mapping[int, Path], work: Work, cut: bool) -> Maps:

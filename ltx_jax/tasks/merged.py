@@ -10,7 +10,7 @@ import numpy as np
 
 from ltx_jax.data.examples import Example, UnreadableImage
 from ltx_jax.engine.memory import Batch
-from ltx_jax.engine.scoring import PROBABILITY, Masked, score, with_needs
+from ltx_jax.engine.scoring import Masked, score, with_needs
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.saliency import log_ratio
@@ -19,12 +19,12 @@ from ltx_jax.tasks.inputs import Row, Work, examples
 from ltx_jax.tasks.maps import Map, Maps
 from ltx_jax.tasks.scoring import Asked, Predicted
 
-# NN-Explainer's, which no single class has a part in; and the one that is of a set of classes.
-_SALIENCY = "saliency"
+# NN-Explainer's, which no single class has a part in; and those that are of a set of classes.
+_SHARE, _SALIENCY = "share", "saliency"
 _SCORES = (
     *("f1_25", "f1_50", "f1_75", "f1_mean", "soft_f1", "pixel_auc", "iou_mean", "soft_iou"),
     *("overlap", "object_coverage", "background_coverage", "similarity_ratio"),
-    *(_SALIENCY, "sparsity", "entropy"),
+    *(_SHARE, _SALIENCY, "sparsity", "entropy"),
 )
 # Masks of one value that others are to be better than.
 _CONSTANTS = {"zeros": 0.0, "half": 0.5, "ones": 1.0}
@@ -86,7 +86,7 @@ class Sets(NamedTuple):
         self, work: Work, known: Sequence[Predicted], maps: Maps, batch: Batch
     ) -> Iterator[tuple[int, Record]]:
         """The scores of a batch of merged masks, against all objects of an image together; its
-        saliency is that of the sum of its classes' probabilities, each once.
+        share is the sum of its classes', each once, and its saliency is of that sum.
 
         Args:
           work: of the sets, the explainee on every device.
@@ -95,8 +95,8 @@ class Sets(NamedTuple):
           batch: how many at once, on which devices.
 
         Yields:
-          Each image with its name and classes, a digest of its mask, and by name the mask's scores
-          and the sum of the probabilities through it.
+          Each image with its name and classes, a digest of its mask, and by name the mask's
+          scores.
         """
         most = max(map(len, self.rows))
         names = tuple(name for name in work.scores if name != _SALIENCY)
@@ -111,11 +111,11 @@ class Sets(NamedTuple):
             masks.append(with_needs(masked, _united(one.example), names))
         found = score(work.explainee, masks, names, batch.images, batch.mesh, batch.chunk)
         for one, masked, of_image, values in zip(known, masks, classes, found, strict=True):
-            through = values[PROBABILITY][: len(of_image)].sum()
+            share = values[_SHARE][: len(of_image)].sum()
             area = jnp.asarray(masked.mask, jnp.float32).mean()
-            saliency = log_ratio(area[None, None], jnp.asarray(through)[None, None])
+            saliency = log_ratio(area[None, None], jnp.asarray(share)[None, None])
             scores = {name: values[name][0].tolist() for name in names}
-            scores |= {_SALIENCY: float(saliency[0, 0]), PROBABILITY: float(through)}
+            scores |= {_SHARE: float(share), _SALIENCY: float(saliency[0, 0])}
             name = work.rows[one.asked.row].name
             line: Record = {"image": name, "row": one.asked.row, "classes": of_image}
             yield one.asked.row, line | {"map": maps(one.asked.row).digest()} | rounded(scores)

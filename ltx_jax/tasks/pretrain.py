@@ -26,10 +26,10 @@ from ltx_jax.runtime import termination_held
 from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.inputs import open_explainee, open_network, open_training_source
+from ltx_jax.tasks.inputs import named_by, open_explainee, open_network, open_training_source
 from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes, told_of
 from ltx_jax.tasks.training import Data, mesh_for, train
-from ltx_jax.tasks.training_files import Epoch, Snapshot, best_of
+from ltx_jax.tasks.training_files import Epoch, Snapshot, best_of, chosen_select
 from ltx_jax.tasks.training_images import split, targets_of
 
 
@@ -126,14 +126,14 @@ def pretrain(
       InputError: for too few images or labels, or a directory of another pretraining.
       Terminated: where it left.
     """
+    select = chosen_select(settings, "pos", "neg")
     images = split(source, settings, seed, apart)
     targets = targets_of(source, images.training, target, explainee)
     data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
     mesh = mesh_for(settings)
     given = replicate((explainee, explainer.without_trained(), goal), mesh)
     explainee, network, goal = given
-    how = chunk or default_chunk(), settings.select or "pos"
-    trainee = MasksOnData(explainee, network, explainer, goal, *how)
+    trainee = MasksOnData(explainee, network, explainer, goal, chunk or default_chunk(), select)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
@@ -150,7 +150,8 @@ def run(settings: Settings, workdir: Path) -> str:
     Raises:
       InputError: for anything in the configuration that cannot be used.
     """
-    (source, apart), explainee = open_training_source(settings), open_explainee(settings)
+    source, apart = open_training_source(settings)
+    explainee = named_by(source, open_explainee(settings))
     explainer = open_network(settings, explainee)
     refuse_several(settings.target, explainer)
     sections = (
@@ -188,8 +189,8 @@ def refuse_several(target: str, explainer: Explainer) -> None:
             f"config.target is {target}, and one mask is trained for one class of each image: set "
             "it to predicted or label"
         )
-    if target == "every":
+    if target not in ("predicted", "label", "labels", "held"):
         raise InputError(
-            "config.target is every, and an image's classes are told apart from all others: set it "
-            "to labels, or held for those that the explainee predicts"
+            f"config.target is {target}, and an image's classes are told apart from all others: "
+            "set it to labels, or held for those that the explainee predicts"
         )

@@ -24,8 +24,8 @@ from ltx_jax.objectives import Goal
 from ltx_jax.settings.sections import ClassMasks, Pretrain
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of
-from ltx_jax.tasks.training_images import classes_of, split
+from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
 
 # The explainer of the best epoch.
 BEST = "explainer.safetensors"
@@ -147,17 +147,20 @@ def pretrain_classes(
       InputError: for too few images or labels, or a directory of another training.
       Terminated: where it left.
     """
+    select = chosen_select(settings, _LOSS)
     images = split(source, settings, seed, apart)
     targets: Targets = np.full(len(source), -1, np.int32)
     if target in ("label", "labels"):
         targets = classes_of(source, images.training, explainee)
+        if explainee.link == "softmax":
+            refuse_unless_single(source, targets)
         most = int(targets.sum(1).max())
         goal = replace(goal, together=max(most, 1))
     data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
     mesh = mesh_for(settings)
     given = replicate((explainee, explainer.without_trained(), goal), mesh)
     explainee, network, goal = given
-    trainee = ClassMasksOnData(explainee, network, explainer, goal, settings.select or _LOSS)
+    trainee = ClassMasksOnData(explainee, network, explainer, goal, select)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )

@@ -24,7 +24,14 @@ from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.store import ResultStore
 from ltx_jax.tasks.inputs import Work, examples
 from ltx_jax.tasks.maps import Map, Maps
-from ltx_jax.tasks.scoring import Asked, keep_lines, lines_of, predicted, score_rows
+from ltx_jax.tasks.scoring import (
+    Asked,
+    Predicted,
+    keep_lines,
+    lines_of,
+    predicted,
+    score_rows,
+)
 from ltx_jax.tasks.team import Team
 from ltx_jax.tasks.waiting import Done
 
@@ -88,7 +95,7 @@ def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray
       asked: the rows, with the class of each.
 
     Raises:
-      InputError: where memory runs out, or the logits of an image are not finite.
+      InputError: where memory runs out, or the logits or the map of an image are not finite.
     """
     batch = batch_of_use(work.explainee, len(asked))
     work = work._replace(explainee=replicate(work.explainee, batch.mesh))
@@ -99,9 +106,22 @@ def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray
             with within_memory(batch.images // batch.mesh.size):
                 known = predicted(work, group, "explained", batch)
                 each = [(one.asked, one.example) for one in known]
-                masks.append(np.asarray(spanning(compute(work.explainee, name, each, batch))))
+                maps = compute(work.explainee, name, each, batch)
+                _refuse_unless_finite(work, name, known, maps)
+                masks.append(np.asarray(spanning(maps)))
             bar.update(len(group))
     return np.concatenate(masks)
+
+
+def _refuse_unless_finite(
+    work: Work, name: str, known: Sequence[Predicted], maps: Float[np.ndarray, "n g h"]
+) -> None:
+    for one, values in zip(known, maps, strict=True):
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"the map of {work.rows[one.asked.row].name} by {name} is not finite: see where "
+                f"{work.explainee.name} divides by 0 or takes a root of it, or leave the image out"
+            )
 
 
 def add_rival(

@@ -15,7 +15,6 @@ from jax.tree_util import Partial
 from ltx_jax.data.examples import Source
 from ltx_jax.engine.classifier_training import answers, classifier_loss
 from ltx_jax.engine.sharding import replicate
-from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.loading.classifiers import classifier_from, load_classifier, save_classifier
 from ltx_jax.metrics.multi_label import multi_label_scores
@@ -27,8 +26,8 @@ from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of
-from ltx_jax.tasks.training_images import classes_of, split
+from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
 
 # The classifier of the best epoch.
 BEST = "classifier.safetensors"
@@ -126,14 +125,15 @@ def train_classifier(
       InputError: for too few images, labels that do not fit, or a directory of another training.
       Terminated: where it left.
     """
+    select = chosen_select(settings, _LOSS)
     images = split(source, settings, seed, apart)
     labels = classes_of(source, images.training, explainee)
     if classifier.link == "softmax":
-        _refuse_unless_single(source, labels)
+        refuse_unless_single(source, labels)
     data = Data(source, explainee.preprocessing(resize), images, labels, explainee.image_shape)
     mesh = mesh_for(settings)
     network = replicate(replace(classifier, trained={}), mesh)
-    trainee = ClassifierOnData(network, classifier, labels, settings.select or _LOSS)
+    trainee = ClassifierOnData(network, classifier, labels, select)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
@@ -182,14 +182,3 @@ def run(settings: Settings, workdir: Path) -> str:
         f"{name.replace('_', ' ')} {value:.4g}" for name, value in best["scores"].items()
     )
     return f"{workdir / BEST}: epoch {best['epoch']}, validation {scores}"
-
-
-def _refuse_unless_single(source: Source, labels: np.ndarray) -> None:
-    """See that every image has one class, where one is the answer."""
-    counts = labels.sum(1)
-    if (counts != 1).any():
-        i = int(np.flatnonzero(counts != 1)[0])
-        raise InputError(
-            f"{source.names[i]} has {counts[i]} classes, and of a softmax one is the answer: set "
-            "config.explainee.link=sigmoid, or give images of one class each"
-        )

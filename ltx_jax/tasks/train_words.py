@@ -29,7 +29,7 @@ from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_explainee, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of
+from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
 from ltx_jax.tasks.training_images import Split, split
 
 # The network of the best epoch.
@@ -135,11 +135,7 @@ def train_words(
         directory of another training.
       Terminated: where it left.
     """
-    if settings.select in ("pos", "neg"):
-        raise InputError(
-            f"pretrain.select is {settings.select}, a score of masks, and words have none: set it "
-            "to loss or last, or leave it out"
-        )
+    select = chosen_select(settings, _LOSS)
     layer = words.layer or LAYER
     height, width, channels = layer_shape(explainee, layer)
     parts = split(source, settings, seed, apart)
@@ -153,7 +149,6 @@ def train_words(
     explainee, network, goal = replicate(
         (explainee, replace(start, trained={}, statistics={}), goal), mesh
     )
-    select = settings.select or _LOSS
     trainee = WordsOnData(explainee, network, start, goal, known.learnt, select)
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave

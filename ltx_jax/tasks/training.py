@@ -47,6 +47,7 @@ from ltx_jax.tasks.training_files import (
     TrainingFiles,
     best_of,
     falls,
+    since_better,
 )
 from ltx_jax.tasks.training_images import Split
 
@@ -316,7 +317,7 @@ def _is_over(run: Run, progress: Progress) -> bool:
         return True
     if patience is None or not curves or curves[-1]["step"] != progress.step:
         return False
-    return len(curves) - 1 - int(run.best_of(curves)["epoch"]) >= patience
+    return since_better(curves, run.trainee.select, run.settings.least_better) >= patience
 
 
 def _take_step(run: Run, progress: Progress, batch: Batch) -> None:

@@ -23,6 +23,7 @@ from ltx_jax.loading.checkpoints import SavedOptimizer
 from ltx_jax.reporting.store import hold_settings
 from ltx_jax.reporting.training_log import TrainingLog
 from ltx_jax.reporting.training_page import Watched, write_training_page
+from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Pretrain
 from ltx_jax.tasks.training_images import Split, keep_split
 
@@ -55,6 +56,39 @@ def best_of(curves: Sequence[Epoch], select: str) -> Epoch:
       select: `pos` or `loss`, the lowest; `neg`, the highest; or `last`.
     """
     return min(reversed(curves), key=lambda epoch: _RANKS[select](epoch["scores"]))
+
+
+def chosen_select(settings: Pretrain, *judged_by: str) -> str:
+    """What chooses the epoch.
+
+    Args:
+      settings: of the section.
+      judged_by: the scores that a training has of images held out, the usual one first.
+
+    Raises:
+      InputError: for a score that it has not.
+    """
+    chosen = settings.select or judged_by[0]
+    if chosen not in (*judged_by, "last"):
+        raise InputError(
+            f"pretrain.select is {chosen}, which this training is not judged by: set it to "
+            f"{', '.join(judged_by)} or last, or leave it out"
+        )
+    return chosen
+
+
+def since_better(curves: Sequence[Epoch], select: str, least: float) -> int:
+    """How many epochs at the end were none that is better than the best before it.
+
+    Args:
+      curves, select: as of `best_of`.
+      least: by how much it has to be, of the score.
+    """
+    best, since = float("inf"), 0
+    for epoch in curves:
+        rank = _RANKS[select](epoch["scores"])
+        best, since = (rank, 0) if rank < best - least else (best, since + 1)
+    return since
 
 
 def falls(curves: Sequence[Epoch], select: str, plateau: int) -> int:
@@ -141,7 +175,7 @@ class TrainingFiles:
         """Begin the directory of a training, or find it.
 
         Raises:
-          InputError: where it cannot be written, or is of another training.
+          InputError: where it cannot be written, or is of another training; in every process.
         """
         if (workdir / _OLD_FORM).exists():
             raise InputError(
@@ -152,10 +186,11 @@ class TrainingFiles:
         self._keeper, self._source, self._how = keeper, source, how
         self._watched = images.validation[: settings.pictures]
         self._first = jax.process_index() == 0
-        if self._first:
-            make_directory(workdir)
-            hold_settings(workdir, told)
-            keep_split(workdir, source, images)
+        with together():
+            if self._first:
+                make_directory(workdir)
+                hold_settings(workdir, told)
+                keep_split(workdir, source, images)
         self._checkpoints: Checkpoints | None = None
         self._log: TrainingLog | None = None
         self._masks: list[np.ndarray] = []
@@ -170,9 +205,10 @@ class TrainingFiles:
         restored = None if found is None else Restored(found[0], **found[1])
         step, epochs = (int(restored.state.step), len(restored.curves)) if restored else (0, 0)
         self._checkpoints = Checkpoints(self._workdir / CHECKPOINTS, self._settings.keep)
-        if self._first:
-            self._log = TrainingLog(self._workdir, step, self._settings.tensorboard)
-            self._masks = self._known_masks(epochs)
+        with together():
+            if self._first:
+                self._log = TrainingLog(self._workdir, step, self._settings.tensorboard)
+                self._masks = self._known_masks(epochs)
         return restored
 
     def best(self) -> tuple[Leaves, Leaves]:
@@ -242,7 +278,7 @@ class TrainingFiles:
         """Add those of the images that are watched; zeros of one that cannot be read."""
         nothing = np.zeros_like(next(iter(masks.values())))
         watched = [masks.get(i, nothing) for i in self._watched]
-        self._masks.append(np.array(watched))
+        self._masks.append(np.array(watched, nothing.dtype).reshape(-1, *nothing.shape))
         content = io.BytesIO()
         np.save(content, np.stack(self._masks))
         write_bytes(self._workdir / MASKS, content.getvalue())
@@ -252,11 +288,14 @@ class TrainingFiles:
         if not epochs or not self._keeper.draws:
             return []
         try:
-            return list(np.load(path)[:epochs])
+            known = np.load(path)[:epochs]
         except Exception as error:
             raise InputError(
                 f"{path} is gone or damaged: put it back, or use another work directory"
             ) from error
+        # Of images that were not watched before there is none.
+        more = max(len(self._watched) - known.shape[1], 0)
+        return [*np.pad(known, ((0, 0), (0, more), (0, 0), (0, 0)))[:, : len(self._watched)]]
 
     def _shown(self) -> list[Watched]:
         found = []

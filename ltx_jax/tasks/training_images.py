@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from ltx_jax.data.examples import Source
+from ltx_jax.data.examples import Source, label_names
 from ltx_jax.data.sources import chosen
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json, write_json
@@ -18,6 +18,8 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain
 
 SPLIT = "split.json"
+# Classes that a warning names.
+_NAMED = 100
 
 
 class Split(NamedTuple):
@@ -131,17 +133,34 @@ def classes_of(
         for label in labels:
             _refuse_unknown(source, i, label, explainee)
         found[i, list(labels)] = True
-    learnt = found[list(training)].any(0)
+    learnt: np.ndarray = np.asarray(found[list(training)].any(0))
     if not learnt.any():
         raise InputError(
             "no image to train on has a class: give config.labels, or set config.target=predicted"
         )
-    if not learnt.all():
-        missing = np.flatnonzero(~learnt).tolist()
-        told = [explainee.class_names[k] if explainee.class_names else str(k) for k in missing]
-        some = ", ".join(told[:5]) + (" …" if len(told) > 5 else "")
+    names = dict(enumerate(explainee.class_names)) or label_names(source)
+    # Of a data set whose numbers have gaps these are no classes.
+    there = names or range(explainee.classes)
+    missing = [str(names.get(k, k)) for k in there if k < len(learnt) and not learnt[k]]
+    if missing:
+        some = ", ".join(missing[:_NAMED]) + (" …" if len(missing) > _NAMED else "")
         logging.warning("no image to train on has %d of the classes: %s", len(missing), some)
     return found
+
+
+def refuse_unless_single(source: Source, labels: Bool[np.ndarray, "all classes"]) -> None:
+    """See that every image of a source has one class, where one is the answer.
+
+    Raises:
+      InputError: naming one that has not.
+    """
+    counts = labels.sum(1)
+    if (counts != 1).any():
+        i = int(np.flatnonzero(counts != 1)[0])
+        raise InputError(
+            f"{source.names[i]} has {counts[i]} classes, and of a softmax one is the answer: set "
+            "config.explainee.link=sigmoid, or give images of one class each"
+        )
 
 
 def _chosen(source: Source, settings: Pretrain) -> Split:

@@ -122,8 +122,14 @@ def test_two_sets_whose_names_differ_are_not_joined(genome):
     every, frequent = open_visual_genome(genome), open_visual_genome(genome, least=2)
     same = Joined(every.only([0, 1]), every.only([2, 3]))
     assert same.label_names == label_names(same) == every.label_names
-    with pytest.raises(InputError, match="have 3 classes and those held out 2 others: give two"):
-        Joined(every.only([0]), frequent.only([1]))
+    # Classes of one name have one number, the first's.
+    renumbered = Joined(every.only([0, 1]), frequent.only([2, 3]))
+    assert every.label_names == {0: "dog", 1: "traffic light", 2: "tree"}
+    assert frequent.labels[3] == (0, 1) and renumbered.labels[3] == (0, 2)
+    assert renumbered.load(3, HOW).labels == (0, 2)
+    assert renumbered.label_names == every.label_names
+    with pytest.raises(InputError, match="held out have a class 'traffic light' that those to"):
+        Joined(frequent.only([1]), every.only([0]))
 
 
 def test_the_digest_knows_names_and_boxes(genome):

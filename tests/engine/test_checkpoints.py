@@ -125,6 +125,10 @@ def test_a_damaged_one_is_put_aside_and_the_one_before_taken(directory, damage, 
     again.save(5, state(5), {})
     again.close()
     assert steps(directory) == ["2", "4", "5", "damaged-5"]
+    # So may be the one that was written in its place.
+    (directory / "5" / "commit_success.txt").unlink()
+    assert equal(newest(directory, state(0), ONE)[0], state(4))
+    assert steps(directory) == ["2", "4", "damaged-5", "damaged-5-1"]
 
 
 def test_a_note_that_was_changed_is_noticed(directory):

@@ -93,17 +93,29 @@ def test_a_value_of_16_bits_is_above_the_number_it_rounds_to(threshold):
     assert share == pytest.approx(100 * round(10 * threshold) / 9)
 
 
+def test_pairs_of_pixels_are_more_than_32_bits_count():
+    truth = np.zeros((1, 320, 320), bool)
+    truth[:, :160] = True
+    images = np.zeros((1, 320, 320, 3), np.float32)
+    for mask, expected in ((truth, 100.0), (~truth, 0.0)):
+        given = FIRST_PIXEL, images, mask.astype(np.float32), [[0]], ("pixel_auc",)
+        found = scored(*given, truth=truth, known_truth=np.array([True]))
+        assert found["pixel_auc"][0, 0] == expected
+
+
 def test_saliency_and_how_sure_the_answer_is():
-    # Logits 4·pixel and 1 of two classes; the mask keeps three quarters of the one pixel.
+    # Logits 4·pixel and 1 of two classes; the mask keeps three quarters of the one pixel, and the
+    # rest of it is grey.
     images, masks = np.ones((1, 1, 10, 3)), np.full((1, 1, 10), 0.01)
     masks[0, 0, 0] = 0.75
-    names = ("saliency", "sparsity", "entropy")
+    names = ("share", "saliency", "sparsity", "entropy")
     found = scored(FIRST_PIXEL, images, masks, [[0, 1]], names)
-    p = np.exp([3.0, 1.0]) / np.exp([3.0, 1.0]).sum()
+    p = np.exp([3.5, 1.0]) / np.exp([3.5, 1.0]).sum()
     area = (0.75 + 0.09) / 10
+    np.testing.assert_allclose(found["share"][0], p, rtol=1e-5)
     np.testing.assert_allclose(found["saliency"][0], np.log(area) - np.log(p), rtol=1e-5)
     assert found["sparsity"][0, 0] == pytest.approx((p**2).sum())
     assert found["entropy"][0, 0] == pytest.approx(-(p * np.log(p)).sum())
     small = scored(FIRST_PIXEL, images, masks / 10, [[0]], names)["saliency"][0, 0]
-    p = np.exp(0.3) / (np.exp(0.3) + np.e)
+    p = np.exp(2.15) / (np.exp(2.15) + np.e)
     assert small == pytest.approx(np.log(0.05) - np.log(p), rel=1e-5)

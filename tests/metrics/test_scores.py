@@ -61,6 +61,7 @@ def test_names_directions_and_ranges():
         "object_coverage": "higher",
         "background_coverage": "lower",
         "similarity_ratio": "higher",
+        "share": "higher",
         "saliency": "lower",
         "sparsity": "higher",
         "entropy": "lower",

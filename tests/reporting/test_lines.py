@@ -91,6 +91,22 @@ def test_the_later_line_of_a_row_wins(tmp_path):
     assert Lines(path).records() == expected
 
 
+def test_a_process_that_began_later_wrote_later(tmp_path):
+    path = tmp_path / "x.jsonl"
+    for process in (10, 2):
+        Lines(path, process).append({0: {"row": 0, "pos": float(process)}})
+    assert Lines(path).records() == [{"row": 0, "pos": 10.0}]
+
+
+@pytest.mark.parametrize("old", [None, 0])
+def test_a_line_that_holds_wins_wherever_it_stands(tmp_path, old):
+    path = tmp_path / "x.jsonl"
+    Lines(path, old).append({0: {"row": 0, "map": "old"}, 1: {"row": 1, "map": "old"}})
+    Lines(path, 1 if old is None else None).append({0: {"row": 0, "map": "new"}})
+    Lines(path).merge(lambda line: line["map"] == "new")
+    assert Lines(path).records() == [{"row": 0, "map": "new"}, {"row": 1, "map": "old"}]
+
+
 def test_merged_lines_are_on_the_disk_before_a_shard_is_deleted(tmp_path, monkeypatch):
     for process in (0, 1):
         Lines(tmp_path / "x.jsonl", process).append({process: {"row": process}})

@@ -12,6 +12,7 @@ import pytest
 from conftest import random_weights
 from original_pickles import result, write_results
 from page import Balanced
+from PIL import Image
 from running import lines, run
 
 from ltx_jax.data.scenes import CLASSES
@@ -135,6 +136,20 @@ def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     assert now["map"] != before["map"] and now["neg"] != before["neg"]
 
 
+def test_scores_of_earlier_maps_that_one_of_several_left_are_not_told(config, tmp_path):
+    config.task, config.limit, config.evaluate.masks = "evaluate", 2, str(tmp_path / "maps")
+    (tmp_path / "maps").mkdir()
+    scores = tmp_path / "out" / "scores" / "mine.jsonl"
+    for k, workdir in enumerate(("out", "out", "fresh")):
+        values = np.random.default_rng(min(k, 1)).random((2, 4, 4), np.float32)
+        np.save(tmp_path / "maps" / "mine.npy", values)
+        run(config, tmp_path / workdir)
+        if k == 0:  # as it was killed before all was merged
+            scores.rename(scores.with_name("mine-0.jsonl"))
+    fresh = (tmp_path / "fresh" / "scores" / "mine.jsonl").read_bytes()
+    assert scores.read_bytes() == fresh
+
+
 def test_a_file_for_each_image(config, tmp_path):
     config.task = "evaluate"
     config.limit = 2
@@ -151,6 +166,18 @@ def test_a_file_for_each_image(config, tmp_path):
     run(config, tmp_path / "two")
     scores = [lines(tmp_path / which, "scores/mine.jsonl") for which in ("one", "two")]
     assert scores[0] == scores[1] and len(scores[0]) == 2
+
+
+def test_images_that_are_called_alike_have_no_file_each(config, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / f"photos/{name}/1.png")
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "1.npy", np.zeros((4, 4), np.float32))
+    config.task, config.images = "evaluate", str(tmp_path / "photos")
+    config.evaluate.masks = str(tmp_path / "maps")
+    with pytest.raises(InputError, match=r"^cat/1.png and dog/1.png have one file 1 for their"):
+        run(config, tmp_path / "out")
 
 
 def test_nn_explainers_masks(small, tmp_path):

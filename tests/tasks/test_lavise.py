@@ -105,7 +105,10 @@ def test_training_goes_on_where_it_was_left(folder, trained):
         ({"objects": (0, 0)}, "no image to train on has an annotation: give images with labels"),
         ({"words.supervised": 0.0}, "config.words.supervised is 0.0: it must be above 0"),
         ({"words.filters": (-1,)}, "config.words.filters has -1: give numbers from 0 on"),
-        ({"pretrain.select": "pos"}, "pretrain.select is pos, a score of masks, and words have"),
+        (
+            {"pretrain.select": "pos"},
+            "select is pos, which this training is not judged by",
+        ),
         ({"pretrain.batch_size": 200}, "do not fill a batch of 200"),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from conftest import UNFINISHED
 from training_pictures import Pictures, without_labels
 
+import ltx_jax
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Moments
@@ -23,7 +25,14 @@ from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks import training
 from ltx_jax.tasks.pretrain import BEST, MasksOnData
 from ltx_jax.tasks.training import learning_rates
-from ltx_jax.tasks.training_files import MASKS, Snapshot, TrainingFiles, best_of, falls
+from ltx_jax.tasks.training_files import (
+    MASKS,
+    Snapshot,
+    TrainingFiles,
+    best_of,
+    falls,
+    since_better,
+)
 from ltx_jax.tasks.training_images import Split
 from ltx_jax.weights.files import read_safetensors
 
@@ -252,6 +261,31 @@ def test_it_stops_where_nothing_becomes_better(run, whole):
     assert best_of(found.curves, "pos")["epoch"] == len(found.curves) - 2 <= best
 
 
+def test_an_epoch_that_is_as_good_is_not_better():
+    losses = [5.0, 4.0, 4.0, 3.9, 3.0, 3.0]
+    curves = [{"scores": {"loss": loss, "neg": -loss}} for loss in losses]
+    assert [since_better(curves[:k], "loss", 0.0) for k in range(7)] == [0, 0, 0, 1, 0, 0, 1]
+    assert [since_better(curves[:k], "neg", 0.5) for k in range(7)] == [0, 0, 0, 1, 2, 0, 1]
+
+
+def test_it_is_not_chosen_by_what_it_is_not_judged_by(run):
+    with pytest.raises(InputError, match=r"select is loss, which .* judged by: set it to pos, neg"):
+        run(settings=replace(SETTINGS, select="loss"))
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 3])
+def test_other_images_may_be_watched_later(run, whole, tmp_path, pictures):
+    with pytest.raises(Terminated):
+        run(tmp_path, leave=stop_after(5), fingerprint={"seed": 0})
+    made = run(tmp_path, settings=replace(SETTINGS, pictures=pictures), fingerprint={"seed": 0})
+    same(made, whole[0])
+    masks, before = np.load(tmp_path / MASKS), np.load(whole[1] / MASKS)
+    assert masks.shape == (4, pictures, *before.shape[2:])
+    shown = min(pictures, 2)
+    np.testing.assert_array_equal(masks[:, :shown], before[:, :shown])
+    assert not masks[:2, shown:].any() and (masks[2:, shown:] > 0).all()
+
+
 def test_the_rate_falls_where_nothing_becomes_better(run, whole, tmp_path):
     losses = [5.0, 4.0, 4.5, 4.2, 4.1, 3.0, 3.0, 3.0]
     curves = [{"scores": {"loss": loss, "neg": -loss}} for loss in losses]
@@ -293,6 +327,21 @@ def test_a_directory_of_other_settings_is_refused(run, whole):
     with pytest.raises(InputError, match=r"with other settings \(batch was None, is 4; seed was 0"):
         run(directory, fingerprint={"seed": 1, "batch": 4})
     assert files(directory) == before
+
+
+def test_a_directory_of_another_network_is_refused(explainee, explainer, tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), np.uint8)
+    how = {"batch_size": 4, "epochs": 1, "validation": 0.5, "test": 0.0, "workdir": tmp_path}
+    held = []
+    monkeypatch.setattr(ltx_jax.api, "claimed", lambda path: held.append(path) or nullcontext())
+    ltx_jax.pretrain(explainee, pictures, explainer=explainer, **how)
+    assert held == [tmp_path]
+    other = replace(explainee, params=jax.tree.map(lambda x: 2 * x, explainee.params))
+    for network, start in ((other, explainer), (explainee, explainer.replace(activation="relu"))):
+        with pytest.raises(InputError, match="with other settings"):
+            ltx_jax.pretrain(network, pictures, explainer=start, **how)
+    with pytest.raises(InputError, match="no option 'held_out'"):
+        ltx_jax.pretrain(explainee, pictures, explainer=explainer, held_out="there", **how)
 
 
 def test_a_pretraining_of_an_older_version_is_refused(run, tmp_path):

@@ -12,6 +12,7 @@ from conftest import TINY_VIT, UNFINISHED, random_weights
 from ml_collections import ConfigDict
 
 import ltx_jax
+from ltx_jax.data.image_files import FileSource
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.errors import InputError
 from ltx_jax.loading.classifiers import classifier_from
@@ -21,6 +22,7 @@ from ltx_jax.runtime import Terminated
 from ltx_jax.settings.configuration import defaults, read
 from ltx_jax.settings.sections import LTX, Network
 from ltx_jax.tasks import pretrain, train_classifier
+from ltx_jax.tasks.inputs import named_by
 from ltx_jax.tasks.training_images import classes_of
 from ltx_jax.weights.files import read_safetensors
 
@@ -134,18 +136,24 @@ def test_frozen_features_are_as_in_evaluation(tmp_path):
     assert any((leaf != network.frozen[path]).any() for path, leaf in found["all"][1].items())
 
 
-def test_images_of_their_own_are_held_out(scenes, tmp_path):
+def test_images_of_their_own_are_held_out(scenes, tmp_path, caplog):
     rng = np.random.default_rng(0)
     for name, labels in (("a", [0, 1, 2] * 4), ("b", [2, 1, 0] * 4)):
         images = rng.integers(0, 255, (len(labels), 32, 32, 3), np.uint8)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.array(labels))
-    (tmp_path / "c").mkdir()
     scenes.images, scenes.limit = str(tmp_path / "a.npz"), 12
     scenes.pretrain.held_out = str(tmp_path / "b.npz")
     scenes.explainee.link = "softmax"
     scenes.explainee.sizes.num_classes = 3
-    with pytest.raises(InputError, match=r"^00 is among the images to train on and among those"):
-        train_classifier.run(read(scenes), tmp_path / "same names")
+    # Named alike, they are two sets all the same.
+    train_classifier.run(read(scenes), tmp_path / "same names")
+    assert "12 images held out are named as some to train on, and are taken" in caplog.text
+    split = json.loads((tmp_path / "same names" / "split.json").read_text())
+    assert split["training"] == [f"{i:02d}" for i in range(12)]
+    assert split["validation"] == [f"held out: {i:02d}" for i in range(12)]
+    scenes.pretrain.held_out = scenes.images
+    with pytest.raises(InputError, match=r"^the images to train on are those held out, 00 among"):
+        train_classifier.run(read(scenes), tmp_path / "the same")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +179,23 @@ def test_a_network_whose_logits_are_never_below_zero(scenes, tmp_path):
     scenes.explainee.sizes = ConfigDict({"num_classes": 10})
     with pytest.raises(InputError, match="squeezenet1_1 ends in a ReLU, so that no logit is below"):
         train_classifier.run(read(scenes), tmp_path / "run")
+
+
+def test_where_one_class_is_the_answer_each_image_has_one(scenes, classifier, tmp_path):
+    scenes.explainee.weights, scenes.explainee.link = str(classifier), "softmax"
+    scenes.explainer.classes, scenes.target = 10, "labels"
+    with pytest.raises(InputError, match=r"scene-0000 has \d classes, and of a softmax one is the"):
+        pretrain.run(read(scenes), tmp_path / "explainer")
+
+
+def test_a_data_set_with_gaps_says_which_of_its_classes_are_missing(explainee, caplog):
+    source = FileSource(("a", "b"), ((1,), (3,)), ("a", "b"), {1: "person", 3: "car", 4: "toaster"})
+    classes_of(source, [0, 1], explainee)
+    assert caplog.messages == ["no image to train on has 1 of the classes: toaster"]
+    named = ("class 0", "person", "class 2", "car", "toaster")
+    assert named_by(source, explainee).class_names == named
+    few = replace(source, label_names={1: "person", 3: "car"})
+    assert named_by(few, explainee).class_names == ()
 
 
 def test_classes_that_no_image_has_are_named(explainee, caplog):
