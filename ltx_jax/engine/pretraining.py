@@ -97,7 +97,7 @@ def validate(
         logits, masks = explainee(x), explainer.masks(trained, x)
         pixels = upsample(masks, x.shape[1:3])
         classes = logits.argmax(-1)[:, None].astype(jnp.int32)
-        case = Case(explainee, x, logits, classes, pixels, pixels, chunk=chunk)
+        case = Case(explainee, x, logits, classes, pixels, pixels, pixels, chunk=chunk)
         return Validated({name: SCORES[name].values(case)[:, 0] for name in _SCORES}, masks)
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT)

@@ -37,6 +37,7 @@ class Masked(NamedTuple):
       classes: [k] to score for.
       mask: [g,h] or [H,W] in [0,1].
       order: what ranks its pixels, of the mask's shape; None for the mask itself.
+      relevance: what adds up over pixels, [g,h] or [H,W]; None for the mask itself.
       truth: bool [H,W], the object of the first class; None where no source knows any.
       beside: bool [H,W], the objects of other classes.
       counted: bool [H,W], the pixels that count in a comparison with the truth.
@@ -50,6 +51,7 @@ class Masked(NamedTuple):
     classes: Any
     mask: Any
     order: Any = None
+    relevance: Any = None
     truth: Any = None
     beside: Any = None
     counted: Any = None
@@ -173,15 +175,24 @@ def _scores(
     def local(explainee: Explainee, masked: Masked, known: Mapping[bool, Areas]) -> dict[str, Any]:
         size = masked.image.shape[1:3]
         pixels = upsample(masked.mask, size)
-        order = pixels if masked.order is None else upsample(masked.order, size)
+        order, relevance = (
+            pixels if one is None else upsample(one, size)
+            for one in (masked.order, masked.relevance)
+        )
         case = Case(
             explainee,
-            masked.image,
-            masked.logits,
-            masked.classes,
-            pixels,
-            order,
-            *masked[5:],
+            images=masked.image,
+            logits=masked.logits,
+            classes=masked.classes,
+            masks=pixels,
+            order=order,
+            relevance=relevance,
+            truth=masked.truth,
+            beside=masked.beside,
+            counted=masked.counted,
+            known_truth=masked.known_truth,
+            other=masked.other,
+            without=masked.without,
             chunk=chunk,
             known=known,
         )

@@ -15,15 +15,16 @@ _NOTICED = 0.05
 
 
 def background_independence(case: Case) -> Float[Array, "n k"]:
-    """Percent of the mask's sum over all parts of the image that lies in those without which the
-    class's probability falls by 0.05 or more, and not in the others alone; NaN where it does so
-    without each part, or the mask is 0 in all of them."""
+    """Percent of the sum of the relevance above 0 over all parts of the image that lies in those
+    without which the class's probability falls by 0.05 or more, and not in the others alone; NaN
+    where it does so without each part, or there is none of it in any."""
+    relevance = case.relevance.clip(0)
     parts, logits = case.parts
     probability = case.explainee.probability(logits[:, None], case.classes[..., None])
     drops = case.probability(case.logits)[..., None] - probability
     used = (parts[:, None] & (drops >= _NOTICED)[..., None, None]).any(2)
-    whole = jnp.where(parts.any(1), case.masks, 0.0).sum((1, 2))[:, None]
-    share = 100.0 * jnp.where(used, case.masks[:, None], 0.0).sum((2, 3)) / jnp.maximum(whole, 1e-9)
+    whole = jnp.where(parts.any(1), relevance, 0.0).sum((1, 2))[:, None]
+    share = 100.0 * jnp.where(used, relevance[:, None], 0.0).sum((2, 3)) / jnp.maximum(whole, 1e-9)
     idle = (parts.any((2, 3))[:, None] & (drops < _NOTICED)).any(-1)
     return jnp.where(idle & (whole > 0), share, jnp.nan)
 

@@ -27,6 +27,8 @@ class Case:
       classes: to score for.
       masks: pixel masks in [0,1].
       order: values that rank the pixels; the masks where nothing finer is known.
+      relevance: what adds up over pixels; the masks, or maps that say below zero what speaks
+        against the class.
       truth: the pixels of the object of the first class; None where no source knows any.
       beside: the pixels of objects of other classes.
       counted: pixels that count in a comparison with the truth.
@@ -45,6 +47,7 @@ class Case:
     classes: Int[Array, "n k"]
     masks: Float[Array, "n H W"]
     order: Float[Array, "n H W"]
+    relevance: Float[Array, "n H W"]
     truth: Bool[Array, "n H W"] | None = None
     beside: Bool[Array, "n H W"] | None = None
     counted: Bool[Array, "n H W"] | None = None
@@ -53,26 +56,26 @@ class Case:
     without: UInt8[Array, "n p H W C"] | None = None
     chunk: int | None = None
     known: Mapping[bool, Areas] = field(default_factory=dict)
+    _computed: dict[tuple[bool, Fill], Curves] = field(default_factory=dict)
 
     @cached_property
     def most_relevant_first(self) -> Areas:
-        """Areas under the curves as the most relevant pixels go first."""
-        return self.known.get(True) or self.most_relevant_first_curves.areas()
+        """Areas under the curves as the most relevant pixels go first, the fill black."""
+        return self.known.get(True) or self.curves(True).areas()
 
     @cached_property
     def least_relevant_first(self) -> Areas:
-        """Areas under the curves as the least relevant pixels go first."""
-        return self.known.get(False) or self.least_relevant_first_curves.areas()
-
-    @cached_property
-    def most_relevant_first_curves(self) -> Curves:
-        """The curves themselves, the fill black."""
-        return self._curves(True)
-
-    @cached_property
-    def least_relevant_first_curves(self) -> Curves:
         """The same as the least relevant pixels go first."""
-        return self._curves(False)
+        return self.known.get(False) or self.curves(False).areas()
+
+    def curves(self, most_relevant_first: bool, fill: Fill = "black") -> Curves:
+        """The perturbation curves in either order, under any fill; those of a named one once."""
+        if not isinstance(fill, str):
+            return self._curves(most_relevant_first, fill)
+        which = most_relevant_first, fill
+        if which not in self._computed:
+            self._computed[which] = self._curves(*which)
+        return self._computed[which]
 
     @cached_property
     def masked_logits(self) -> Float[Array, "n classes"]:
@@ -110,9 +113,9 @@ class Case:
         """Areas under the curves in either order, under any fill."""
         if fill == "black":
             return self.most_relevant_first if most_relevant_first else self.least_relevant_first
-        return self._curves(most_relevant_first, fill).areas()
+        return self.curves(most_relevant_first, fill).areas()
 
-    def _curves(self, most_relevant_first: bool, fill: Fill = "black") -> Curves:
+    def _curves(self, most_relevant_first: bool, fill: Fill) -> Curves:
         return perturbation_curves(
             self.explainee,
             self.images,

@@ -328,7 +328,7 @@ def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:
 
 def curves_of(case: Any) -> dict[str, Array]:
     """The curve [n,k,points] under which each of these scores is the area, by its name."""
-    first, last = case.most_relevant_first_curves, case.least_relevant_first_curves
+    first, last = case.curves(True), case.curves(False)
     return {
         "pos": first.agreement,
         "neg": last.agreement,

@@ -12,7 +12,7 @@ from ltx_jax.masks.covering import fixed_noise
 from ltx_jax.masks.imputation import imputed
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.metrics.symmetric_relevance import agreement_gain_under
+from ltx_jax.metrics.symmetric_relevance import gain
 
 # Of the noise: the default of the authors' NoisyLinearImputer (tleemann/road_evaluation).
 _DEVIATION = 0.01
@@ -27,7 +27,7 @@ def noisily_imputed(
 
 def imputed_gain(case: Case) -> Float[Array, "n k"]:
     """NEG − POS where noisy linear imputation stands for the pixels that are gone."""
-    return agreement_gain_under(case, noisily_imputed)
+    return gain(case, fill=noisily_imputed)
 
 
 ROAD = Score(

@@ -14,12 +14,12 @@ from ltx_jax.models.links import of_class
 
 def single_deletion(case: Case) -> Float[Array, "n k"]:
     """Spearman correlation over the parts of an image between the drop of the class's logit as the
-    image is made again without the part, and the sum of the mask where that changes it; NaN where
-    fewer than two parts can be seen, or one side is constant."""
+    image is made again without the part, and the sum of the relevance where that changes it; NaN
+    where fewer than two parts can be seen, or one side is constant."""
     parts, logits = case.parts
     drops = case.logits[:, None] - logits
     drops = of_class(drops[:, None], case.classes[..., None])
-    relevance = jnp.where(parts, case.masks[:, None], 0).sum((2, 3))[:, None]
+    relevance = jnp.where(parts, case.relevance[:, None], 0).sum((2, 3))[:, None]
     return spearman(drops, relevance, parts.any((2, 3))[:, None])
 
 

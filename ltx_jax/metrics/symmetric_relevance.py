@@ -1,9 +1,13 @@
 """Symmetric relevance gain: least relevant first minus most relevant first.
 
-Of agreement, of the class's probability and of its logit; of pixels, and of whole cells.
+Of agreement, of the class's probability and of its logit; of pixels, which where they are alike go
+in reading order, and of whole cells, where they go in a random one; under black and the mean.
 """
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,50 +17,56 @@ from jaxtyping import Float, Int
 from ltx_jax.masks.covering import Fill
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.grid import cells_of
-from ltx_jax.metrics.perturbation import FRACTIONS, Removal, curves_of_removal
+from ltx_jax.metrics.perturbation import FRACTIONS, Curves, Removal, curves_of_removal
 from ltx_jax.metrics.score import Score
 
-# Cells a side, of the score whose cells go as a whole.
+# Cells a side, of the scores whose cells go as a whole.
 _SIDE = 8
 
-
-def agreement_gain(case: Case) -> Float[Array, "n k"]:
-    """NEG − POS."""
-    return case.least_relevant_first.agreement - case.most_relevant_first.agreement
+# What remains of the prediction.
+Quantity = Literal["agreement", "probability", "logit"]
 
 
-def agreement_gain_under(case: Case, fill: Fill) -> Float[Array, "n k"]:
-    """NEG − POS where another fill than black stands for the pixels that are gone."""
-    return case.areas(False, fill).agreement - case.areas(True, fill).agreement
+def gain(case: Case, of: Quantity = "agreement", fill: Fill = "black") -> Float[Array, "n k"]:
+    """How much more of the prediction remains as the least relevant pixels go first than as the
+    most relevant do: of agreement NEG − POS, of the probability INS − DEL; of the logit the mean
+    over the curve.
+
+    Args:
+      case: masks.
+      of: what remains.
+      fill: what stands where pixels are gone.
+    """
+    if of == "logit":
+        return _logit_gain(case.curves(True, fill), case.curves(False, fill))
+    first, last = (getattr(case.areas(order, fill), of) for order in (True, False))
+    return last - first
 
 
-def probability_gain(case: Case) -> Float[Array, "n k"]:
-    """INS − DEL."""
-    return case.least_relevant_first.probability - case.most_relevant_first.probability
-
-
-def logit_gain(case: Case) -> Float[Array, "n k"]:
-    """How much higher the class's logit is, on average over the curve, as the least relevant pixels
-    go first than as the most relevant do."""
-    gain = case.least_relevant_first_curves.logit - case.most_relevant_first_curves.logit
-    return jnp.trapezoid(gain, axis=-1) / len(FRACTIONS)
-
-
-def gain_of_cells(case: Case) -> Float[Array, "n k"]:
-    """NEG − POS where cells of 8×8 go as a whole, in the order of their mean value; equal ones in
-    a random order, the same for every image."""
+def gain_of_cells(
+    case: Case, of: Quantity = "agreement", fill: Fill = "black"
+) -> Float[Array, "n k"]:
+    """The same where cells of 8×8 go as a whole, in the order of their mean value; equal ones in a
+    random order, the same for every image."""
     _, height, width = case.order.shape
     cells = cells_of(height, width, _SIDE)
     inside = jax.nn.one_hot(cells, _SIDE**2)
     means = jnp.einsum("nhw,hwc->nc", case.order, inside)
     means /= jnp.maximum(inside.sum((0, 1)), 1)[None]
 
-    def agreement(values: Float[Array, "n c"]) -> Float[Array, "n k"]:
+    def curves(values: Float[Array, "n c"]) -> Curves:
         order = _whole_cells(values, cells)
         given = case.explainee, case.images, order, case.classes, case.logits, case.chunk
-        return curves_of_removal(*given).areas().agreement
+        return curves_of_removal(*given, fill)
 
-    return agreement(means) - agreement(-means)
+    first, last = curves(-means), curves(means)
+    if of == "logit":
+        return _logit_gain(first, last)
+    return getattr(last.areas(), of) - getattr(first.areas(), of)
+
+
+def _logit_gain(first: Curves, last: Curves) -> Float[Array, "n k"]:
+    return jnp.trapezoid(last.logit - first.logit, axis=-1) / len(FRACTIONS)
 
 
 def _whole_cells(values: Float[Array, "n c"], cells: Int[Array, "H W"]) -> Removal:
@@ -72,48 +82,47 @@ def _whole_cells(values: Float[Array, "n c"], cells: Int[Array, "H W"]) -> Remov
 
 
 SOURCE = "symmetric relevance gain, Blücher, Vielhaben & Strodthoff, TMLR 2024"
-SRG = Score(
-    "srg",
-    "SRG",
-    "higher",
-    -90,
-    90,
-    "NEG less POS; 0 for a random order",
-    SOURCE,
-    agreement_gain,
-    8,
-)
-SRG_PROBABILITY = Score(
-    "srg_probability",
-    "SRG of p",
-    "higher",
-    -90,
-    90,
-    "INS less DEL; 0 for a random order",
-    SOURCE,
-    probability_gain,
-    9,
-)
-SRG_LOGIT = Score(
-    "srg_logit",
-    "SRG of the logit",
-    "higher",
-    float("-inf"),
-    float("inf"),
-    "how much higher the class's logit is as the least relevant pixels go first than as the most "
-    "relevant do, over nine tenths of them; 0 for a random order",
-    SOURCE,
-    logit_gain,
-    usual=False,
-)
-SRG_CELLS = Score(
-    "srg_cells",
-    "SRG of cells",
-    "higher",
-    -90,
-    90,
-    "NEG less POS where whole cells of 8×8 go, equal ones in a random order",
-    SOURCE,
-    gain_of_cells,
-    usual=False,
-)
+_TITLES = {"agreement": "", "probability": " of p", "logit": " of the logit"}
+_DIFFERENCES = {
+    "agreement": "NEG less POS",
+    "probability": "INS less DEL",
+    "logit": "how much higher the class's logit is as the least relevant go first than as the most "
+    "relevant do",
+}
+
+
+def _score(of: Quantity, fill: str = "black", cells: bool = False, column: int = 100) -> Score:
+    """The gain of a quantity under a fill, of pixels or of cells."""
+    marks = [mark for mark, there in (("cells", cells), (fill, fill != "black")) if there]
+    name = "_".join(["srg", *marks, *([] if of == "agreement" else [of])])
+    title = " ".join(["SRG", *(f"of {m}" if m == "cells" else m for m in marks)]) + _TITLES[of]
+    highest = float("inf") if of == "logit" else 90
+    where = " where whole cells of 8×8 go, equal ones in a random order" * cells
+    shown = " where what is gone shows the image's mean colour" * (fill == "mean")
+    values = partial(gain_of_cells if cells else gain, of=of, fill=fill)
+    return Score(
+        name,
+        title,
+        "higher",
+        -highest,
+        highest,
+        f"{_DIFFERENCES[of]}{where}{',' * bool(where and shown)}{shown}; 0 for a random order",
+        SOURCE,
+        values,
+        column,
+        usual=column < 100,
+    )
+
+
+SRG = _score("agreement", column=8)
+SRG_PROBABILITY = _score("probability", column=9)
+SRG_LOGIT = _score("logit")
+SRG_MEAN = _score("agreement", "mean")
+SRG_MEAN_PROBABILITY = _score("probability", "mean")
+SRG_MEAN_LOGIT = _score("logit", "mean")
+SRG_CELLS = _score("agreement", cells=True)
+SRG_CELLS_PROBABILITY = _score("probability", cells=True)
+SRG_CELLS_LOGIT = _score("logit", cells=True)
+SRG_CELLS_MEAN = _score("agreement", "mean", cells=True)
+SRG_CELLS_MEAN_PROBABILITY = _score("probability", "mean", cells=True)
+SRG_CELLS_MEAN_LOGIT = _score("logit", "mean", cells=True)

@@ -11,14 +11,14 @@ from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.metrics.symmetric_relevance import SOURCE, agreement_gain_under
+from ltx_jax.metrics.symmetric_relevance import SOURCE, gain
 
 
 def gain_under_other(case: Case) -> Float[Array, "n k"]:
     """NEG − POS where the pixels that are gone show another image; NaN where there is none."""
     assert case.other is not None
     known = ~jnp.isnan(case.other).any((1, 2, 3))
-    return jnp.where(known[:, None], agreement_gain_under(case, case.other), jnp.nan)
+    return jnp.where(known[:, None], gain(case, fill=case.other), jnp.nan)
 
 
 def _score(
@@ -39,10 +39,9 @@ def _score(
 
 
 def _named(fill: str, shown: str) -> Score:
-    return _score(fill, shown, partial(agreement_gain_under, fill=fill))
+    return _score(fill, shown, partial(gain, fill=fill))
 
 
-MEAN = _named("mean", "the image's mean colour")
 BLUR = _named("blur", "the image blurred")
 NOISE = _named("noise", "noise about the image's mean colour")
 OTHER = _score("other", "the next image of the run", gain_under_other, needs_other=True)

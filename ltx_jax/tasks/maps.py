@@ -20,6 +20,7 @@ from ltx_jax.tasks.inputs import Row, Work
 ORIGINAL = "original"
 _RAW = ".raw.npy"
 _UNNAMED = "arr_0"  # what np.savez calls an array that it is given without a name
+_ROUNDING = 1e-5  # of a map that was stretched on another machine
 _SAME_IMAGE = 0.9  # correlation of an image with itself, resized by another library
 
 
@@ -34,6 +35,17 @@ class Map(NamedTuple):
     def finite(self) -> bool:
         """Whether it is numbers throughout."""
         return all(np.isfinite(x).all() for x in self if x is not None)
+
+    @property
+    def relevance(self) -> np.ndarray:
+        """What adds up over pixels: the mask; or, where that is no more than a map stretched to
+        span [0,1], the map itself, at most 1 in magnitude, so that 0 stays 0."""
+        if self.order is None or self.order.shape != self.mask.shape:
+            return self.mask
+        stretched = np.asarray(spanning(self.order[None]))[0]
+        if np.abs(stretched - self.mask).max() > _ROUNDING:
+            return self.mask
+        return np.asarray(self.order / max(np.abs(self.order).max(), np.finfo(np.float32).tiny))
 
     def or_constant(self) -> Map:
         """The map itself; in place of one that is not finite one that says nothing, 0 everywhere as

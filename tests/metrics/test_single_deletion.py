@@ -1,5 +1,7 @@
 """What parts are worth to a mask and to a classifier, by hand."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from scoring_tools import scored
 
 from ltx_jax.metrics.single_deletion import spearman
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks.maps import Map, as_map
 
 
 def _weighted(weights, images):
@@ -55,6 +58,35 @@ def test_the_mask_is_summed_where_a_part_is_seen():
     mask = np.array([[[0.6, 0.0, 0.4, 0.3]]])
     given = (WEIGHTED, WHITE, mask, [[0]], ("single_deletion",))
     assert scored(*given, without=without.repeat(3, -1))["single_deletion"] == [[-1]]
+
+
+def test_what_speaks_against_a_class_counts_below_zero():
+    """Parts of one, two and one pixels, whose weights are 1, 0 and −3: stretched to span [0,1] the
+    second, of two grey pixels, would have more than the first."""
+    explainee = replace(WEIGHTED, params=jnp.array([[1.0, 0.0, 0.0, -3.0]]))
+    signed = np.array([[[1.0, 0.0, 0.0, -3.0]]], np.float32)
+    parts = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
+    without = (255 * (1 - parts)).astype(np.uint8)[None, :, None, :, None].repeat(3, -1)
+    names = ("single_deletion", "background_independence")
+    stretched = (signed + 3) / 4
+    relevance = as_map(signed[0]).relevance[None]
+    for summed, expected in ((stretched, [0.5, 40]), (relevance, [1, 100])):
+        given = explainee, WHITE, stretched, [[0]], names
+        found = scored(*given, without=without, relevance=summed)
+        assert [float(found[name][0, 0]) for name in names] == pytest.approx(expected)
+
+
+def test_what_adds_up_of_a_map():
+    signed = as_map(np.array([[-2.0, 0.0, 1.0]]))
+    np.testing.assert_allclose(signed.mask, [[0, 2 / 3, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(signed.relevance, [[-1, 0, 0.5]])
+    plain = as_map(np.array([[0.25, 0.5, 0.75]]))
+    np.testing.assert_array_equal(plain.relevance, [[0.25, 0.5, 0.75]])
+    # Values before a sigmoid are none that add up.
+    raw = np.array([[-2.0, 0.0, 1.0]], np.float32)
+    own = Map(1 / (1 + np.exp(-raw)), raw)
+    np.testing.assert_array_equal(own.relevance, own.mask)
+    np.testing.assert_array_equal(Map(np.zeros((1, 2)), np.zeros((1, 2))).relevance, [[0, 0]])
 
 
 def test_ranks_are_those_of_scipy_among_what_counts():

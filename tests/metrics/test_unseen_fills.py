@@ -11,7 +11,7 @@ from ltx_jax.engine.scoring import Masked, with_needs
 from ltx_jax.masks.covering import filling
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.case import Case
-from ltx_jax.metrics.symmetric_relevance import agreement_gain_under
+from ltx_jax.metrics.symmetric_relevance import gain as gain_under
 
 WHITE = np.ones((1, 1, 10, 3), np.float32)
 FALLING = np.linspace(1, 0, 10, dtype=np.float32)[None, None]
@@ -22,8 +22,8 @@ SPOT[:, :, 0] = 1
 
 def gain(fill, image=WHITE):
     image, order = jnp.asarray(image), jnp.asarray(FALLING)
-    case = Case(FIRST_PIXEL, image, FIRST_PIXEL(image), jnp.array([[0, 1]]), order, order)
-    return np.asarray(agreement_gain_under(case, fill))[0]
+    case = Case(FIRST_PIXEL, image, FIRST_PIXEL(image), jnp.array([[0, 1]]), order, order, order)
+    return np.asarray(gain_under(case, fill=fill))[0]
 
 
 def test_under_black_it_is_the_symmetric_relevance_gain():
@@ -44,6 +44,21 @@ def test_the_fill_is_that_of_the_whole_image_at_every_step():
     half = SPOT.copy()
     half[:, :, 1:4] = 1  # the mean 0.4 makes the first logit 1.6, which still wins
     np.testing.assert_allclose(gain("mean", half), [0, 0], atol=1e-5)
+
+
+def test_of_the_probability_and_the_logit():
+    """Without the spot, the mean of a tenth for each: the logit falls from 4 to 0.4 beside 1."""
+    names = [f"srg{fill}{of}" for fill in ("", "_mean") for of in ("", "_probability", "_logit")]
+    found = scored(FIRST_PIXEL, SPOT, FALLING, [[0]], names)
+    high, black, grey = (1 / (1 + np.exp(1 - logit)) for logit in (4.0, 0.0, 0.4))
+    # The spot goes first or not at all: the curves part by the whole from the first tenth on.
+    steps = np.r_[0.0, np.ones(9)]
+    area = np.trapezoid(steps)
+    expected = [
+        (10 * area, 10 * area * (high - p), area * drop / 9)
+        for p, drop in ((black, 4.0), (grey, 3.6))
+    ]
+    np.testing.assert_allclose([found[name][0, 0] for name in names], np.ravel(expected), rtol=1e-5)
 
 
 def test_noise():
