@@ -428,8 +428,10 @@ def class_mask_scores(
     truth, known = jnp.asarray(given["segmentations"] == 1), jnp.ones(len(masks), bool)
     images, logits = jnp.zeros((*masks.shape, 3)), jnp.zeros((len(masks), 1))
     classes = jnp.zeros((len(masks), 1), jnp.int32)
-    given = explainee, images, logits, classes
-    case = Case(*given, masks, order=masks, relevance=masks, truth=truth, known_truth=known)
+    order = relevance = masks
+    case = Case(
+        explainee, images, logits, classes, masks, order, relevance, truth, known_truth=known
+    )
     answers = jnp.asarray(given["masked_probabilities"])
     sums = jnp.stack(
         [answer[np.array(of)].sum() for answer, of in zip(answers, categories, strict=True)]

@@ -49,19 +49,19 @@ def seen_through(
 
 
 def class_means(
-    rows: Sequence[Mapping[int, Sequence[float]]], classes: Sequence[int]
+    rows: Sequence[Mapping[int, Sequence[float]]], classes: Sequence[int], masks: int
 ) -> tuple[Float64[np.ndarray, "i j"], Int64[np.ndarray, " i"]]:
     """The table, and how many images each of its rows rests on.
 
     Args:
-      rows: of each image, by those of the classes that it has, its probability through the mask of
-        each of the classes.
+      rows: of each image, by those of the classes that it has, its probability through each mask.
       classes: of the table.
+      masks: how many there are.
 
     Returns:
       Means in [0,1], NaN in the row of a class of which there is no image; and the numbers.
     """
     found = [[row[i] for row in rows if i in row] for i in classes]
-    nothing = [np.full(len(classes), np.nan)]
+    nothing = [np.full(masks, np.nan)]
     means = np.stack([np.mean(each or nothing, axis=0, dtype=np.float64) for each in found])
     return means, np.array([len(each) for each in found], np.int64)

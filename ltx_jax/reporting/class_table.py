@@ -1,9 +1,10 @@
-"""The table image class × mask class in files, and as a matrix of colours on a page."""
+"""Tables image class × mask class in files, and as matrices of colours on a page."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
@@ -12,11 +13,13 @@ from jaxtyping import Float64, Int64
 
 from ltx_jax.reporting.overlays import heat_map
 from ltx_jax.reporting.tables import plain
+from ltx_jax.reporting.titles import title_of
 
 TOLD = (
     "Images of the class of a row, seen through their mask of the class of a column: the mean "
     "probability (softmax, over thresholds .1 to .9 of the mask) of the row's class."
 )
+_UNMASKED = "no mask"
 _LIGHT = 140.0  # a colour's lightness from which dark letters are read
 
 
@@ -27,11 +30,13 @@ class ClassTable(NamedTuple):
       classes: what its rows and columns are called.
       means: probabilities in [0,1], of images of class i through masks of class j; NaN in the row
         of a class without images.
+      unmasked: the same of the images as they are.
       images: how many each row rests on.
     """
 
     classes: tuple[str, ...]
     means: Float64[np.ndarray, "i i"]
+    unmasked: Float64[np.ndarray, " i"]
     images: Int64[np.ndarray, " i"]
 
     def diagonal(self) -> tuple[float, float]:
@@ -44,55 +49,78 @@ class ClassTable(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """With None where nothing is known."""
         known = np.isfinite(self.means).all(1)
-        each = zip(self.means.tolist(), known, strict=True)
-        means = [row if there else None for row, there in each]
+        means, unmasked = (
+            [one if there else None for one, there in zip(values.tolist(), known, strict=True)]
+            for values in (self.means, self.unmasked)
+        )
         on, off = self.diagonal()
         told = {"diagonal": on, "elsewhere": off if np.isfinite(off) else None}
         return {
             "classes": list(self.classes),
             "images": self.images.tolist(),
             "means": means,
+            "unmasked": unmasked,
         } | told
 
 
-def comma_separated(table: ClassTable) -> str:
-    """A row an image class, a column a mask class; nothing where nothing is known."""
+# By method.
+ClassTables = Mapping[str, ClassTable]
+
+
+def comma_separated(tables: ClassTables) -> str:
+    """A row a method and image class, a column a mask class; nothing where nothing is known."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image class", "images", *table.classes])
-    for name, images, row in _rows(table):
-        writer.writerow([name, images, *(f"{v:.6f}" if np.isfinite(v) else "" for v in row)])
+    classes = next(iter(tables.values())).classes
+    writer.writerow(["method", "image class", "images", _UNMASKED, *classes])
+    for method, table in tables.items():
+        for name, images, row in _rows(table):
+            cells = (f"{v:.6f}" if np.isfinite(v) else "" for v in row)
+            writer.writerow([method, name, images, *cells])
     return text.getvalue()
 
 
-def markdown(table: ClassTable) -> str:
-    """The same for people, the diagonal bold."""
-    lines = [["images \\ mask", "n", *map(plain, table.classes)]]
-    lines.append(["---", *("---:" for _ in range(len(table.classes) + 1))])
-    for i, (name, images, row) in enumerate(_rows(table)):
+def markdown(tables: ClassTables) -> str:
+    """A table a method for people, the diagonals bold."""
+    parts = [f"## {plain(title_of(method))}\n\n{_table(one)}" for method, one in tables.items()]
+    return "\n\n".join([*parts, TOLD]) + "\n"
+
+
+def _table(table: ClassTable) -> str:
+    lines = [["images \\ mask", "n", _UNMASKED, *map(plain, table.classes)]]
+    lines.append(["---", *("---:" for _ in range(len(table.classes) + 2))])
+    for i, (name, images, (unmasked, *row)) in enumerate(_rows(table)):
         cells = [f"**{_shown(v)}**" if i == j else _shown(v) for j, v in enumerate(row)]
-        lines.append([plain(name), str(images), *cells])
+        lines.append([plain(name), str(images), _shown(unmasked), *cells])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{body}\n\n{TOLD} {_summary(table)}\n"
+    return f"{body}\n\n{_summary(table)}"
 
 
-def matrix(table: ClassTable) -> list[str]:
-    """Parts of a page: the table with a colour behind each number."""
-    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in table.classes)
+def matrices(tables: ClassTables) -> list[str]:
+    """Parts of a page: each table with a colour behind each number."""
+    parts = [matrix(title_of(method), table) for method, table in tables.items()]
+    return ["<h2>Image class × mask class</h2>", *parts]
+
+
+def matrix(title: str, table: ClassTable) -> str:
+    """One of them."""
+    names = _UNMASKED, *table.classes
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
     rows = [
         f"<tr><th scope=row>{escape(name)}</th><td>{images}</td>{''.join(map(_cell, row))}</tr>"
         for name, images, row in _rows(table)
     ]
-    return [
-        "<h2>Image class × mask class</h2>",
-        f"<div class=scroll><table class=matrix><caption>{TOLD} {_summary(table)}</caption>"
-        f"<thead><tr><td></td><th scope=col>images</th>{head}</tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>",
-    ]
+    return (
+        f"<div class=scroll><table class=matrix><caption><b>{escape(title)}.</b> {TOLD} "
+        f"{_summary(table)}</caption><thead><tr><td></td><th scope=col>images</th>{head}</tr>"
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _rows(table: ClassTable) -> list[tuple[str, int, list[float]]]:
-    numbers = table.images.tolist(), table.means.tolist()
+    """The name of each image class, its images, and its numbers, that without a mask first."""
+    every = np.column_stack([table.unmasked, table.means])
+    numbers = table.images.tolist(), every.tolist()
     return list(zip(table.classes, *numbers, strict=True))
 
 

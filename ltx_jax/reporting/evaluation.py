@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltx_jax.files import encode_json, write_bytes, write_json
-from ltx_jax.reporting.class_table import ClassTable
+from ltx_jax.files import encode_json, make_directory, replacing, write_bytes, write_json
+from ltx_jax.reporting.class_table import ClassTables
 from ltx_jax.reporting.class_table import comma_separated as matrix_csv
 from ltx_jax.reporting.class_table import markdown as matrix_markdown
 from ltx_jax.reporting.comparison import Comparison, compare
@@ -36,7 +36,7 @@ def publish_evaluation(
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
     merged: Mapping[str, Sequence[Record]] | None = None,
-    class_table: ClassTable | None = None,
+    class_tables: ClassTables | None = None,
 ) -> dict[str, Comparison]:
     """Write `scores.jsonl`, `table.md`, `table.csv`, `table.tex`, the page and `evaluation.json`.
 
@@ -50,7 +50,7 @@ def publish_evaluation(
       images: for the page.
       merged: of each method, and of the yardsticks, a line an image whose masks were merged; they
         are compared beside the others, and written to `merged.jsonl`.
-      class_table: image class × mask class, written to `class_table.md` and `.csv`.
+      class_tables: image class × mask class, written to `class_table.md` and `.csv`.
 
     Returns:
       The comparisons by class.
@@ -58,46 +58,55 @@ def publish_evaluation(
     Raises:
       InputError: where the disk does not take it.
     """
-    scored = _without_skipped(lines)
-    comparisons = {_ABOUT[scored_for]: compare(scored, reference, names)}
-    if scored_for == "both":
-        by_label = {
-            name: [{"row": one["row"]} | one[FOR_LABEL] for one in found if FOR_LABEL in one]
-            for name, found in scored.items()
-        }
-        comparisons[_ABOUT["label"]] = compare(by_label, reference, names)
-    if merged:
-        of_images = _without_skipped(merged)
-        comparisons[_ABOUT[MERGED]] = compare(of_images, reference)
-        _write_lines(directory / f"{MERGED}.jsonl", of_images)
+    make_directory(directory)
+    class_tables = class_tables or {}
+    scored, of_images = _without_skipped(lines), _without_skipped(merged or {})
+    comparisons = _comparisons(scored, of_images, names, reference, scored_for)
     skipped = {one["row"]: one["skipped"] for f in lines.values() for one in f if "skipped" in one}
     constant = {name: sum(NOT_FINITE in one for one in found) for name, found in scored.items()}
     constant = {name: count for name, count in constant.items() if count}
-    named = {
-        method: [{"image": names[line["row"]]} | line for line in found]
-        for method, found in scored.items()
-    }
-    _write_lines(directory / SCORED, named)
+    if merged:
+        _write_lines(directory / f"{MERGED}.jsonl", of_images)
+    _write_lines(directory / SCORED, scored, names)
     for ending, table in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
         write_bytes(directory / f"table.{ending}", table(comparisons).encode(errors="replace"))
+    for ending, text in (("md", matrix_markdown), ("csv", matrix_csv)) if class_tables else ():
+        content = text(class_tables).encode(errors="replace")
+        write_bytes(directory / f"class_table.{ending}", content)
     title = f"How {facts.get('explainee.name', 'the network')} is explained"
     told = remarks(len(lines), len(names), len(skipped), constant)
-    if class_table is not None:
-        for ending, text in (("md", matrix_markdown), ("csv", matrix_csv)):
-            content = text(class_table).encode(errors="replace")
-            write_bytes(directory / f"class_table.{ending}", content)
-    shown = told, facts, images, class_table
-    write_evaluation_page(directory / PAGE, title, comparisons, *shown)
+    write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images, class_tables)
     # Last: its presence says that everything else is there.
     found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant}
     found |= _as_json(comparisons[_ABOUT[scored_for]])
     for key, about in ((FOR_LABEL, _ABOUT["label"]), (MERGED, _ABOUT[MERGED])):
         if about in comparisons and about != _ABOUT[scored_for]:
             found[key] = _as_json(comparisons[about])
-    if class_table is not None:
-        found["class_table"] = class_table.as_json()
+    if class_tables:
+        found["class_tables"] = {name: one.as_json() for name, one in class_tables.items()}
     write_json(directory / EVALUATION, found)
     return comparisons
+
+
+def _comparisons(
+    scored: Mapping[str, Sequence[Record]],
+    merged: Mapping[str, Sequence[Record]],
+    names: Sequence[str],
+    reference: str | None,
+    scored_for: str,
+) -> dict[str, Comparison]:
+    """By what was scored: each row for its class, where two were scored also for the label, and
+    merged masks."""
+    found = {_ABOUT[scored_for]: compare(scored, reference, names)}
+    if scored_for == "both":
+        by_label = {
+            name: [{"row": one["row"]} | one[FOR_LABEL] for one in each if FOR_LABEL in one]
+            for name, each in scored.items()
+        }
+        found[_ABOUT["label"]] = compare(by_label, reference, names)
+    if merged:
+        found[_ABOUT[MERGED]] = compare(merged, reference)
+    return found
 
 
 def remarks(methods: int, rows: int, skipped: int, constant: Mapping[str, int]) -> list[str]:
@@ -124,12 +133,13 @@ def _without_skipped(lines: Mapping[str, Sequence[Record]]) -> dict[str, list[Re
     return {name: [one for one in found if "skipped" not in one] for name, found in lines.items()}
 
 
-def _write_lines(path: Path, scored: Mapping[str, Sequence[Record]]) -> None:
-    """A line a row and method."""
-    each = (
-        {"method": method} | {k: v for k, v in line.items() if k != "map"}
-        for method, found in scored.items()
-        for line in found
-    )
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in each)
-    write_bytes(path, encode_json(text))
+def _write_lines(
+    path: Path, scored: Mapping[str, Sequence[Record]], names: Sequence[str] | None = None
+) -> None:
+    """A line a row and method, with the names of the rows where these are given."""
+    with replacing(path) as file:
+        for method, found in scored.items():
+            for line in found:
+                told = {"method": method} | ({"image": names[line["row"]]} if names else {})
+                told |= {k: v for k, v in line.items() if k != "map"}
+                file.write(encode_json(json.dumps(told, ensure_ascii=False) + "\n"))

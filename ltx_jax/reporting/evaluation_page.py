@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
-from ltx_jax.reporting.class_table import ClassTable, matrix
+from ltx_jax.reporting.class_table import ClassTables, matrices
 from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
 from ltx_jax.reporting.pages import best_methods, meaning, write_page
@@ -48,7 +48,7 @@ def write_evaluation_page(
     remarks: Sequence[str],
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
-    class_table: ClassTable | None = None,
+    class_tables: ClassTables | None = None,
 ) -> None:
     """Write the page.
 
@@ -59,7 +59,7 @@ def write_evaluation_page(
       remarks: what else there is to know, a line each.
       facts: settings, shown as they are.
       images: shown under all methods, one after another.
-      class_table: shown where there is one.
+      class_tables: image class × mask class, where there are such.
 
     Raises:
       InputError: where the file cannot be written.
@@ -68,8 +68,8 @@ def write_evaluation_page(
     parts += [f"<p class=lead>{escape(remark)}</p>" for remark in remarks]
     for about, comparison in comparisons.items():
         parts += _section(about, comparison)
-    if class_table is not None:
-        parts += matrix(class_table)
+    if class_tables:
+        parts += matrices(class_tables)
     if cards := [*map(_image, images)]:
         parts.append("<h2>The same image under all methods</h2><section class=images>")
         parts += [*cards, "</section>"]

@@ -11,6 +11,7 @@ _TITLES = {
     "last": "LTX, last step",
     "by_loss": "LTX, lowest loss",
     "original": "LTX, the original's",
+    "explainer": "the explainer",
     "zeros": "0 everywhere",
     "half": "0.5 everywhere",
     "ones": "1 everywhere",

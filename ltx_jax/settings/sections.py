@@ -418,8 +418,8 @@ class Evaluate(Section):
     )
     class_table: bool = setting(
         False,
-        "also the table image class × mask class of an explainer with a mask for every class; nine "
-        "forwards an image and class",
+        "also the table image class × mask class, of an explainer with a mask for every class and "
+        "of each rival; nine forwards an image and class",
     )
 
 

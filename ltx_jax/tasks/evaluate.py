@@ -21,7 +21,7 @@ from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
-from ltx_jax.tasks.class_table import open_class_table
+from ltx_jax.tasks.class_table import open_class_tables
 from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.merged import Sets, sets_of
@@ -55,7 +55,7 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
         methods = dict(found.methods)
         rivals = [name for name in settings.rivals if name not in methods]
         reference = _reference(wanted.reference, (*methods, *rivals))
-        matrix = open_class_table(settings, work) if wanted.class_table else None
+        tables = open_class_tables(settings, work) if wanted.class_table else {}
         told = fingerprint_of_work(settings, work)
     asked = [Asked(row, planned.target) for row, planned in enumerate(work.rows)]
     if found.records is not None:
@@ -73,15 +73,15 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
             await_rows([one.row for one in asked], done[name])
         merged = _of_sets(sets_of(work, asked), methods, chunk)
         done_merged = {name: score_method(store, one, team) for name, one in merged.items()}
-    done_matrix = matrix.compute(store, team) if matrix else None
+    done_tables = {name: one.compute(store, team) for name, one in tables.items()}
     if elsewhere := team.farewell():
         return elsewhere
     lines = {name: _all_of_it(store, one, done[name]) for name, one in each.items()}
     of_sets = {name: _all_of_it(store, one, done_merged[name]) for name, one in merged.items()}
     images = same_images(work, methods, lines, settings.report.gallery)
     names = [row.name for row in work.rows]
-    class_table = matrix.table(store, done_matrix) if matrix and done_matrix else None
-    shown = reference, wanted.scored_for, told, images, of_sets, class_table
+    class_tables = {name: one.table(store, done_tables[name]) for name, one in tables.items()}
+    shown = reference, wanted.scored_for, told, images, of_sets, class_tables
     return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines)
 
 

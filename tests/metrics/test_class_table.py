@@ -39,6 +39,6 @@ def test_probabilities_through_masks_of_two_levels(chunk):
 
 def test_an_image_counts_for_each_of_its_classes():
     rows = [{3: [0.8, 0.1, 0.0], 5: [0.2, 0.3, 0.0]}, {3: [0.4, 0.3, 0.0]}]
-    means, images = class_means(rows, (3, 5, 6))
+    means, images = class_means(rows, (3, 5, 6), 3)
     np.testing.assert_allclose(means, [[0.6, 0.2, 0], [0.2, 0.3, 0], [np.nan] * 3])
     assert images.tolist() == [2, 1, 0]

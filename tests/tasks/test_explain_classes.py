@@ -92,20 +92,29 @@ def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
     several = sum(len(set(of)) > 1 for of in SceneSource(0, range(3)).labels)
     assert several and (out / "report.html").read_text().count("article class=classes") == several
     scenes.task, scenes.evaluate.class_table, scenes.evaluate.merged = "evaluate", True, True
+    scenes.rivals = ("grad_cam", "gradient_x_input")
     run(scenes, out)
     told = json.loads((out / "evaluation.json").read_text())
-    table = told["class_table"]
+    assert [*told["class_tables"]] == ["explainer", "grad_cam", "gradient_x_input"]
+    table, rival = (told["class_tables"][name] for name in ("explainer", "gradient_x_input"))
+    assert table["unmasked"] == rival["unmasked"] and table["images"] == rival["images"]
+    assert table["means"] != rival["means"]
     assert table["classes"] == list(CLASSES)
     present = [label for labels in SceneSource(0, range(3)).labels for label in set(labels)]
     assert table["images"] == [present.count(i) for i in range(len(CLASSES))]
     assert [row is not None for row in table["means"]] == [n > 0 for n in table["images"]]
     assert "Image class × mask class" in Balanced((out / "evaluation.html").read_text()).text
-    assert (out / "class_table.csv").read_text().startswith("image class,images,striped disc,")
+    assert (
+        (out / "class_table.csv")
+        .read_text()
+        .startswith("method,image class,images,no mask,striped disc,")
+    )
     assert (out / "class_table.md").exists() and "merged" in told
     # Nothing is computed again, but for other classes.
-    before = (out / "scores" / "class_table.jsonl").read_bytes()
+    files = [*(out / "scores").glob("class_table-of-*.jsonl")]
+    before = [file.read_bytes() for file in files]
     run(scenes, out)
-    assert (out / "scores" / "class_table.jsonl").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before and len(files) == 3
 
 
 def test_classes_that_are_held_to_be_there_are_explained(scenes, tmp_path):
@@ -126,7 +135,11 @@ def test_classes_that_are_held_to_be_there_are_explained(scenes, tmp_path):
 
 def test_a_class_table_needs_a_mask_for_every_class(scenes, tmp_path):
     scenes.task, scenes.evaluate.class_table = "evaluate", True
-    scenes.rivals, scenes.explainer.checkpoint = ("gradient_x_input",), None
+    scenes.rivals, scenes.explainer.checkpoint = (), None
+    (tmp_path / "maps").mkdir()
+    rows = sum(len(set(of)) for of in SceneSource(0, range(3)).labels)
+    np.save(tmp_path / "maps" / "mine.npy", np.zeros((rows, 4, 4), np.float32))
+    scenes.evaluate.masks = str(tmp_path / "maps")
     with pytest.raises(InputError, match="class_table is of an explainer with a mask for every"):
         run(scenes, tmp_path / "out")
 
