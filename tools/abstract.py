@@ -60,6 +60,19 @@ class Step(NamedTuple):
     alone: bool
 
 
+def refuse_task(settings: Settings) -> None:
+    """See that a configuration is of a task whose steps are known here.
+
+    Raises:
+      InputError: where it is not.
+    """
+    if settings.task not in ("explain", "pretrain"):
+        raise InputError(
+            f"config.task is {settings.task}, whose steps are not counted: set it to explain or "
+            "pretrain"
+        )
+
+
 def explainee_of(settings: Settings) -> Explainee:
     """The explainee, its parameters `jax.ShapeDtypeStruct`s.
 
@@ -76,6 +89,7 @@ def explainee_of(settings: Settings) -> Explainee:
         image_size=network.size,
         num_classes=network.module.num_classes,
         name=chosen.name,
+        link=chosen.link,
         channels=network.channels,
         features=network.features,
         architecture=network,
@@ -92,7 +106,12 @@ def drawer_of(settings: Settings, explainee: Explainee) -> Explainer | MaskItsel
     if chosen.trained == "mask":
         return MaskItself(cells_for(explainee.image_size, chosen.grid))
     chosen = completed(chosen, explainee.image_size)
-    assert chosen.activation is not None
+    assert chosen.activation is not None and chosen.classes is not None
+    if chosen.classes > 1:
+        raise InputError(
+            f"config.explainer.classes is {chosen.classes}, and steps of masks of every class are "
+            "not counted: leave it out"
+        )
     backbone = backbone_for(explainee, chosen, settings.compute_dtype, settings.attention)
     backbone, module = mask_network(backbone, chosen)
     made = partial(explainer_from, module, backbone, activation=chosen.activation)

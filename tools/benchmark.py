@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import parts
 from absl import app, flags
+from abstract import refuse_task
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
@@ -81,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
         if _CONFIG.value is None:
             raise InputError("no configuration: give one of configs/")
         settings = read(_CONFIG.value)
+        refuse_task(settings)
         if settings.task == "pretrain":
             import pytorch_pretraining
 

@@ -16,7 +16,7 @@ import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
-from abstract import Step, finetuning, pretraining
+from abstract import Step, finetuning, pretraining, refuse_task
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
@@ -107,8 +107,7 @@ def step_of(settings: Settings, mesh: Mesh) -> Step:
     Raises:
       InputError: for a task without one, or as the steps.
     """
-    if settings.task == "evaluate":
-        raise InputError("config.task is evaluate, which takes no steps: set explain or pretrain")
+    refuse_task(settings)
     steps = {"explain": finetuning, "pretrain": pretraining}
     return steps[settings.task](settings, mesh)
 

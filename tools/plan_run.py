@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from abstract import drawer_of, explainee_of, finetuning, pretraining
+from abstract import drawer_of, explainee_of, finetuning, pretraining, refuse_task
 from counting import operations
 from fitting import Largest, compile_step, devices_of, search
 from ml_collections import config_flags
@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> int:
         if _DEVICE.value not in DEVICES:
             raise InputError(f"unknown device {_DEVICE.value!r}: there are {', '.join(DEVICES)}")
         device = DEVICES[_DEVICE.value]
+        refuse_task(settings)
         if settings.task == "pretrain":
             print(plan_training(settings, device))
             return 0

@@ -15,13 +15,14 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Key
 
-from ltx_jax.engine.pretraining import as_input
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.masks.covering import covered, filling
+from ltx_jax.masks.blurring import blurred
+from ltx_jax.masks.covering import covered
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 from ltx_jax.objectives import Goal, class_masks, losses
 
 Terms = dict[str, Array]
@@ -30,6 +31,8 @@ Draw = Callable[[Array], Array]
 NN_EXPLAINER, SOME_CLASSES, BUDGET = "nn_explainer", "some_classes", "budget"
 # Real-Time Saliency's coloured noise, about grey: how far it reaches, and how coarse it is.
 _COLOURS, _GRAIN = 0.66, 0.11
+# The deviation of its blur, of a side.
+_BLUR = 10 / 224
 
 
 @partial(
@@ -101,16 +104,11 @@ class Given(NamedTuple):
         together = self.goal.together
         return class_masks.Weights(**self.goal.weights, least=least, most=most, together=together)
 
-    @property
-    def single(self) -> bool:
-        """Whether one class is the answer."""
-        return self.explainee.link == "softmax"
-
 
 def _nn_explainer(given: Given) -> tuple[Array, Terms]:
     target, _ = class_masks.merged(given.raw, given.labels)
     seen, hidden = given.through(target, given.plain)
-    how = given.weights, given.single
+    how = given.weights, given.explainee.single
     return class_masks.class_mask_loss(given.raw, given.labels, seen, hidden, *how)
 
 
@@ -133,7 +131,7 @@ def _real_time_saliency(given: Given) -> tuple[Array, Terms]:
 def _self_explainer(given: Given) -> tuple[Array, Terms]:
     target, _ = class_masks.merged(given.raw, given.labels)
     student = given.draw(covered(given.images, target, given.plain))
-    how = given.weights, given.single
+    how = given.weights, given.explainee.single
     return class_masks.self_explainer_loss(given.raw, student, given.labels, *how)
 
 
@@ -176,16 +174,15 @@ def alternative(images: Float[Array, "n H W C"], rng: Key[Array, ""]) -> Float[A
     """What Real-Time Saliency covers an image with: itself blurred, or noise of one colour, as
     often.
 
-    NN-Explainer draws one of the two for a whole batch and blurs by a Gaussian of 10 pixels of 224;
-    here each image draws, and the blur is `covering.filling`'s.
+    NN-Explainer draws one of the two for a whole batch, here each image draws; its noise is drawn
+    after normalisation, with a mean of 0.11 and a deviation of 1 about the mean colour.
     """
-    n, _, _, channels = images.shape
+    n, height, width, channels = images.shape
     of_kind, of_colour, of_grain = jax.random.split(rng, 3)
     colour = 0.5 + _COLOURS * (jax.random.uniform(of_colour, (n, 1, 1, channels)) - 0.5)
     noise = jnp.clip(colour + _GRAIN * jax.random.normal(of_grain, images.shape), 0, 1)
-    blurred = filling(images, "blur")
-    assert blurred is not None
-    return jnp.where(jax.random.bernoulli(of_kind, 0.5, (n, 1, 1, 1)), blurred, noise)
+    smooth = blurred(images, _BLUR * max(height, width))
+    return jnp.where(jax.random.bernoulli(of_kind, 0.5, (n, 1, 1, 1)), smooth, noise)
 
 
 def class_loss(
@@ -231,10 +228,14 @@ class ValidatedClasses(NamedTuple):
     Attributes:
       losses: the loss of each image alone and its terms, by name, [n] each.
       masks: target masks [n,g,h] in [0,1].
+      logits: through these, [n,classes].
+      labels: the classes of each image, [n,classes].
     """
 
     losses: Any
     masks: Any
+    logits: Any
+    labels: Any
 
 
 @partial(jax.jit, static_argnames="mesh")
@@ -275,9 +276,13 @@ def validate_classes(
             return {"loss": total, **terms}
 
         raw = raw_of(images)
-        found = jax.vmap(alone)(images, labels, upsample(raw, images.shape[1:3]))
-        # Of every image held out, to be looked at: on their grid they take little.
-        return ValidatedClasses(found, class_masks.merged(raw, labels)[0])
+        pixels = upsample(raw, images.shape[1:3])
+        found = jax.vmap(alone)(images, labels, pixels)
+        given = Given(explainee, goal, images, labels, pixels, draw, jax.random.key(0))
+        seen = covered(images, class_masks.merged(pixels, labels)[0], given.plain)
+        # Of every image held out, to be looked at: on their grid masks take little.
+        masks = class_masks.merged(raw, labels)[0]
+        return ValidatedClasses(found, masks, explainee(seen), labels)
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT, SPLIT)
     given = explainee, explainer, goal, images, targets
@@ -291,6 +296,4 @@ def labels_of(
     [n], those that the explainee predicts."""
     if targets.ndim == 2:
         return targets
-    logits = explainee(images)
-    likely = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=jnp.bool_)
-    return likely if explainee.link == "softmax" else likely | (logits > 0)
+    return explainee.held(explainee(images))

@@ -13,10 +13,10 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
-from ltx_jax.engine.pretraining import as_input
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.classifier import Classifier
+from ltx_jax.models.layers import as_input
 
 
 def classifier_loss(

@@ -14,10 +14,10 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float32, Int32, Int64
 
-from ltx_jax.engine.pretraining import as_input
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place
 from ltx_jax.explainers.word_explainer import WordExplainer
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 
 # A quantile is within this share of the true one.
 ERROR = 0.01

@@ -10,12 +10,12 @@ import jax
 from jax import Array
 from jax.sharding import Mesh
 
-from ltx_jax.engine.pretraining import as_input
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.filter_words import masked_features, masked_images, projected, regions
 from ltx_jax.explainers.word_explainer import WordExplainer
 from ltx_jax.metrics.filter_recall import overlaps
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 
 
 class Looked(NamedTuple):

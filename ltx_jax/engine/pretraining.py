@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float
 
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.explainer import Explainer
@@ -20,6 +19,7 @@ from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.case import Case
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 from ltx_jax.objectives import Goal, losses
 
 _SCORES = ("pos", "neg", "ins", "del", "adp", "pic", "area")
@@ -102,8 +102,3 @@ def validate(
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT)
     return on_each_device(of_share, mesh, specs, SPLIT)(explainee, explainer, trained, images)
-
-
-def as_input(images: Array) -> Float[Array, "n H W C"]:
-    """Bytes are smaller on their way to a device than numbers in [0,1]."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images

@@ -14,13 +14,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from ltx_jax.data.concept_targets import LABELS, MASKS
-from ltx_jax.engine.pretraining import as_input
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.filter_words import pooled
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_explainer import WordExplainer
 from ltx_jax.explainers.word_network import cosines
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 from ltx_jax.objectives.word_ranking import word_ranking_loss
 
 # How many of the nearest words are asked whether they are an object's.

@@ -20,7 +20,7 @@ from ltx_jax.masks.tokens import activate
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.layers import STATISTICS, normalised, precision
+from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
 from ltx_jax.weights.state_dict import Entry, Variables, flatten, under
 
 
@@ -154,7 +154,7 @@ class Explainer:
     @property
     def statistics(self) -> Leaves:
         """Of its batch norms, which a training may move."""
-        return {p: leaf for p, leaf in self.frozen.items() if p.startswith(f"{STATISTICS}/")}
+        return statistics_of(self.frozen)
 
     def with_leaves(self, trained: Leaves, statistics: Leaves) -> Explainer:
         """The same network with these trained leaves and statistics of batch norms."""

@@ -16,7 +16,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_network import WordNetwork
 from ltx_jax.models.explainee import Explainee, listed
-from ltx_jax.models.layers import STATISTICS
+from ltx_jax.models.layers import STATISTICS, statistics_of
 from ltx_jax.weights.state_dict import flatten, unflatten
 
 
@@ -74,7 +74,7 @@ def fresh_word_explainer(layer: str, channels: int, width: int, seed: int) -> Wo
     module = WordNetwork(width)
     features = jnp.zeros((2, channels), jnp.float32)
     leaves = flatten(jax.jit(module.init)(jax.random.key(seed), features))
-    statistics = {p: x for p, x in leaves.items() if p.startswith(f"{STATISTICS}/")}
+    statistics = statistics_of(leaves)
     trained = {p: x for p, x in leaves.items() if p not in statistics}
     return WordExplainer(module, layer, trained, statistics)
 
@@ -85,8 +85,8 @@ def layer_shape(explainee: Explainee, layer: str) -> tuple[int, int, int]:
     Raises:
       InputError: where it has none of that name, or they are no map.
     """
-    images = jax.ShapeDtypeStruct((1, *explainee.image_shape), jnp.float32)
-    found = jax.eval_shape(lambda: explainee.intermediates(jnp.zeros(images.shape, images.dtype)))
+    shape = (1, *explainee.image_shape)
+    found = jax.eval_shape(lambda: explainee.intermediates(jnp.zeros(shape, jnp.float32)))
     shapes = found[1]
     if layer not in shapes:
         near = difflib.get_close_matches(layer, shapes, n=3)

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from ltx_jax.errors import InputError
-from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_explainer import WordExplainer
 from ltx_jax.explainers.word_network import WordNetwork
 from ltx_jax.files import write_bytes
-from ltx_jax.models.layers import STATISTICS
+from ltx_jax.models.layers import statistics_of
 from ltx_jax.weights.files import read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import flatten, from_state_dict, to_state_dict, unflatten
 
@@ -86,6 +85,6 @@ def load_words(path: str | Path) -> SavedWords:
     shapes = jax.eval_shape(module.init, jax.random.key(0), features)
     found = flatten(from_state_dict(state, module.table(), shapes, str(path)))
     leaves = {name: jnp.asarray(leaf) for name, leaf in found.items()}
-    statistics: Leaves = {n: x for n, x in leaves.items() if n.startswith(f"{STATISTICS}/")}
+    statistics = statistics_of(leaves)
     trained = {n: x for n, x in leaves.items() if n not in statistics}
     return SavedWords(WordExplainer(module, layer, trained, statistics), explainee, learnt)

@@ -9,6 +9,16 @@ from jaxtyping import Bool, Real
 from ltx_jax.metrics.average_precision import average_precision
 
 
+def answer_scores(
+    logits: Real[np.ndarray, "n classes"], labels: Bool[np.ndarray, "n classes"], single: bool
+) -> dict[str, float]:
+    """How often a classifier is right, in percent: `accuracy` where one class is the answer, else
+    `multi_label_scores` of the classes that it holds to be there."""
+    if single:
+        return {"accuracy": float(100 * (logits.argmax(-1) == labels.argmax(-1)).mean())}
+    return multi_label_scores(logits, labels, threshold=0.0)
+
+
 def multi_label_scores(
     logits: Real[np.ndarray, "n classes"], labels: Bool[np.ndarray, "n classes"], threshold: float
 ) -> dict[str, float]:

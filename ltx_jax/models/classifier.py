@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.architecture import Architecture
-from ltx_jax.models.layers import STATISTICS, normalised, precision
+from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
 from ltx_jax.weights.state_dict import flatten, unflatten
 
 # By path, `params/fc/kernel`.
@@ -43,7 +43,7 @@ class Classifier:
     @property
     def statistics(self) -> Leaves:
         """Of its batch norms, which a training of the whole network moves."""
-        return {p: leaf for p, leaf in self.frozen.items() if p.startswith(f"{STATISTICS}/")}
+        return statistics_of(self.frozen)
 
     @property
     def whole(self) -> bool:

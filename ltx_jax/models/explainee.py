@@ -192,11 +192,23 @@ class Explainee:
 
     @property
     def _link(self) -> Link:
-        return LINKS["softmax" if self.num_classes == 1 else self.link]
+        return LINKS["softmax" if self.single else self.link]
 
     def predicted(self, logits: Float[Array | np.ndarray, "n classes"]) -> Int[np.ndarray, " n"]:
         """The class with the largest logit, for each image."""
         return np.asarray(logits).argmax(-1)
+
+    @property
+    def single(self) -> bool:
+        """Whether one class is the answer."""
+        return self.num_classes == 1 or self.link == "softmax"
+
+    def held(self, logits: Float[Array | np.ndarray, "*n classes"]) -> Bool[Array, "*n classes"]:
+        """The classes that it holds to be there, p > 0.5; the most likely one where there is none,
+        and where one is the answer."""
+        logits = jnp.asarray(logits)
+        likely = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=jnp.bool_)
+        return likely if self.single else likely | (logits > 0)
 
     def probability(self, logits: Logits, classes: Classes) -> Float[Array, ...]:
         """The probability of one class each; leading axes may be 1 in either."""

@@ -26,6 +26,11 @@ Activation = Callable[[Array], Array]
 _TOLD, _ADDED = "intermediates", "added"
 
 
+def as_input(images: Array) -> Float[Array, "n H W C"]:
+    """Images in [0,1], of bytes or as they are: bytes are smaller on their way to a device."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
 def normalised(
     images: Float[Array | np.ndarray, "n H W C"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "n H W C"]:
@@ -179,6 +184,11 @@ _max_along.defvjp(_max_along_forward, _max_along_backward)
 
 # The collection of what batch norms know of their inputs.
 STATISTICS = "batch_stats"
+
+
+def statistics_of(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Of leaves by path those of batch norms' statistics, which move without a gradient."""
+    return {path: leaf for path, leaf in leaves.items() if path.startswith(f"{STATISTICS}/")}
 
 
 class BatchNorm(nn.Module):

@@ -18,7 +18,7 @@ from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
 from ltx_jax.reporting.pages import best_methods, meaning, write_page
 from ltx_jax.reporting.summary import Interval
-from ltx_jax.reporting.tables import Comparisons, is_sure, legend, scores_of
+from ltx_jax.reporting.tables import Comparisons, costs, is_sure, legend, scores_of
 from ltx_jax.reporting.titles import title_of
 
 _SIDE = 112  # of a shown picture in pixels
@@ -73,6 +73,9 @@ def write_evaluation_page(
     if cards := [*map(_image, images)]:
         parts.append("<h2>The same image under all methods</h2><section class=images>")
         parts += [*cards, "</section>"]
+    if told := costs(comparisons):
+        each = "".join(f"<li>{escape(one)}</li>" for one in told)
+        parts.append(f"<details><summary>What an image costs</summary><ul>{each}</ul></details>")
     parts.append(
         "<details><summary>Settings</summary><pre>"
         f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>"

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 
+from ltx_jax.attribution import RIVALS
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.comparison import LEVEL, Comparison, Difference
@@ -51,6 +52,13 @@ def legend(comparison: Comparison) -> str:
     return f"{told} Differences are from {title_of(comparison.reference)}, paired by row.{tests}"
 
 
+def costs(comparisons: Comparisons) -> list[str]:
+    """What each rival of some comparisons costs an image, in words."""
+    names = dict.fromkeys(name for one in comparisons.values() for name in one.methods)
+    rivals = [RIVALS[name] for name in names if name in RIVALS]
+    return [f"{rival.title}: {rival.budget}" for rival in rivals]
+
+
 def is_sure(difference: Difference | None) -> bool:
     """Whether a difference stands after the correction for many."""
     p = None if difference is None else difference["p_holm"]
@@ -72,6 +80,8 @@ def markdown(comparisons: Comparisons) -> str:
                 f"{_markdown_table(comparison, _markdown_difference)}"
             )
         parts.append(legend(comparison))
+    if told := costs(comparisons):
+        parts.append(f"An image costs\n\n{chr(10).join(f'- {plain(one)}' for one in told)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,7 +152,8 @@ def comma_separated(comparisons: Comparisons) -> str:
 
 def latex(comparisons: Comparisons) -> str:
     """A `tabular` for each class, for the package booktabs."""
-    return "\n".join(_tabular(about, comparison) for about, comparison in comparisons.items())
+    parts = [_tabular(about, comparison) for about, comparison in comparisons.items()]
+    return "\n".join([*parts, *(f"% An image costs {one}" for one in costs(comparisons))])
 
 
 def _tabular(about: str, comparison: Comparison) -> str:

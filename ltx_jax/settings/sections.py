@@ -542,10 +542,10 @@ class Settings(Section):
                 f"{prefix}classes chooses among several classes of an image, and {prefix}target is "
                 "predicted: set that to labels, held or every"
             )
-        if self.task == "pretrain" and self.unseen_by is not None:
+        if self.task not in ("explain", "evaluate") and self.unseen_by is not None:
             raise InputError(
-                f"{prefix}unseen_by is for what is explained: to choose what is trained on give "
-                f"{prefix}pretrain.train and {prefix}pretrain.validate"
+                f"{prefix}unseen_by is for task=explain and evaluate: to choose what is trained on "
+                f"give {prefix}pretrain.train and {prefix}pretrain.validate"
             )
         if self.task == "pretrain" and explainer.trained == "mask":
             raise InputError(

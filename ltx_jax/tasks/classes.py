@@ -20,8 +20,8 @@ Held = Sequence[tuple[int, ...] | None]
 
 
 def classes_held(source: Source, how: Preprocessing, explainee: Explainee) -> Held:
-    """The classes that an explainee holds to be in each image, p > 0.5 of a sigmoid; the most
-    likely one where there is none, and of a softmax. Each image is predicted once.
+    """The classes that an explainee holds to be in each image (`Explainee.held`), each of which is
+    predicted once.
 
     Returns:
       In ascending order; None for an image that cannot be read, or whose logits are not finite,
@@ -42,16 +42,10 @@ def classes_held(source: Source, how: Preprocessing, explainee: Explainee) -> He
                 with within_memory(batch.images // batch.mesh.size):
                     logits = predict(network, images, batch.images, batch.mesh)
                 for i, row in zip(read, logits, strict=True):
-                    found[i] = _held(explainee, row) if np.isfinite(row).all() else None
+                    held = np.flatnonzero(explainee.held(row)).tolist()
+                    found[i] = tuple(held) if np.isfinite(row).all() else None
             bar.update(len(group))
     return found
-
-
-def _held(explainee: Explainee, logits: np.ndarray) -> tuple[int, ...]:
-    """Of the logits [classes] of one image."""
-    every = np.arange(explainee.classes, dtype=np.int32)
-    agreed = np.asarray(explainee.agreement(logits[None], every))
-    return tuple(np.flatnonzero(agreed).tolist()) or (int(logits.argmax()),)
 
 
 def chosen_classes(named: Sequence[str | int], explainee: Explainee) -> tuple[int, ...]:

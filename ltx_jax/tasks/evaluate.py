@@ -60,6 +60,7 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     asked = [Asked(row, planned.target) for row, planned in enumerate(work.rows)]
     if found.records is not None:
         asked = explained(found.records)
+    asked = [one for one in asked if one.row not in found.without]
     store = open_store(workdir, told, len(work.rows), team.number, held={})
     each = {name: _of_rows(work, name, maps, asked, settings) for name, maps in methods.items()}
     done = {name: score_method(store, one, team) for name, one in each.items()}

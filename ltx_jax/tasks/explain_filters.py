@@ -192,10 +192,7 @@ def explain_filters(asked: Asked, seed: int = 0) -> Explained:
     if silent := [int(f) for f in chosen[~(strongest.values[:, 0] > 0)]]:
         some = ", ".join(map(str, silent[:5])) + (" …" if len(silent) > 5 else "")
         logging.warning("%d filters never fire, and have no words: %s", len(silent), some)
-    labels = [
-        [asked.vocabulary.places[k] for k in several if k in asked.vocabulary.places]
-        for several in asked.source.labels
-    ]
+    labels = [_concepts(asked, several) for several in asked.source.labels]
     return Explained(
         filters=chosen,
         thresholds=thresholds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,10 +85,12 @@ def ranked_alike(maps: Sequence[Map]) -> list[Map]:
 
 
 class Found(NamedTuple):
-    """Maps by method, and where they are those of a run its records."""
+    """Maps by method; where they are those of a run its records; and the rows that have none, of
+    NN-Explainer's folders."""
 
     methods: Mapping[str, Maps]
     records: list[Record] | None = None
+    without: frozenset[int] = frozenset()
 
 
 def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) -> Found:
@@ -123,7 +126,8 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
     # An .npz has one array, and so is of one image whatever it is named.
     if named_as_images or (archives and not arrays):
         files = arrays if named_as_images else archives
-        return Found({folder.name: _of_images(folder, files, work, cut)})
+        without = frozenset() if named_as_images else _without_map(folder, archives, work)
+        return Found({folder.name: _of_images(folder, files, work, cut, without)}, None, without)
     return Found(_methods(folder, work))
 
 
@@ -198,20 +202,37 @@ def _of_method(path: Path, work: Work) -> Maps:
 # --- A file an image ------------------------------------------------------------------------------
 
 
-def _of_images(folder: Path, files: Mapping[str, Path], work: Work, cut: bool) -> Maps:
+def _without_map(folder: Path, files: Mapping[str, Path], work: Work) -> frozenset[int]:
+    """The rows that have no file, which are said: NN-Explainer's folders are of a part of a data
+    set. None where no row has one."""
+    missing = [i for i, row in enumerate(work.rows) if Path(row.name).stem not in files]
+    if not missing or len(missing) == len(work.rows):
+        return frozenset()
+    logging.warning(
+        "%s has no map for %d of %d rows, which are left out: %s%s",
+        *(folder, len(missing), len(work.rows), work.rows[missing[0]].name, _and_more(missing)),
+    )
+    return frozenset(missing)
+
+
+def _of_images(
+    folder: Path, files: Mapping[str, Path], work: Work, cut: bool, without: Collection[int]
+) -> Maps:
     """Maps in files that are named as the images are."""
     stems = [Path(row.name).stem for row in work.rows]
     _refuse_alike(stems, work)
-    _refuse_unless_there(folder, dict(zip(stems, work.rows, strict=True)), set(files), work, cut)
-    first = _array(files[stems[0]])
-    for stem in dict.fromkeys(stems):
+    wanted = {stems[i]: row for i, row in enumerate(work.rows) if i not in without}
+    _refuse_unless_there(folder, wanted, set(files), work, cut)
+    first_of = next(iter(wanted))
+    first = _array(files[first_of])
+    for stem in wanted:
         values = _array(files[stem])
         if values.ndim != 2 or values.shape != first.shape:
             raise InputError(
                 f"{files[stem]} holds an array of shape {values.shape}: expected a map [g,h], of "
-                f"one size with {files[stems[0]].name} {first.shape}"
+                f"one size with {files[first_of].name} {first.shape}"
             )
-    _refuse_larger(files[stems[0]], first.shape, work)
+    _refuse_larger(files[first_of], first.shape, work)
     return lambda row: as_map(_array(files[stems[row]]))
 
 

@@ -19,6 +19,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.loading.checkpoints import load_leaves, save_explainer
+from ltx_jax.metrics.multi_label import answer_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
 from ltx_jax.settings.sections import ClassMasks, Pretrain
@@ -62,7 +63,8 @@ class ClassMasksOnData:
         return Partial(class_loss, self.explainee, self.network, self.goal)
 
     def judge(self, images: HeldOut, trained: Leaves, model_state: Leaves) -> Judged:
-        """The loss, its terms, and target masks."""
+        """The loss, its terms, target masks, and how often the classifier is right through these
+        (NN-Explainer's test metrics)."""
         network = self.network.with_leaves(trained, model_state)
         numbers, found = of_readable(
             images,
@@ -70,7 +72,8 @@ class ClassMasksOnData:
                 self.explainee, network, self.goal, pixels, targets, images.mesh
             ),
         )
-        return Judged(means(found.losses), dict(zip(numbers, found.masks, strict=True)))
+        right = answer_scores(found.logits, found.labels, self.explainee.single)
+        return Judged(means(found.losses) | right, dict(zip(numbers, found.masks, strict=True)))
 
     def told(self, scores: Mapping[str, float]) -> str:
         """The loss, and the share of an image that the target mask shows."""
@@ -102,7 +105,7 @@ def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGo
     Raises:
       InputError: for an objective of several classes where one is the answer.
     """
-    if section.objective == SOME_CLASSES and explainee.link == "softmax":
+    if section.objective == SOME_CLASSES and explainee.single:
         raise InputError(
             "class_masks.objective is some_classes, which tells an image's classes apart, and one "
             "class is this explainee's answer: set explainee.link=sigmoid, or take nn_explainer"
@@ -152,7 +155,7 @@ def pretrain_classes(
     targets: Targets = np.full(len(source), -1, np.int32)
     if target in ("label", "labels"):
         targets = classes_of(source, images.training, explainee)
-        if explainee.link == "softmax":
+        if explainee.single:
             refuse_unless_single(source, targets)
         most = int(targets.sum(1).max())
         goal = replace(goal, together=max(most, 1))

@@ -137,7 +137,7 @@ def predicted(
     """A batch of rows, once their logits are known.
 
     Raises:
-      InputError: where logits are not finite, or a label is to be scored for that is not known.
+      InputError: where logits are not finite.
     """
     images = [example.as_input() for _, example in group]
     logits = predict(work.explainee, images, batch.images, batch.mesh)
@@ -151,11 +151,6 @@ def predicted(
                 "the network, or leave the image out"
             )
         target = int(answer) if one.target is None else one.target
-        if scored_for == "label" and planned.label is None:
-            raise InputError(
-                f"{planned.name} has no label to score for: give config.labels, or set "
-                "config.evaluate.scored_for to predicted"
-            )
         label = int(answer) if planned.label is None else planned.label
         classes = {
             "explained": [target],

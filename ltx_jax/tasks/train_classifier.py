@@ -17,7 +17,7 @@ from ltx_jax.engine.classifier_training import answers, classifier_loss
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.loading.classifiers import classifier_from, load_classifier, save_classifier
-from ltx_jax.metrics.multi_label import multi_label_scores
+from ltx_jax.metrics.multi_label import answer_scores
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
@@ -71,11 +71,7 @@ class ClassifierOnData:
             images, lambda pixels, labels: answers(network, pixels, labels, images.mesh)
         )
         labels = self.labels[numbers]
-        if self.network.link == "sigmoid":
-            scores = multi_label_scores(found.logits, labels, threshold=0.0)
-        else:
-            right = found.logits.argmax(-1) == labels.argmax(-1)
-            scores = {"accuracy": float(100 * right.mean())}
+        scores = answer_scores(found.logits, labels, self.network.link == "softmax")
         return Judged(means({_LOSS: found.losses}) | scores, {})
 
     def told(self, scores: Mapping[str, float]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
+from ltx_jax.attribution import RIVALS
 from ltx_jax.reporting.comparison import Comparison
-from ltx_jax.reporting.tables import comma_separated, latex, legend, markdown
+from ltx_jax.reporting.tables import comma_separated, costs, latex, legend, markdown
 
 
 def value(mean: float) -> dict:
@@ -45,6 +46,14 @@ def test_markdown():
         f"{legend(FOUND)}\n"
     )
     assert "Difference" not in markdown({"the label": ALONE})
+
+
+def test_what_rivals_cost_is_said():
+    found = {"the label": Comparison(2, 2, {"x": {}, "occlusion": {}}, {}, None, {}, {})}
+    assert costs(found) == [f"occlusion: {RIVALS['occlusion'].budget}"]
+    assert markdown(found).endswith(f"An image costs\n\n- {costs(found)[0]}\n")
+    assert latex(found).endswith(f"% An image costs {costs(found)[0]}")
+    assert "costs" not in markdown({"a": ALONE}) + latex({"a": ALONE})
 
 
 def test_the_legend_says_what_was_tested():

@@ -180,7 +180,7 @@ def test_images_that_are_called_alike_have_no_file_each(config, tmp_path):
         run(config, tmp_path / "out")
 
 
-def test_nn_explainers_masks(small, tmp_path):
+def test_nn_explainers_masks(small, tmp_path, caplog):
     config, _ = small
     folder = tmp_path / "voc_vgg16_rise"
     folder.mkdir()
@@ -197,6 +197,14 @@ def test_nn_explainers_masks(small, tmp_path):
         assert "1 masks of voc_vgg16_rise are not finite" in printed
     one, two = (lines(tmp_path / out, "scores/voc_vgg16_rise.jsonl") for out in ("one", "two"))
     assert len(one) == 3 and one == two
+    # Of a part of the images: how many others there are is said.
+    (folder / "1.npz").unlink()
+    config.evaluate.masks, config.rivals = str(folder), ("gradient_x_input",)
+    assert "2 rows scored" in run(config, tmp_path / "part")
+    for name in ("voc_vgg16_rise", "gradient_x_input"):
+        part = lines(tmp_path / "part", f"scores/{name}.jsonl")
+        assert [line["row"] for line in part] == [0, 2]
+    assert "has no map for 1 of 3 rows, which are left out: 1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -209,7 +217,6 @@ def test_nn_explainers_masks(small, tmp_path):
         ("0", {"arr_0": np.array([None])}, r"0\.npz is not a whole \.npz file"),
         ("1", {"arr_0": CELLS}, r"1\.npz holds .* shape \(4, 4\): .* with 0\.npz \(16, 16\)"),
         ("1", {"arr_0": RANDOM}, r"shape \(3, 16, 16\): expected a map \[g,h\]"),
-        ("1", None, r"has no map 1 for 1: add it, or leave the image out with config\.indices"),
         ("3", {"arr_0": CELLS}, r"has a map 3 for no image of 3 rows: give its image"),
     ],
 )
