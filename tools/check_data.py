@@ -16,10 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-import numpy as np
-from jaxtyping import Bool
-
-from ltx_jax.data.examples import Example, Source, UnreadableImage, iterate
+from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.sources import DATASETS, open_images
 from ltx_jax.errors import InputError
@@ -95,7 +92,7 @@ def report(source: Source, official: int | None) -> tuple[list[str], int]:
             if isinstance(example, UnreadableImage):
                 unreadable[source.names[index]] = str(example)
                 continue
-            found = _objects_of(example)
+            found = example.united().mask_of(0)
             without += [] if found is not None else [source.names[index]]
             objects += 0.0 if found is None else float(found.mean())
             void += 0.0 if example.void is None else float(example.void.mean())
@@ -112,14 +109,6 @@ def report(source: Source, official: int | None) -> tuple[list[str], int]:
         ]
     lines += _some("cannot be read: ", [f"{name} ({why})" for name, why in unreadable.items()])
     return lines, len(unreadable)
-
-
-def _objects_of(example: Example) -> Bool[np.ndarray, "H W"] | None:
-    """The pixels of all objects, whatever their classes; None where there are none."""
-    if example.masks is None:
-        return example.mask_of(0)
-    found = np.asarray(example.masks.any(axis=0))
-    return found if found.any() else None
 
 
 def _classes(source: Source) -> Iterator[str]:

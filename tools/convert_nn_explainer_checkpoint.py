@@ -9,7 +9,6 @@ A checkpoint of the classifier alone is converted with --classifier alone. PyTor
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.deeplab import DeepLabHead
 from ltx_jax.explainers.explainer import MaskNetwork, weight_table
 from ltx_jax.files import write_bytes
+from ltx_jax.loading.checkpoints import explainer_metadata
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.registry import architecture
 from ltx_jax.weights.files import to_safetensors
@@ -108,10 +108,10 @@ def _explainer(state: StateDict, source: str | Path) -> Weights:
     module = MaskNetwork(network.module, DeepLabHead(classes))
     table = weight_table(network, module.head)
     tensors = _fitting(state, table, module, network, f"the explainer in {source}")
-    return Weights(network, classes, tensors, explainer_metadata(network, classes))
+    return Weights(network, classes, tensors, _metadata(network, classes))
 
 
-def explainer_metadata(network: Architecture, classes: int) -> dict[str, str]:
+def _metadata(network: Architecture, classes: int) -> dict[str, str]:
     """What an explainer's file says of its network: all that it is loaded with."""
     configuration = {
         "name": network.name,
@@ -121,12 +121,7 @@ def explainer_metadata(network: Architecture, classes: int) -> dict[str, str]:
         "head": "deeplab",
         "classes": classes,
     }
-    return {
-        "format": "ltx_jax explainer",
-        "explainer": network.name,
-        "image_size": "x".join(map(str, network.size)),
-        "configuration": json.dumps(configuration),
-    }
+    return explainer_metadata(configuration)
 
 
 def _classifier(named: StateDict, source: str | Path) -> Weights:

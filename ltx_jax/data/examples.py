@@ -48,6 +48,12 @@ class Example(NamedTuple):
             found = np.asarray(self.masks[[one == label for one in self.labels]].any(axis=0))
         return found if found is not None and found.any() else None
 
+    def united(self) -> Example:
+        """With all of its objects together, whatever their classes."""
+        if self.masks is None:
+            return self
+        return self._replace(masks=None, objects=np.asarray(self.masks.any(axis=0)))
+
     def mask_beside(self, label: int) -> Bool[np.ndarray, "H W"] | None:
         """The pixels of the objects of other classes; None where nothing is known of them."""
         if self.masks is None:

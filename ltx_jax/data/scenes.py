@@ -134,11 +134,6 @@ def scene_classes(seed: int, index: int, objects: tuple[int, int] = (1, 3)) -> t
     return tuple(_layout(seed, index, objects)[0].classes.tolist())
 
 
-def background(seed: int, index: int, size: int = UNITS) -> UInt8[np.ndarray, "size size 3"]:
-    """A scene without its objects."""
-    return finish(*_background(seed, index, size))
-
-
 @dataclass(frozen=True)
 class SceneSource:
     """Scenes with all that is known of them (a `data.examples.Source`).

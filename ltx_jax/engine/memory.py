@@ -164,7 +164,7 @@ class Layout(NamedTuple):
     mesh: Mesh
 
 
-class Batch(NamedTuple):
+class BatchLayout(NamedTuple):
     """Work that needs no slots: images at once on all devices together, the devices, and the most
     images in one forward of the explainee."""
 
@@ -173,13 +173,13 @@ class Batch(NamedTuple):
     chunk: int
 
 
-def batch_of_use(explainee: Explainee, images: int, chunk: int | None = None) -> Batch:
+def batch_of_use(explainee: Explainee, images: int, chunk: int | None = None) -> BatchLayout:
     """A batch for so many images; the chunk is chosen where none is asked for."""
     # Calls of Python from several devices of a CPU wait for each other, for ever.
     mesh = slot_mesh(1 if explainee.on_host else images)
     of_use = _SLOTS_OF_USE[mesh.devices.flat[0].platform]
     each = min(of_use, -(-images // mesh.size))
-    return Batch(each * mesh.size, mesh, chunk or default_chunk())
+    return BatchLayout(each * mesh.size, mesh, chunk or default_chunk())
 
 
 def default_chunk(platform: str | None = None) -> int:

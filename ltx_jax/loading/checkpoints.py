@@ -78,14 +78,7 @@ def save_explainer(
     table = explainer.table()
     trained = explainer.trained if trained is None else trained
     tensors = to_state_dict(join(trained, explainer.frozen), table)
-    network = explainer.architecture
-    metadata = {
-        "format": "ltx_jax explainer",
-        "explainer": network.name,
-        "head": explainer.module.backbone.feature_kind,
-        "image_size": "x".join(map(str, network.size)),
-        _CONFIGURATION: json.dumps(_configuration_of(explainer), default=np.generic.item),
-    }
+    metadata = explainer_metadata(_configuration_of(explainer))
     if optimizer is not None:
         for prefix, moments in zip((FIRST_MOMENT, SECOND_MOMENT), optimizer.moments, strict=True):
             named = to_state_dict(join(moments), table)
@@ -95,6 +88,16 @@ def save_explainer(
             "learning_rate": repr(optimizer.learning_rate),
         }
     write_bytes(Path(path), to_safetensors(tensors, metadata | dict(notes or {})))
+
+
+def explainer_metadata(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """What an explainer's file says of its network.
+
+    Args:
+      configuration: all that it is loaded with, by the names of `MaskDrawer`.
+    """
+    told = json.dumps(configuration, default=np.generic.item)
+    return {"format": "ltx_jax explainer", _CONFIGURATION: told}
 
 
 def load_trained(path: str | Path, explainer: Explainer) -> Leaves:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.class_table import ClassTables, matrices
 from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
-from ltx_jax.reporting.pages import best_methods, meaning, write_page
+from ltx_jax.reporting.pages import best_methods, meaning, settings_block, write_page
 from ltx_jax.reporting.summary import Interval
 from ltx_jax.reporting.tables import Comparisons, costs, is_sure, legend, scores_of
 from ltx_jax.reporting.titles import title_of
@@ -76,10 +75,7 @@ def write_evaluation_page(
     if told := costs(comparisons):
         each = "".join(f"<li>{escape(one)}</li>" for one in told)
         parts.append(f"<details><summary>What an image costs</summary><ul>{each}</ul></details>")
-    parts.append(
-        "<details><summary>Settings</summary><pre>"
-        f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>"
-    )
+    parts.append(settings_block("Settings", facts))
     write_page(path, title, parts, _STYLE, _SORT)
 
 

@@ -75,6 +75,20 @@ class Lines:
                 found[record["row"]] = record
         return [found[row] for row in sorted(found)]
 
+    def learning(self, holds: Callable[[Record], bool]) -> Callable[[], set[int]]:
+        """What tells, each time anew, the rows that have a line which holds.
+
+        Args:
+          holds: whether a line does.
+        """
+        known = {record["row"] for record in self.records(holds) if holds(record)}
+
+        def rows() -> set[int]:
+            known.update(record["row"] for record in self.read() if holds(record))
+            return known
+
+        return rows
+
     def append(self, records: Mapping[int, Record]) -> None:
         """Append records, each of which has its `row`; the disk is waited for once.
 

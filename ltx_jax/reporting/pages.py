@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from ltx_jax.files import write_bytes
 from ltx_jax.metrics.score import Score
@@ -33,6 +35,12 @@ def write_page(
         script=f"<script>{script}</script>" if script else "",
     )
     write_bytes(path, page.encode(errors="replace"))
+
+
+def settings_block(title: str, facts: Mapping[str, Any]) -> str:
+    """Settings as they are, folded away under a title."""
+    told = escape(json.dumps(facts, indent=2, ensure_ascii=False))
+    return f"<details><summary>{title}</summary><pre>{told}</pre></details>"
 
 
 def meaning(score: Score) -> str:

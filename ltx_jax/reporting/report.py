@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -22,7 +21,7 @@ from ltx_jax.reporting.overlays import (
     in_colour,
     views,
 )
-from ltx_jax.reporting.pages import best_methods, meaning, write_page
+from ltx_jax.reporting.pages import best_methods, meaning, settings_block, write_page
 from ltx_jax.reporting.summary import Interval
 from ltx_jax.reporting.titles import title_of
 
@@ -71,8 +70,7 @@ def write_report(
         '<section class=gallery aria-label="Explanations">',
         *_cards(entries),
         "</section>",
-        "<details><summary>Settings and versions</summary><pre>"
-        f"{escape(json.dumps(facts, indent=2, ensure_ascii=False))}</pre></details>",
+        settings_block("Settings and versions", facts),
     ]
     write_page(path, title, body, _STYLE)
 

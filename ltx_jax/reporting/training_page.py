@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import Float, UInt8
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
-from ltx_jax.reporting.pages import meaning, write_page
+from ltx_jax.reporting.pages import meaning, settings_block, write_page
 
 _WIDE, _HIGH, _MARGIN = 300, 150, 40
 _SIDE = 112  # of a shown picture in pixels
@@ -69,8 +68,7 @@ def write_training_page(
         *(_chart(*_described(name), values) for name, values in scores.items()),
         "</div>",
         *map(_masks, watched),
-        "<details><summary>Settings</summary><pre>"
-        f"{escape(json.dumps(settings, indent=2, ensure_ascii=False))}</pre></details>",
+        settings_block("Settings", settings),
     ]
     write_page(path, title, body, _STYLE)
 

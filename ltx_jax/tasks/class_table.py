@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ltx_jax.data.examples import Example, UnreadableImage, iterate
-from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
 from ltx_jax.engine.scoring import in_groups, padded
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
@@ -36,7 +36,9 @@ from ltx_jax.tasks.waiting import Done, await_rows
 EXPLAINER = "explainer"
 _DIGITS = 6
 # Masks in [0,1] of at most a batch of images for each of some classes, at the images' size.
-Draw = Callable[[Explainee, Sequence[Example], Sequence[int], Batch], Float[np.ndarray, "n j H W"]]
+Draw = Callable[
+    [Explainee, Sequence[Example], Sequence[int], BatchLayout], Float[np.ndarray, "n j H W"]
+]
 
 
 def open_class_tables(settings: Settings, work: Work) -> dict[str, ClassTableTask]:
@@ -65,7 +67,7 @@ def _drawn(
     explainee: Explainee,
     examples: Sequence[Example],
     classes: Sequence[int],
-    batch: Batch,
+    batch: BatchLayout,
 ) -> Float[np.ndarray, "n j H W"]:
     """An explainer's masks."""
     images = padded(np.stack([example.as_input() for example in examples]), batch.images)
@@ -89,7 +91,7 @@ def _computed(
     explainee: Explainee,
     examples: Sequence[Example],
     classes: Sequence[int],
-    batch: Batch,
+    batch: BatchLayout,
 ) -> Float[np.ndarray, "n j H W"]:
     """A rival's maps as masks, a class after the other."""
 
@@ -134,13 +136,7 @@ class ClassTableTask:
         """This process's share of the images that are not done yet, a line each; returns what tells
         those that are."""
         lines = store.scored(self._lines)
-        ours = (one for one in lines.records(self._is_ours) if self._is_ours(one))
-        known = {one["row"] for one in ours}
-
-        def done() -> set[int]:
-            known.update(one["row"] for one in lines.read() if self._is_ours(one))
-            return known
-
+        done = lines.learning(self._is_ours)
         left = len(set(self.images) - done())
         with progress_bar(
             -(-left // team.count), "images", f"class table of {self._method}"
@@ -196,7 +192,7 @@ class ClassTableTask:
             yield found
 
     def _through(
-        self, explainee: Explainee, examples: Sequence[Example], batch: Batch
+        self, explainee: Explainee, examples: Sequence[Example], batch: BatchLayout
     ) -> Float[np.ndarray, "n masks classes"]:
         """The softmax of each image as it is, and through its mask of each class."""
         images = padded(np.stack([example.as_input() for example in examples]), batch.images)

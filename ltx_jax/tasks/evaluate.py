@@ -15,7 +15,6 @@ from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.comparison import Comparison
 from ltx_jax.reporting.evaluation import PAGE, publish_evaluation
 from ltx_jax.reporting.evaluation_page import SameImage
-from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import NOT_FINITE, Record
 from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
@@ -184,7 +183,7 @@ def score_method(store: ResultStore, method: Scoring, team: Team) -> Done:
     """Score this process's share of the rows that have not all their scores yet, of the map that
     they have now; returns what tells those that have."""
     lines, of_row = store.scored(method.lines), {one.row: one for one in method.asked}
-    done = _up_to_date(lines, method)
+    done = lines.learning(method.holds)
     missing = len(of_row.keys() - done())
     with progress_bar(-(-missing // team.count), "images", method.name) as bar:
         for share in team.shares(method.lines, list(of_row), done):
@@ -200,17 +199,6 @@ def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> list[Record]:
     lines = store.scored(method.lines)
     lines.merge(method.holds)
     return lines.records()
-
-
-def _up_to_date(lines: Lines, method: Scoring) -> Done:
-    """What tells the rows whose line holds."""
-    known = {line["row"] for line in lines.records(method.holds) if method.holds(line)}
-
-    def done() -> set[int]:
-        known.update(line["row"] for line in lines.read() if method.holds(line))
-        return known
-
-    return done
 
 
 def same_images(

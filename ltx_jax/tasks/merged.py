@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.engine.memory import Batch
+from ltx_jax.engine.memory import BatchLayout
 from ltx_jax.engine.scoring import Masked, score, with_needs
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
@@ -83,7 +83,7 @@ class Sets(NamedTuple):
         return Map(objects.astype(np.float32))
 
     def scores(
-        self, work: Work, known: Sequence[Predicted], maps: Maps, batch: Batch
+        self, work: Work, known: Sequence[Predicted], maps: Maps, batch: BatchLayout
     ) -> Iterator[tuple[int, Record]]:
         """The scores of a batch of merged masks, against all objects of an image together; its
         share is the sum of its classes', each once, and its saliency is of that sum.
@@ -108,7 +108,7 @@ class Sets(NamedTuple):
             filled = np.resize(np.array(classes[-1], np.int32), most)
             mask = maps(one.asked.row).mask
             masked = Masked(one.example.as_input(), one.logits, filled, mask)
-            masks.append(with_needs(masked, _united(one.example), names))
+            masks.append(with_needs(masked, one.example.united(), names))
         found = score(work.explainee, masks, names, batch.images, batch.mesh, batch.chunk)
         for one, masked, of_image, values in zip(known, masks, classes, found, strict=True):
             share = values[_SHARE][: len(of_image)].sum()
@@ -145,13 +145,6 @@ def _constant(value: float, size: tuple[int, int]) -> Maps:
     return lambda _: everywhere
 
 
-def _united(example: Example) -> Example:
-    """All objects of an image together, whatever their classes."""
-    if example.masks is None:
-        return example
-    return example._replace(masks=None, objects=np.asarray(example.masks.any(0)))
-
-
 def _objects(example: Example) -> np.ndarray | None:
-    """Their pixels; None where none is known."""
-    return _united(example).mask_of(0)
+    """The pixels of all objects; None where none is known."""
+    return example.united().mask_of(0)

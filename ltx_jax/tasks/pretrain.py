@@ -27,9 +27,9 @@ from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.inputs import named_by, open_explainee, open_network, open_training_source
-from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes, told_of
+from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes
 from ltx_jax.tasks.training import Data, mesh_for, train
-from ltx_jax.tasks.training_files import Epoch, Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_files import Epoch, Snapshot, chosen_select, told_of
 from ltx_jax.tasks.training_images import split, targets_of
 
 
@@ -86,10 +86,11 @@ class MasksOnData:
 
 
 class Pretrained(NamedTuple):
-    """The explainer of the best epoch, and what each epoch gave."""
+    """The explainer of the best epoch, what each epoch gave, and the best of these."""
 
     explainer: Explainer
     curves: list[Epoch]
+    best: Epoch
 
 
 def pretrain(
@@ -137,8 +138,8 @@ def pretrain(
     made = train(
         trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
     )
-    best = jax.tree.map(jnp.asarray, made.leaves)
-    return Pretrained(replace(explainer, trained=best), made.curves)
+    leaves = jax.tree.map(jnp.asarray, made.leaves)
+    return Pretrained(replace(explainer, trained=leaves), made.curves, made.best)
 
 
 def run(settings: Settings, workdir: Path) -> str:
@@ -160,21 +161,26 @@ def run(settings: Settings, workdir: Path) -> str:
         "words.",
         *(("class_masks.",) if explainer.classes == 1 else ()),
     )
-    print_of = fingerprint_of(settings, source.names, source, (), without=sections)
-    how: dict[str, Any] = {"seed": settings.seed, "workdir": workdir, "fingerprint": print_of}
     about = explainee, explainer, source, settings.pretrain
+    goal = make_goal(settings.objective)
     with termination_held() as leave:
-        how |= {"target": settings.target, "resize": settings.resize, "apart": apart}
-        how |= {"leave": leave}
-        goal = make_goal(settings.objective)
+        how: dict[str, Any] = {
+            "target": settings.target,
+            "resize": settings.resize,
+            "apart": apart,
+            "seed": settings.seed,
+            "workdir": workdir,
+            "fingerprint": fingerprint_of(settings, source.names, source, (), without=sections),
+            "leave": leave,
+        }
         if explainer.classes > 1:
             every = class_goal(settings.class_masks, goal, explainee)
-            _, trained = pretrain_classes(*about, goal=every, **how)
-            return told_of(workdir, trained, settings.pretrain.select)
-        made = pretrain(*about, goal=goal, chunk=settings.finetune.chunk, **how)
-    best = best_of(made.curves, settings.pretrain.select or "pos")
-    told = ", ".join(f"{name.upper()} {best['scores'][name]:.2f}" for name in ("pos", "neg"))
-    return f"{workdir / BEST}: epoch {best['epoch']}, validation {told}"
+            best = pretrain_classes(*about, goal=every, **how)[1].best
+            names = ["loss"]
+        else:
+            best = pretrain(*about, goal=goal, chunk=settings.finetune.chunk, **how).best
+            names = ["pos", "neg"]
+    return told_of(workdir / BEST, best, names)
 
 
 def refuse_several(target: str, explainer: Explainer) -> None:

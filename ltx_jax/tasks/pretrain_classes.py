@@ -25,7 +25,7 @@ from ltx_jax.objectives import Goal
 from ltx_jax.settings.sections import ClassMasks, Pretrain
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_files import Snapshot, chosen_select
 from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
 
 # The explainer of the best epoch.
@@ -169,10 +169,3 @@ def pretrain_classes(
     )
     keep_test_scores(trainee, data, made, mesh, workdir)
     return explainer.with_leaves(made.leaves, made.model_state), made
-
-
-def told_of(workdir: Path, made: Trained, select: str | None) -> str:
-    """One line that says where the explainer is and how good."""
-    best = best_of(made.curves, select or _LOSS)
-    loss = best["scores"][_LOSS]
-    return f"{workdir / BEST}: epoch {best['epoch']}, validation loss {loss:.4f}"

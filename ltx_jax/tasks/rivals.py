@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ltx_jax.attribution import RIVALS
 from ltx_jax.attribution.rival import Attribute, Rival
 from ltx_jax.data.examples import Example
-from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
 from ltx_jax.engine.scoring import in_groups, padded
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
@@ -154,7 +154,7 @@ def add_rival(
     lines, of_row = store.scored(what), {one.row: one for one in asked}
     computed = store.scored(name).done
 
-    def keep(group: Sequence[tuple[Asked, Example]], batch: Batch) -> None:
+    def keep(group: Sequence[tuple[Asked, Example]], batch: BatchLayout) -> None:
         there = computed | lines.learn()
         new = [(one, example) for one, example in group if one.row not in there]
         if not new:
@@ -180,7 +180,7 @@ def stored_rival(store: ResultStore, name: str) -> Maps:
 
 
 def compute(
-    explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: Batch
+    explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: BatchLayout
 ) -> Float[np.ndarray, "n g h"]:
     """A rival's maps of at most a batch of images, of pixels or of cells."""
     images = padded(np.stack([example.as_input() for _, example in group]), batch.images)

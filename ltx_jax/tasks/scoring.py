@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.engine.memory import Batch, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
 from ltx_jax.engine.scoring import (
     CURVES,
     Masked,
@@ -47,8 +47,8 @@ class Predicted(NamedTuple):
     label: int | None
 
 
-Before = Callable[[Sequence[tuple[Asked, Example]], Batch], None]
-Scored = Callable[[Work, Sequence[Predicted], Maps, Batch], Iterator[tuple[int, Record]]]
+Before = Callable[[Sequence[tuple[Asked, Example]], BatchLayout], None]
+Scored = Callable[[Work, Sequence[Predicted], Maps, BatchLayout], Iterator[tuple[int, Record]]]
 
 
 def explained(records: Iterable[Record]) -> list[Asked]:
@@ -132,7 +132,7 @@ def _unread(work: Work, asked: Asked, reason: Exception) -> tuple[int, Record]:
 
 
 def predicted(
-    work: Work, group: Sequence[tuple[Asked, Example]], scored_for: str, batch: Batch
+    work: Work, group: Sequence[tuple[Asked, Example]], scored_for: str, batch: BatchLayout
 ) -> list[Predicted]:
     """A batch of rows, once their logits are known.
 
@@ -164,7 +164,7 @@ def predicted(
 
 
 def score_examples(
-    work: Work, known: Sequence[Predicted], maps: Maps, batch: Batch
+    work: Work, known: Sequence[Predicted], maps: Maps, batch: BatchLayout
 ) -> Iterator[tuple[int, Record]]:
     """The scores of a batch of maps.
 

@@ -69,7 +69,7 @@ class Team(Protocol):
         ...
 
 
-class Joined:
+class Processes:
     """Processes under `jax.distributed`, or the only one: each does what it is dealt, and process 0
     reports."""
 
@@ -111,7 +111,7 @@ class Joined:
         return f"process {self.index} has done its share; process 0 reports"
 
 
-ALONE = Joined()
+ALONE = Processes()
 
 
 class Sharing:

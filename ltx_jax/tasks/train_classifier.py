@@ -26,7 +26,7 @@ from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_files import Snapshot, chosen_select, told_of
 from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
 
 # The classifier of the best epoch.
@@ -173,8 +173,4 @@ def run(settings: Settings, workdir: Path) -> str:
             fingerprint=told,
             leave=leave,
         )
-    best = best_of(made.curves, settings.pretrain.select or _LOSS)
-    scores = ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}" for name, value in best["scores"].items()
-    )
-    return f"{workdir / BEST}: epoch {best['epoch']}, validation {scores}"
+    return told_of(workdir / BEST, made.best, made.best["scores"])

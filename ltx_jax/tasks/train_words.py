@@ -29,7 +29,7 @@ from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_explainee, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
-from ltx_jax.tasks.training_files import Snapshot, best_of, chosen_select
+from ltx_jax.tasks.training_files import Snapshot, chosen_select, told_of
 from ltx_jax.tasks.training_images import Split, split
 
 # The network of the best epoch.
@@ -193,13 +193,8 @@ def run(settings: Settings, workdir: Path) -> str:
             fingerprint=told,
             leave=leave,
         )
-    best = best_of(made.curves, settings.pretrain.select or _LOSS)
-    scores = best["scores"]
-    return (
-        f"{workdir / BEST}: {len(learnt.supervised)} concepts learnt, {len(learnt.unseen)} left "
-        f"unseen; epoch {best['epoch']}, validation loss {scores[_LOSS]:.4f}, recall among five "
-        f"{scores['recall_5']:.1f}"
-    )
+    known = f"{len(learnt.supervised)} concepts learnt, {len(learnt.unseen)} left unseen"
+    return f"{told_of(workdir / BEST, made.best, (_LOSS, 'recall_5'))}; {known}"
 
 
 def _once_a_concept(source: Source, parts: Split, known: Concepts, settings: Pretrain) -> Split:

@@ -164,11 +164,13 @@ class Progress:
 
 
 class Trained(NamedTuple):
-    """The leaves and the model state of the best epoch, on the host, and what each epoch gave."""
+    """The leaves and the model state of the best epoch, on the host, what each epoch gave, and the
+    best of these."""
 
     leaves: Leaves
     model_state: Leaves
     curves: list[Epoch]
+    best: Epoch
 
 
 def mesh_for(settings: Pretrain) -> Mesh:
@@ -230,7 +232,7 @@ def train(
         asked = _train(run, progress, files, leave)
     if asked:
         raise Terminated
-    return Trained(*progress.best, progress.curves)
+    return Trained(*progress.best, progress.curves, run.best_of(progress.curves))
 
 
 def keep_test_scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.files import make_directory, write_bytes, write_json
 from ltx_jax.loading.checkpoints import SavedOptimizer
+from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.store import hold_settings
 from ltx_jax.reporting.training_log import TrainingLog
 from ltx_jax.reporting.training_page import Watched, write_training_page
@@ -56,6 +57,19 @@ def best_of(curves: Sequence[Epoch], select: str) -> Epoch:
       select: `pos` or `loss`, the lowest; `neg`, the highest; or `last`.
     """
     return min(reversed(curves), key=lambda epoch: _RANKS[select](epoch["scores"]))
+
+
+def told_of(path: Path, best: Epoch, names: Iterable[str]) -> str:
+    """One line that says where a trained network is and how good.
+
+    Args:
+      path: of its file.
+      best: the epoch that was kept.
+      names: of the scores to tell.
+    """
+    titles = {name: SCORES[name].title if name in SCORES else name for name in names}
+    scores = [f"{t.replace('_', ' ')} {best['scores'][name]:.4g}" for name, t in titles.items()]
+    return f"{path}: epoch {best['epoch']}, validation {', '.join(scores)}"
 
 
 def chosen_select(settings: Pretrain, *judged_by: str) -> str:

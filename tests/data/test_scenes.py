@@ -14,7 +14,6 @@ from ltx_jax.data.scenes import (
     SHAPES,
     SceneSource,
     _layout,
-    background,
     scene,
     scene_classes,
     scenes,
@@ -74,7 +73,7 @@ def test_other_seeds_and_indices_give_other_scenes() -> None:
 def test_masks_hold_exactly_the_pixels_that_objects_change(size: int) -> None:
     for index in range(20):
         image, _, masks = scene(1, index, objects=(1, 4), size=size)
-        alone = background(1, index, size)
+        alone = scene(1, index, (0, 0), size).image
         changed = (image != alone).any(-1)
         inside = masks.any(0)
         assert not changed[~inside].any()
@@ -170,7 +169,7 @@ def test_a_scene_without_one_of_its_objects() -> None:
         for other in set(classes) - {label}:
             assert (found.masks[other] >= whole.masks[other]).all() and found.labels[other] == 1
     alone = scene(6, 0, objects=(1, 1), without=(13,))
-    np.testing.assert_array_equal(alone.image, background(6, 0))
+    np.testing.assert_array_equal(alone.image, scene(6, 0, (0, 0)).image)
 
 
 def test_a_scene_without_a_piece_of_its_background() -> None:

@@ -58,7 +58,8 @@ def explaining(folder, trained):
 @pytest.fixture(scope="module")
 def trained(folder):
     told = train_words.run(read(configuration(folder)), folder / "trained")
-    assert told.startswith(f"{folder / 'trained' / 'words.safetensors'}: 20 concepts learnt, 9 ")
+    assert told.startswith(f"{folder / 'trained' / 'words.safetensors'}: epoch ")
+    assert told.endswith("; 20 concepts learnt, 9 left unseen")
     return folder / "trained"
 
 

@@ -125,7 +125,7 @@ def test_the_explainer_says_what_it_was_trained_for(explainee, explainer, tmp_pa
     _, metadata = read_safetensors(tmp_path / BEST)
     purpose = {"objective.mask_weight": 5.0, "target": "label"}
     assert json.loads(metadata["trained_for"]) == purpose
-    assert (metadata["explainer"], metadata["step"]) == ("vit", "3")
+    assert json.loads(metadata["configuration"])["name"] == "vit" and metadata["step"] == "3"
 
 
 def test_of_equal_epochs_the_last_is_the_best():
