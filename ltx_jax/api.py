@@ -340,8 +340,10 @@ def pretrain(
     told: dict[str, Any] = {
         "explainee.name": explainee.name,
         "explainee.link": explainee.link,
-        "explainee (sha256 of parameters)": digest_of_leaves(explainee.params),
-        "explainer (sha256 of parameters)": digest_of_leaves((explainer.trained, explainer.frozen)),
+        "explainee (sha256 of parameters)": _digest_of_leaves(explainee.params),
+        "explainer (sha256 of parameters)": _digest_of_leaves(
+            (explainer.trained, explainer.frozen)
+        ),
         "explainer.activation": explainer.activation,
         "images and labels (sha256 of contents)": source.digest(),
     }
@@ -360,7 +362,7 @@ def pretrain(
         return pretraining.pretrain(*about, goal=goal, **how).explainer
 
 
-def digest_of_leaves(values: Any) -> str:
+def _digest_of_leaves(values: Any) -> str:
     """Another one for other numbers in a pytree of arrays, or others of their shapes and types."""
     each = [(keystr(path), np.asarray(x)) for path, x in tree_leaves_with_path(values)]
     told = repr([(path, x.shape, str(x.dtype)) for path, x in each])
