@@ -81,7 +81,7 @@ def markdown(comparisons: Comparisons) -> str:
             )
         parts.append(legend(comparison))
     if told := costs(comparisons):
-        parts.append(f"An image costs\n\n{chr(10).join(f'- {plain(one)}' for one in told)}")
+        parts += ["An image costs", "\n".join(f"- {plain(one)}" for one in told)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -215,8 +215,9 @@ def test_bytes_that_grow_unevenly():
 
 def test_what_cannot_be_compiled(monkeypatch):
     mesh = slot_mesh(2)
-    with pytest.raises(InputError, match="takes no steps: set explain or pretrain"):
-        fitting.step_of(tiny(task="evaluate"), mesh)
+    for task in ("evaluate", "train_words"):
+        with pytest.raises(InputError, match=f"is {task}, whose steps are not counted: set it"):
+            fitting.step_of(tiny(task=task), mesh)
     pretrain = dataclasses.replace(LTX.pretrain, batch_size=6, accumulate=2)
     with pytest.raises(InputError, match="batch_size is 6: give a multiple of 4"):
         fitting.step_of(tiny(task="pretrain", pretrain=pretrain), mesh)
