@@ -39,14 +39,15 @@ class Map(NamedTuple):
 
     @property
     def relevance(self) -> np.ndarray:
-        """What adds up over pixels: the mask; or, where that is no more than a map stretched to
-        span [0,1], the map itself, at most 1 in magnitude, so that 0 stays 0."""
-        if self.order is None or self.order.shape != self.mask.shape:
+        """What adds up over pixels: the mask; or, where that is a map stretched to span [0,1] which
+        went below 0, the map itself, at most 1 in magnitude: what speaks against the class is less
+        than nothing. Of a map without such values nobody knows where nothing is."""
+        if self.order is None or self.order.shape != self.mask.shape or self.order.min() >= 0:
             return self.mask
         stretched = np.asarray(spanning(self.order[None]))[0]
         if np.abs(stretched - self.mask).max() > _ROUNDING:
             return self.mask
-        return np.asarray(self.order / max(np.abs(self.order).max(), np.finfo(np.float32).tiny))
+        return np.asarray(self.order / np.abs(self.order).max())
 
     def or_constant(self) -> Map:
         """The map itself; in place of one that is not finite one that says nothing, 0 everywhere as

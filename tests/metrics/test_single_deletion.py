@@ -82,6 +82,8 @@ def test_what_adds_up_of_a_map():
     np.testing.assert_array_equal(signed.relevance, [[-1, 0, 0.5]])
     plain = as_map(np.array([[0.25, 0.5, 0.75]]))
     np.testing.assert_array_equal(plain.relevance, [[0.25, 0.5, 0.75]])
+    above = as_map(np.array([[2.0, 3.0, 4.0]]))
+    np.testing.assert_array_equal(above.relevance, [[0, 0.5, 1]])
     # Values before a sigmoid are none that add up.
     raw = np.array([[-2.0, 0.0, 1.0]], np.float32)
     own = Map(1 / (1 + np.exp(-raw)), raw)
