@@ -337,21 +337,10 @@ def pretrain(
         source = replace(source, labels=label_sets(labels, len(source), explainee))
     objective = checked(objective or LTX.objective)
     of_classes = checked(class_masks or ClassMasks(), "class_masks.")
-    told: dict[str, Any] = {
-        "explainee.name": explainee.name,
-        "explainee.link": explainee.link,
-        "explainee (sha256 of parameters)": _digest_of_leaves(explainee.params),
-        "explainer (sha256 of parameters)": _digest_of_leaves(
-            (explainer.trained, explainer.frozen)
-        ),
-        "explainer.activation": explainer.activation,
-        "images and labels (sha256 of contents)": source.digest(),
-    }
+    about = explainee, explainer, source, chosen
+    told = _pretraining_of(*about)
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
     told |= {"class_masks": dataclasses.asdict(of_classes)} if several else {}
-    options = {f"pretrain.{name}": value for name, value in dataclasses.asdict(chosen).items()}
-    told |= {key: value for key, value in options.items() if not key.startswith(WITHOUT_EFFECT)}
-    about = explainee, explainer, source, chosen
     how: dict[str, Any] = {"target": target, "seed": seed, "fingerprint": told}
     how |= {"workdir": None if workdir is None else Path(workdir)}
     goal = make_goal(objective)
@@ -360,6 +349,23 @@ def pretrain(
         if several:
             return pretrain_classes(*about, goal=class_goal(of_classes, goal, explainee), **how)[0]
         return pretraining.pretrain(*about, goal=goal, **how).explainer
+
+
+def _pretraining_of(
+    explainee: Explainee, explainer: Explainer, source: ArraySource, settings: Pretrain
+) -> dict[str, Any]:
+    """Networks, images and settings that a pretraining's result depends on."""
+    started = explainer.trained, explainer.frozen
+    options = {f"pretrain.{name}": value for name, value in dataclasses.asdict(settings).items()}
+    return {
+        "explainee.name": explainee.name,
+        "explainee.link": explainee.link,
+        "explainee (sha256 of parameters)": _digest_of_leaves(explainee.params),
+        "explainer (sha256 of parameters)": _digest_of_leaves(started),
+        "explainer.activation": explainer.activation,
+        "images and labels (sha256 of contents)": source.digest(),
+        **{key: value for key, value in options.items() if not key.startswith(WITHOUT_EFFECT)},
+    }
 
 
 def _digest_of_leaves(values: Any) -> str:

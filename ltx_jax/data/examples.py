@@ -137,6 +137,13 @@ def label_names(source: Source) -> Mapping[int, str]:
     return source.label_names if isinstance(source, Named) else {}
 
 
+def names_of_all(source: Source, classes: int) -> Mapping[int, str]:
+    """What the labels of a source are called, where these are so many classes in all; nothing
+    elsewhere. The numbers of a data set's classes may have gaps."""
+    names = label_names(source)
+    return names if names and max(names) + 1 == classes else {}
+
+
 # Something more that is known of a source's example of this number.
 Addition = Callable[[Source, int, Preprocessing, Example], Example]
 

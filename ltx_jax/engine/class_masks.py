@@ -22,7 +22,7 @@ from ltx_jax.masks.blurring import blurred
 from ltx_jax.masks.covering import covered
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.layers import as_input
+from ltx_jax.models.layers import as_input, per_channel
 from ltx_jax.objectives import Goal, class_masks, losses
 
 Terms = dict[str, Array]
@@ -85,12 +85,12 @@ class Given(NamedTuple):
     rng: Array
 
     @property
-    def plain(self) -> Float[Array, "n H W C"]:
-        """Images of the mean colour alone."""
-        return jnp.broadcast_to(jnp.asarray(self.goal.colour, jnp.float32), self.images.shape)
+    def plain(self) -> Float[Array, "1 1 1 C"]:
+        """The mean colour alone."""
+        return per_channel(self.goal.colour, self.images)
 
     def through(
-        self, masks: Float[Array, "n H W"], fill: Float[Array, "n H W C"]
+        self, masks: Float[Array, "n H W"], fill: Float[Array, "#n #H #W C"]
     ) -> list[Float[Array, "n classes"]]:
         """Logits through masks, and through what they leave, in one batch."""
         both = covered(self.images[None], jnp.stack([masks, 1 - masks]), fill[None])
@@ -278,8 +278,8 @@ def validate_classes(
         raw = raw_of(images)
         pixels = upsample(raw, images.shape[1:3])
         found = jax.vmap(alone)(images, labels, pixels)
-        given = Given(explainee, goal, images, labels, pixels, draw, jax.random.key(0))
-        seen = covered(images, class_masks.merged(pixels, labels)[0], given.plain)
+        target, _ = class_masks.merged(pixels, labels)
+        seen = covered(images, target, per_channel(goal.colour, images))
         # Of every image held out, to be looked at: on their grid masks take little.
         masks = class_masks.merged(raw, labels)[0]
         return ValidatedClasses(found, masks, explainee(seen), labels)

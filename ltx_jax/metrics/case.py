@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ltx_jax.masks.covering import Fill, covered
 from ltx_jax.metrics.perturbation import Areas, Curves, perturbation_curves
 from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.models.layers import per_channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +59,15 @@ class Case:
     known: Mapping[bool, Areas] = field(default_factory=dict)
     _computed: dict[tuple[bool, Fill], Curves] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def most_relevant_first(self) -> Areas:
         """Areas under the curves as the most relevant pixels go first, the fill black."""
-        return self.known.get(True) or self.curves(True).areas()
+        return self.areas(True)
 
-    @cached_property
+    @property
     def least_relevant_first(self) -> Areas:
         """The same as the least relevant pixels go first."""
-        return self.known.get(False) or self.curves(False).areas()
+        return self.areas(False)
 
     def curves(self, most_relevant_first: bool, fill: Fill = "black") -> Curves:
         """The perturbation curves in either order, under any fill; those of a named one once."""
@@ -86,12 +87,9 @@ class Case:
     def shares(self) -> Float[Array, "n classes"]:
         """The softmax of the answer through the mask, whatever the explainee's link. What is hidden
         is of its mean colour, as NN-Explainer masks, after normalisation."""
-        return jax.nn.softmax(in_chunks(self.explainee, self._on_mean_colour, self.chunk))
-
-    @property
-    def _on_mean_colour(self) -> Float[Array, "n H W C"]:
-        colour = jnp.asarray(self.explainee.mean_colour, self.images.dtype)
-        return covered(self.images, self.masks, jnp.broadcast_to(colour, self.images.shape))
+        colour = per_channel(self.explainee.mean_colour, self.images)
+        shown = covered(self.images, self.masks, colour)
+        return jax.nn.softmax(in_chunks(self.explainee, shown, self.chunk))
 
     @cached_property
     def parts(self) -> tuple[Bool[Array, "n p H W"], Float[Array, "n p classes"]]:
@@ -111,8 +109,8 @@ class Case:
 
     def areas(self, most_relevant_first: bool, fill: Fill = "black") -> Areas:
         """Areas under the curves in either order, under any fill."""
-        if fill == "black":
-            return self.most_relevant_first if most_relevant_first else self.least_relevant_first
+        if isinstance(fill, str) and fill == "black" and most_relevant_first in self.known:
+            return self.known[most_relevant_first]
         return self.curves(most_relevant_first, fill).areas()
 
     def _curves(self, most_relevant_first: bool, fill: Fill) -> Curves:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, Int64
 from ltx_jax.masks.covering import covered
 from ltx_jax.metrics.mask_overlap import THRESHOLDS, rounded_down
 from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.models.layers import per_channel
 
 
 def seen_through(
@@ -35,7 +36,7 @@ def seen_through(
       masks: of each image one for each of j classes, in [0,1].
       chunk: most images in one forward of the explainee.
     """
-    colour = jnp.broadcast_to(jnp.asarray(explainee.mean_colour, images.dtype), images.shape)
+    colour = per_channel(explainee.mean_colour, images)
     thresholds = jnp.asarray([rounded_down(threshold) for threshold in THRESHOLDS])
 
     def of_class(masks: Float[Array, "n H W"]) -> Float[Array, "n classes"]:

@@ -83,6 +83,12 @@ def _whole_cells(values: Float[Array, "n c"], cells: Int[Array, "H W"]) -> Remov
 
 SOURCE = "symmetric relevance gain, Blücher, Vielhaben & Strodthoff, TMLR 2024"
 _TITLES = {"agreement": "", "probability": " of p", "logit": " of the logit"}
+# What stands where pixels are gone, but for black.
+_SHOWN = {
+    "mean": "the image's mean colour",
+    "blur": "the image blurred",
+    "noise": "noise about the image's mean colour",
+}
 _DIFFERENCES = {
     "agreement": "NEG less POS",
     "probability": "INS less DEL",
@@ -91,14 +97,14 @@ _DIFFERENCES = {
 }
 
 
-def _score(of: Quantity, fill: str = "black", cells: bool = False, column: int = 100) -> Score:
+def gain_score(of: Quantity, fill: str = "black", cells: bool = False, column: int = 100) -> Score:
     """The gain of a quantity under a fill, of pixels or of cells."""
     marks = [mark for mark, there in (("cells", cells), (fill, fill != "black")) if there]
     name = "_".join(["srg", *marks, *([] if of == "agreement" else [of])])
     title = " ".join(["SRG", *(f"of {m}" if m == "cells" else m for m in marks)]) + _TITLES[of]
     highest = float("inf") if of == "logit" else 90
     where = " where whole cells of 8×8 go, equal ones in a random order" * cells
-    shown = " where what is gone shows the image's mean colour" * (fill == "mean")
+    shown = f" where the pixels that are gone show {_SHOWN[fill]}" if fill in _SHOWN else ""
     values = partial(gain_of_cells if cells else gain, of=of, fill=fill)
     return Score(
         name,
@@ -114,15 +120,15 @@ def _score(of: Quantity, fill: str = "black", cells: bool = False, column: int =
     )
 
 
-SRG = _score("agreement", column=8)
-SRG_PROBABILITY = _score("probability", column=9)
-SRG_LOGIT = _score("logit")
-SRG_MEAN = _score("agreement", "mean")
-SRG_MEAN_PROBABILITY = _score("probability", "mean")
-SRG_MEAN_LOGIT = _score("logit", "mean")
-SRG_CELLS = _score("agreement", cells=True)
-SRG_CELLS_PROBABILITY = _score("probability", cells=True)
-SRG_CELLS_LOGIT = _score("logit", cells=True)
-SRG_CELLS_MEAN = _score("agreement", "mean", cells=True)
-SRG_CELLS_MEAN_PROBABILITY = _score("probability", "mean", cells=True)
-SRG_CELLS_MEAN_LOGIT = _score("logit", "mean", cells=True)
+SRG = gain_score("agreement", column=8)
+SRG_PROBABILITY = gain_score("probability", column=9)
+SRG_LOGIT = gain_score("logit")
+SRG_MEAN = gain_score("agreement", "mean")
+SRG_MEAN_PROBABILITY = gain_score("probability", "mean")
+SRG_MEAN_LOGIT = gain_score("logit", "mean")
+SRG_CELLS = gain_score("agreement", cells=True)
+SRG_CELLS_PROBABILITY = gain_score("probability", cells=True)
+SRG_CELLS_LOGIT = gain_score("logit", cells=True)
+SRG_CELLS_MEAN = gain_score("agreement", "mean", cells=True)
+SRG_CELLS_MEAN_PROBABILITY = gain_score("probability", "mean", cells=True)
+SRG_CELLS_MEAN_LOGIT = gain_score("logit", "mean", cells=True)

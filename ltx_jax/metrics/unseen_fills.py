@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
-from ltx_jax.metrics.symmetric_relevance import SOURCE, gain
+from ltx_jax.metrics.symmetric_relevance import SOURCE, gain, gain_score
 
 
 def gain_under_other(case: Case) -> Float[Array, "n k"]:
@@ -21,27 +18,17 @@ def gain_under_other(case: Case) -> Float[Array, "n k"]:
     return jnp.where(known[:, None], gain(case, fill=case.other), jnp.nan)
 
 
-def _score(
-    fill: str, shown: str, values: Callable[[Case], Array], needs_other: bool = False
-) -> Score:
-    return Score(
-        f"srg_{fill}",
-        f"SRG {fill}",
-        "higher",
-        -90,
-        90,
-        f"NEG less POS where the pixels that are gone show {shown}",
-        SOURCE,
-        values,
-        usual=False,
-        needs_other=needs_other,
-    )
-
-
-def _named(fill: str, shown: str) -> Score:
-    return _score(fill, shown, partial(gain, fill=fill))
-
-
-BLUR = _named("blur", "the image blurred")
-NOISE = _named("noise", "noise about the image's mean colour")
-OTHER = _score("other", "the next image of the run", gain_under_other, needs_other=True)
+BLUR = gain_score("agreement", "blur")
+NOISE = gain_score("agreement", "noise")
+OTHER = Score(
+    "srg_other",
+    "SRG other",
+    "higher",
+    -90,
+    90,
+    "NEG less POS where the pixels that are gone show the next image of the run",
+    SOURCE,
+    gain_under_other,
+    usual=False,
+    needs_other=True,
+)

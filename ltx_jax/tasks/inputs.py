@@ -16,7 +16,7 @@ from ltx_jax.data.examples import (
     Source,
     UnreadableImage,
     iterate,
-    label_names,
+    names_of_all,
     with_interventions,
     with_next,
 )
@@ -181,10 +181,9 @@ def class_names_of(settings: Settings) -> Sequence[str]:
 def named_by(source: Source, explainee: Explainee) -> Explainee:
     """The explainee with its classes called as the labels of a source, where nobody else says how,
     and these are as many."""
-    names = label_names(source)
-    if explainee.class_names or not names or max(names) + 1 != explainee.classes:
+    names = names_of_all(source, explainee.classes)
+    if explainee.class_names or not names:
         return explainee
-    # A data set's numbers may have gaps.
     every = tuple(names.get(k, f"class {k}") for k in range(explainee.classes))
     return dataclasses.replace(explainee, class_names=every)
 

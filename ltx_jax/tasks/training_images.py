@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from ltx_jax.data.examples import Source, label_names
+from ltx_jax.data.examples import Source, label_names, names_of_all
 from ltx_jax.data.sources import chosen
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json, write_json
@@ -138,10 +138,10 @@ def classes_of(
         raise InputError(
             "no image to train on has a class: give config.labels, or set config.target=predicted"
         )
+    # Gaps between the numbers of a data set's classes are none.
+    there = names_of_all(source, explainee.classes) or range(explainee.classes)
     names = dict(enumerate(explainee.class_names)) or label_names(source)
-    # Of a data set whose numbers have gaps these are no classes.
-    there = names or range(explainee.classes)
-    missing = [str(names.get(k, k)) for k in there if k < len(learnt) and not learnt[k]]
+    missing = [str(names.get(k, k)) for k in there if not learnt[k]]
     if missing:
         some = ", ".join(missing[:_NAMED]) + (" …" if len(missing) > _NAMED else "")
         logging.warning("no image to train on has %d of the classes: %s", len(missing), some)

@@ -195,8 +195,15 @@ def test_a_data_set_with_gaps_says_which_of_its_classes_are_missing(explainee, c
     assert caplog.messages == ["no image to train on has 1 of the classes: toaster"]
     named = ("class 0", "person", "class 2", "car", "toaster")
     assert named_by(source, explainee).class_names == named
+    caplog.clear()
+    classes_of(source, [0, 1], named_by(source, explainee))
+    assert caplog.messages == ["no image to train on has 1 of the classes: toaster"]
     few = replace(source, label_names={1: "person", 3: "car"})
     assert named_by(few, explainee).class_names == ()
+    # Of five classes two have a folder: the others are missing, whatever they are called.
+    caplog.clear()
+    classes_of(few, [0, 1], explainee)
+    assert caplog.messages == ["no image to train on has 3 of the classes: 0, 2, 4"]
 
 
 def test_classes_that_no_image_has_are_named(explainee, caplog):
