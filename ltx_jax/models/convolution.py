@@ -170,16 +170,11 @@ def _to_input_by_xla(how: _How, x: Array, kernel: Array, gradient: Array) -> Arr
 def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
     if kernel.shape[:2] == (1, 1) and gradient.shape[:3] == x.shape[:3]:
         return gradient @ kernel[0, 0].T  # which no kernel is written out for
-    pads = []
-    reach = _reach(kernel, how.dilation)
-    for axis, (low, _) in enumerate(how.padding, start=1):
-        spread = how.strides[axis - 1] * (gradient.shape[axis] - 1) + 1
-        pads.append((reach[axis - 1] - 1 - low, x.shape[axis] - spread + low))
     return jax.lax.conv_general_dilated(
         gradient,
         jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3)),
         (1, 1),
-        pads,
+        _padding_back(x, kernel, how, gradient),
         lhs_dilation=how.strides,
         rhs_dilation=(how.dilation, how.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -187,6 +182,17 @@ def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -
 
 
 _with_gradient_to_input.defvjp(_forward, _back)
+
+
+def _padding_back(x: Array, kernel: Array, how: _How, gradient: Array) -> list[tuple[int, int]]:
+    """Of a gradient, its values as far apart as the strides, that the mirrored kernel makes one to
+    the input of."""
+    pads = []
+    reach = _reach(kernel, how.dilation)
+    for axis, (low, _) in enumerate(how.padding, start=1):
+        spread = how.strides[axis - 1] * (gradient.shape[axis] - 1) + 1
+        pads.append((reach[axis - 1] - 1 - low, x.shape[axis] - spread + low))
+    return pads
 
 
 def convolve_as_products(
@@ -207,29 +213,76 @@ def convolve_as_products(
     Raises:
       ValueError: for grouped convolutions other than depthwise ones.
     """
-    height, width = kernel.shape[:2]
-    reach = _reach(kernel, dilation)
-    pads = _in_pixels(padding, x, reach, strides)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - reach[0]) // strides[0] + 1
-    columns = (x.shape[2] - reach[1]) // strides[1] + 1
-
-    def shifted(i: int, j: int) -> Array:
-        i, j = dilation * i, dilation * j
-        last_row, last_column = i + (rows - 1) * strides[0] + 1, j + (columns - 1) * strides[1] + 1
-        return x[:, i : last_row : strides[0], j : last_column : strides[1]]
-
-    offsets = [(i, j) for i in range(height) for j in range(width)]
+    pads = _in_pixels(padding, x, _reach(kernel, dilation), strides)
+    how = _How(strides, pads, groups, dilation)
     if groups > 1:
         if kernel.shape[2] != 1 or kernel.shape[3] != x.shape[-1]:
             raise ValueError("only depthwise convolutions can be grouped here")
-        # Added in float32, as a matrix product's terms are.
-        given, x = x.dtype, x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        terms = [shifted(i, j) * per_channel(kernel[i, j, 0], x) for i, j in offsets]
-        return jax.tree.reduce(jnp.add, terms).astype(given)
-    few_positions = rows * columns <= x.shape[-1]
-    few_inputs = height * width <= 9 and x.shape[-1] < kernel.shape[-1]
+        return _depthwise(x, kernel[:, :, 0], how)
+    height, width, inputs, outputs = kernel.shape
+    read = _read(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, how)
+    few_positions = read[0].shape[1] * read[0].shape[2] <= inputs
+    few_inputs = height * width <= 9 and inputs < outputs
     if not (few_positions or few_inputs):
-        return jax.tree.reduce(jnp.add, [shifted(i, j) @ kernel[i, j] for i, j in offsets])
-    patches = jnp.concatenate([shifted(i, j) for i, j in offsets], axis=-1)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
+        terms = zip(read, kernel.reshape(-1, inputs, outputs), strict=True)
+        return jax.tree.reduce(jnp.add, [seen @ weights for seen, weights in terms])
+    return jnp.concatenate(read, axis=-1) @ kernel.reshape(-1, outputs)
+
+
+def _read(x: Array, kernel: Array, how: _How) -> list[Array]:
+    """What each of the kernel's offsets reads of a padded map, of all windows."""
+    windows = [
+        (size - reach) // stride + 1
+        for size, reach, stride in zip(
+            x.shape[1:3], _reach(kernel, how.dilation), how.strides, strict=True
+        )
+    ]
+
+    def by(place: tuple[int, ...]) -> Array:
+        rows, columns = (
+            slice(how.dilation * k, how.dilation * k + (count - 1) * stride + 1, stride)
+            for k, count, stride in zip(place, windows, how.strides, strict=True)
+        )
+        return x[:, rows, columns]
+
+    return [by(place) for place in np.ndindex(*kernel.shape[:2])]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x: Array, kernel: Array, how: _How) -> Array:
+    """A depthwise convolution with a kernel [kh,kw,c].
+
+    Its gradient to the input is one too, of the gradient spread and padded. As the sum that
+    differentiation makes of it, each term would have what the gradient is made of computed anew by
+    XLA: an activation's gate, and for that the nine terms of this convolution.
+    """
+    return _sum_of_products(jnp.pad(x, ((0, 0), *how.padding, (0, 0))), kernel, how)
+
+
+def _sum_of_products(x: Array, kernel: Array, how: _How) -> Array:
+    """Of a padded map, added in float32, as a matrix product's terms are."""
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    terms = zip(_read(exact, kernel, how), weights, strict=True)
+    return jax.tree.reduce(jnp.add, [t * per_channel(w, exact) for t, w in terms]).astype(x.dtype)
+
+
+def _depthwise_forward(x: Array, kernel: Array, how: _How) -> tuple[Array, tuple[Array, Array]]:
+    return _depthwise(x, kernel, how), (x, kernel)
+
+
+def _depthwise_back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = seen
+    padded = jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
+    _, to_kernel = jax.vjp(lambda kernel: _sum_of_products(padded, kernel, how), kernel)
+    pads = [
+        (*pad, stride - 1)
+        for pad, stride in zip(_padding_back(x, kernel, how, gradient), how.strides, strict=True)
+    ]
+    nothing = jnp.zeros((), gradient.dtype)
+    spread = jax.lax.pad(gradient, nothing, [(0, 0, 0), *pads, (0, 0, 0)])
+    to_input = _sum_of_products(spread, kernel[::-1, ::-1], how._replace(strides=(1, 1)))
+    return to_input, *to_kernel(gradient)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_back)
