@@ -77,6 +77,8 @@ def _convolve(
 ) -> Array:
     pads = _in_pixels(padding, x, _reach(kernel, dilation), strides)
     how = _How(strides, pads, groups, dilation)
+    if kernel.shape[:2] == strides == (1, 1) and groups == 1 and not np.any(pads):
+        return x @ kernel[0, 0]
     if _reaches_outside(x, kernel, how):
         return _within_the_map(x, kernel, dilation)
     return (_by_xla if groups > 1 else _with_gradient_to_input)(x, kernel, how)
@@ -168,8 +170,8 @@ def _to_input_by_xla(how: _How, x: Array, kernel: Array, gradient: Array) -> Arr
 
 
 def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
-    if kernel.shape[:2] == (1, 1) and gradient.shape[:3] == x.shape[:3]:
-        return gradient @ kernel[0, 0].T  # which no kernel is written out for
+    if gradient.shape[1] * gradient.shape[2] <= kernel.shape[3]:
+        return _to_input_as_products(how, x, kernel, gradient)
     return jax.lax.conv_general_dilated(
         gradient,
         jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3)),
@@ -179,6 +181,14 @@ def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -
         rhs_dilation=(how.dilation, how.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _to_input_as_products(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
+    """One product with the kernel as it is, whose share for each offset is added where that reads:
+    for few positions beside the channels, where writing the kernel out takes longer than that."""
+    _, to_input = jax.vjp(lambda x: _read(_padded(x, how), kernel, how), x)
+    shares = gradient @ kernel.reshape(-1, kernel.shape[3]).T
+    return to_input(jnp.split(shares, kernel.shape[0] * kernel.shape[1], axis=-1))[0]
 
 
 _with_gradient_to_input.defvjp(_forward, _back)
@@ -220,13 +230,17 @@ def convolve_as_products(
             raise ValueError("only depthwise convolutions can be grouped here")
         return _depthwise(x, kernel[:, :, 0], how)
     height, width, inputs, outputs = kernel.shape
-    read = _read(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, how)
+    read = _read(_padded(x, how), kernel, how)
     few_positions = read[0].shape[1] * read[0].shape[2] <= inputs
     few_inputs = height * width <= 9 and inputs < outputs
     if not (few_positions or few_inputs):
         terms = zip(read, kernel.reshape(-1, inputs, outputs), strict=True)
         return jax.tree.reduce(jnp.add, [seen @ weights for seen, weights in terms])
     return jnp.concatenate(read, axis=-1) @ kernel.reshape(-1, outputs)
+
+
+def _padded(x: Array, how: _How) -> Array:
+    return jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
 
 
 def _read(x: Array, kernel: Array, how: _How) -> list[Array]:
@@ -256,7 +270,7 @@ def _depthwise(x: Array, kernel: Array, how: _How) -> Array:
     differentiation makes of it, each term would have what the gradient is made of computed anew by
     XLA: an activation's gate, and for that the nine terms of this convolution.
     """
-    return _sum_of_products(jnp.pad(x, ((0, 0), *how.padding, (0, 0))), kernel, how)
+    return _sum_of_products(_padded(x, how), kernel, how)
 
 
 def _sum_of_products(x: Array, kernel: Array, how: _How) -> Array:
@@ -273,8 +287,7 @@ def _depthwise_forward(x: Array, kernel: Array, how: _How) -> tuple[Array, tuple
 
 def _depthwise_back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = seen
-    padded = jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
-    _, to_kernel = jax.vjp(lambda kernel: _sum_of_products(padded, kernel, how), kernel)
+    _, to_kernel = jax.vjp(lambda kernel: _sum_of_products(_padded(x, how), kernel, how), kernel)
     pads = [
         (*pad, stride - 1)
         for pad, stride in zip(_padding_back(x, kernel, how, gradient), how.strides, strict=True)

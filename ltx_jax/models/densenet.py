@@ -18,6 +18,7 @@ from ltx_jax.models.layers import (
     avg_pool,
     batch_norm,
     max_pool,
+    mean_over_positions,
     tap,
 )
 
@@ -96,7 +97,7 @@ class DenseNet(ConvolutionalNetwork, kw_only=True):
                 x = self._convolution(f"transition{block}_conv", x.shape[-1] // 2, 1, 1)(x)
                 x = avg_pool(x, 2)
         x = tap(out, "features", batch_norm("norm5", self.dtype)(x), added)
-        pooled = activate(x, self.backward).mean((1, 2), dtype=jnp.float32)
+        pooled = mean_over_positions(activate(x, self.backward))
         return self.classified(pooled, "classifier"), out
 
     def _convolution(self, name: str, width: int, kernel: int, stride: int) -> nn.Module:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
 from ltx_jax.models.convolution import Convolution
-from ltx_jax.models.layers import Added, Intermediates, Padding, activate, batch_norm, tap
+from ltx_jax.models.layers import (
+    Added,
+    Intermediates,
+    Padding,
+    activate,
+    batch_norm,
+    mean_over_positions,
+    tap,
+)
 
 
 class MobileNetV2(ConvolutionalNetwork):
@@ -49,7 +56,7 @@ class MobileNetV2(ConvolutionalNetwork):
                 x = tap(out, f"block{number}", x, added)
                 number += 1
         x = tap(out, "features", self._relu6(self._convolve(x, "last", 1280, 1)), added)
-        pooled = x.mean((1, 2), dtype=jnp.float32)
+        pooled = mean_over_positions(x)
         return self.classified(pooled, "classifier"), out
 
     def _inverted_residual(

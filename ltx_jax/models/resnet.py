@@ -11,7 +11,15 @@ from jaxtyping import Float
 
 from ltx_jax.models.backbone import Backbone, ConvolutionalNetwork
 from ltx_jax.models.convolution import Convolution
-from ltx_jax.models.layers import Added, Intermediates, activate, batch_norm, max_pool, tap
+from ltx_jax.models.layers import (
+    Added,
+    Intermediates,
+    activate,
+    batch_norm,
+    max_pool,
+    mean_over_positions,
+    tap,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -135,7 +143,7 @@ class ResNet(ConvolutionalNetwork, kw_only=True):
                     dilation *= 2
             x = tap(out, f"layer{stage + 1}", x, added)
         x = tap(out, "features", x, added)
-        pooled = x.mean((1, 2), dtype=jnp.float32)
+        pooled = mean_over_positions(x)
         return self.classified(pooled, "fc"), out
 
 
@@ -187,5 +195,5 @@ class CifarResNet(ConvolutionalNetwork):
                 )(x)
             x = tap(out, f"layer{stage + 1}", x, added)
         x = tap(out, "features", x, added)
-        pooled = x.mean((1, 2), dtype=jnp.float32)
+        pooled = mean_over_positions(x)
         return self.classified(pooled, "linear"), out

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ltx_jax.models.backbone import ConvolutionalNetwork
 from ltx_jax.models.convolution import Convolution
-from ltx_jax.models.layers import Added, Intermediates, activate, max_pool, tap
+from ltx_jax.models.layers import Added, Intermediates, activate, max_pool, mean_over_positions, tap
 
 # (squeeze, expand) channels of the fire modules.
 _FIRES = tuple((squeeze, 4 * squeeze) for squeeze in (16, 16, 32, 32, 48, 48, 64, 64))
@@ -60,7 +60,7 @@ class SqueezeNet(ConvolutionalNetwork):
         if self.num_classes:
             x = self._convolution("classifier", self.num_classes, 1)(x)
             x = activate(x, self.backward)
-        return x.mean((1, 2), dtype=jnp.float32), out
+        return mean_over_positions(x), out
 
     def _convolution(
         self, name: str, width: int, kernel: int, stride: int = 1, padding: int = 0
