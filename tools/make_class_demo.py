@@ -35,7 +35,6 @@ from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.engine.training import adamw, create_train_state, data_mesh, train_step
 from ltx_jax.loading.classifiers import FRESH, classifier_from, save_classifier
-from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.objectives.class_masks import merged
@@ -64,6 +63,7 @@ class Recipe:
     Attributes:
       explainee_steps, explainer_steps: batches of scenes.
       explainee_rate, explainer_rate: greatest learning rates; each falls to 0 by a cosine.
+      edge_radius: of the filter by which masks follow a scene's edges, in pixels.
       objective: of the explainer, its weights. `least` and `most` are about the shares of a scene
         that the smallest and the largest object have.
       test_scenes: unseen ones that the figures are measured on.
@@ -73,6 +73,7 @@ class Recipe:
     explainee_rate: float = 3e-3
     explainer_steps: int = 500
     explainer_rate: float = 1e-3
+    edge_radius: int = 6
     objective: ClassMasks = field(
         default_factory=lambda: ClassMasks(objective="some_classes", least=0.03, most=0.12)
     )
@@ -193,7 +194,7 @@ def seen_loss(
 
 def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> None:
     """Train an explainer of every class that begins as the classifier, and write it."""
-    fresh = load_explainer(explainee, classes=len(CLASSES))
+    fresh = load_explainer(explainee, classes=len(CLASSES), edge_radius=recipe.edge_radius)
     explainer = fresh.with_leaves(fresh.trained | activation_maps(explainee), fresh.statistics)
     mesh = data_mesh(_SIZE)
     goal = class_goal(recipe.objective, make_goal(Objective()), explainee)
@@ -266,8 +267,8 @@ def overlaps(explainee: Explainee, explainer: Explainer, count: int) -> dict[str
 
     @jax.jit
     def draw(images: Array, labels: Array) -> tuple[Array, Array]:
-        raw = explainer.draw(explainer.trained, explainer.prefix(images))
-        pixels = upsample(raw, explainee.image_size)
+        prefix = explainer.prefix(images)
+        pixels = explainer.at_pixels(explainer.draw(explainer.trained, prefix), prefix)
         return merged(pixels, labels)[0], jax.nn.sigmoid(pixels)
 
     together, alone = [], []

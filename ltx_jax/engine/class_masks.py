@@ -20,7 +20,6 @@ from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.masks.blurring import blurred
 from ltx_jax.masks.covering import covered
-from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.layers import as_input, per_channel
 from ltx_jax.objectives import Goal, class_masks, losses
@@ -214,7 +213,7 @@ def class_loss(
     def draw(images: Array) -> Array:
         nonlocal model_state
         raw, model_state = explainer.draw_in_training(params, model_state, images, dropped)
-        return upsample(raw, images.shape[1:3])
+        return explainer.at_pixels(raw, explainer.prefix(images))
 
     labels = labels_of(explainee, images, batch["targets"])
     given = Given(explainee, goal, images, labels, draw(images), draw, drawn)
@@ -264,24 +263,25 @@ def validate_classes(
         images = as_input(images)
         labels = labels_of(explainee, images, targets)
 
-        def raw_of(images: Array) -> Array:
-            return explainer.draw(explainer.trained, explainer.prefix(images))
+        def raw_of(images: Array) -> tuple[Array, Array]:
+            prefix = explainer.prefix(images)
+            return explainer.draw(explainer.trained, prefix), prefix
 
         def draw(images: Array) -> Array:
-            return upsample(raw_of(images), images.shape[1:3])
+            return explainer.at_pixels(*raw_of(images))
 
         def alone(image: Array, labels: Array, raw: Array) -> Terms:
             one = image[None], labels[None], raw[None], draw, jax.random.key(0)
             total, terms = OBJECTIVES[goal.name](Given(explainee, goal, *one))
             return {"loss": total, **terms}
 
-        raw = raw_of(images)
-        pixels = upsample(raw, images.shape[1:3])
+        raw, prefix = raw_of(images)
+        pixels = explainer.at_pixels(raw, prefix)
         found = jax.vmap(alone)(images, labels, pixels)
         target, _ = class_masks.merged(pixels, labels)
         seen = covered(images, target, per_channel(goal.colour, images))
         # Of every image held out, to be looked at: on their grid masks take little.
-        masks = class_masks.merged(raw, labels)[0]
+        masks = class_masks.merged(explainer.at_cells(raw, prefix), labels)[0]
         return ValidatedClasses(found, masks, explainee(seen), labels)
 
     specs = (REPLICATED, REPLICATED, REPLICATED, SPLIT, SPLIT)

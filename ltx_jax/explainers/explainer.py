@@ -15,13 +15,17 @@ from jaxtyping import Float, Int
 
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.heads import MaskHead
-from ltx_jax.explainers.leaves import TRAINED, Leaves, join, slot_axis, split
-from ltx_jax.masks.tokens import activate
+from ltx_jax.explainers.leaves import TRAINED, join, slot_axis, split
+from ltx_jax.masks.guided_filter import guided_filter
+from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
-from ltx_jax.weights.state_dict import Entry, Variables, flatten, under
+from ltx_jax.weights.state_dict import Entry, Leaves, Variables, flatten, under
+
+# Where a sigmoid is 0 or 1 but for 1.2e-4.
+_SURE = 9.0
 
 
 class MaskNetwork(nn.Module):
@@ -74,6 +78,8 @@ class Explainer:
       frozen: the other leaves by path.
       activation: from raw values to mask values; see `masks.tokens.activate`.
       architecture: of the backbone; says how images are normalised.
+      edge_radius: of the filter, in pixels, by which raw values follow an image's edges (see
+        `at_pixels`); 0 for none.
     """
 
     module: MaskNetwork = struct.field(pytree_node=False)
@@ -81,11 +87,13 @@ class Explainer:
     frozen: Leaves
     activation: str = struct.field(pytree_node=False)
     architecture: Architecture = struct.field(pytree_node=False)
+    edge_radius: int = struct.field(pytree_node=False, default=0)
 
     def __repr__(self) -> str:
         grid = "×".join(map(str, self.grid()))
         many = f" of {self.classes} classes" if self.classes > 1 else ""
-        told = f"masks {grid}{many}, trained {self.module.trained}"
+        edges = f", edges within {self.edge_radius} pixels" * bool(self.edge_radius)
+        told = f"masks {grid}{many}{edges}, trained {self.module.trained}"
         return f"Explainer({self.architecture.name}, {told})"
 
     @property
@@ -121,6 +129,29 @@ class Explainer:
         with precision(self.module.backbone.dtype):
             raw: Any = self.module.apply(join(leaves, self.frozen), prefix, method="draw")
         return raw
+
+    def at_pixels(
+        self, raw: Float[Array, "n classes g h"], prefix: Float[Array, "n ..."]
+    ) -> Float[Array, "n classes H W"]:
+        """Raw values at the images' size: brought there bilinearly, and where there is an
+        `edge_radius` filtered by the image itself, which is what the `prefix` is then.
+
+        What is filtered is at most 9 in magnitude, where a sigmoid is 0 or 1 but for 1e-4: edges
+        are fitted to where a class is, not to how sure of it the network is.
+        """
+        if not self.edge_radius:
+            return upsample(raw, self.architecture.size)
+        limited = jnp.clip(raw, -_SURE, _SURE)
+        pixels = upsample(limited, self.architecture.size)
+        return guided_filter(pixels, prefix, self.edge_radius)
+
+    def at_cells(
+        self, raw: Float[Array, "n classes g h"], prefix: Float[Array, "n ..."]
+    ) -> Float[Array, "n classes g h"]:
+        """The same on the grid of the raw values, for whoever wants few numbers."""
+        if not self.edge_radius:
+            return raw
+        return jax.image.resize(self.at_pixels(raw, prefix), raw.shape, "linear", antialias=True)
 
     def draw_in_training(
         self,
@@ -186,11 +217,15 @@ class Explainer:
 
 
 def explainer_from(
-    module: MaskNetwork, architecture: Architecture, variables: Variables, activation: str
+    module: MaskNetwork,
+    architecture: Architecture,
+    variables: Variables,
+    activation: str,
+    edge_radius: int = 0,
 ) -> Explainer:
     """An explainer of a mask network's variables; `architecture` is the backbone's."""
     trained, frozen = split(variables, module.trained)
-    return Explainer(module, trained, frozen, activation, architecture)
+    return Explainer(module, trained, frozen, activation, architecture, edge_radius)
 
 
 def weight_table(architecture: Architecture, head: MaskHead) -> list[Entry]:

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ltx_jax.models.layers import STATISTICS
+from ltx_jax.weights.state_dict import Leaves as Leaves
 from ltx_jax.weights.state_dict import flatten, unflatten
-
-# Leaves by their path, `params/backbone/blocks/fc1/kernel`.
-Leaves = dict[str, Any]
 
 
 class Moments(NamedTuple):

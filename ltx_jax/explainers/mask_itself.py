@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.weights.state_dict import Leaves
 
 # (explainee, images [n,H,W,C], targets [n]) to relevance of any size [n,a,b] and range.
 Relevance = Callable[[Explainee, Array, Array], Array]
@@ -67,7 +67,9 @@ class MaskItself:
         if self.start is not None:
             return by_rank(self.start(explainee, images, targets)[0], self.cells)
         if self.network is not None:
-            raw = self.network.draw(self.network.trained, self.network.prefix(images))[0]
+            prefix = self.network.prefix(images)
+            raw = self.network.draw(self.network.trained, prefix)
+            raw = self.network.at_cells(raw, prefix)[0]
             return raw[targets[0] if self.network.classes > 1 else 0]
         return centre_bias(self.cells)
 

@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
-from ltx_jax.explainers.leaves import Leaves
-from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.weights.state_dict import Leaves
 
 # The last layer's, which have an axis of classes, their last.
 _OF_CLASSES = "params/head/mask/"
@@ -66,7 +65,7 @@ class OneClass:
         module = self.every.module
         alone = module.clone(head=module.head.clone(classes=1))
         raw = replace(self.every, module=alone).draw(leaves, prefix)
-        return upsample(raw, self.grid())
+        return self.every.at_pixels(raw, prefix)
 
     def slot_axis(self, path: str) -> int:
         """The explainer's."""

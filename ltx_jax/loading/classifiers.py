@@ -21,12 +21,13 @@ from ltx_jax.loading.explainees import (
     refuse_unsigned,
 )
 from ltx_jax.models.architecture import Architecture
-from ltx_jax.models.classifier import Classifier, Leaves
+from ltx_jax.models.classifier import Classifier
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.sections import Network
 from ltx_jax.weights.files import read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import (
+    Leaves,
     StateDict,
     Variables,
     flatten,

@@ -68,8 +68,8 @@ def load_explainer(
       attention: as for the explainee.
       seed: of a fresh head and fresh updates.
       **options: the other settings of `MaskDrawer` (`activation`, `head_bias`, `trained`,
-        `frozen_blocks`, `lora_rank`, `classes`, `head`), with its defaults; and, as they are or as
-        `sizes`, what differs from the published network (`image_size`, `depth` …).
+        `frozen_blocks`, `lora_rank`, `classes`, `head`, `edge_radius`), with its defaults; and, as
+        they are or as `sizes`, what differs from the published network (`image_size`, `depth` …).
 
     Raises:
       InputError: as `load_explainee`; for an option that is none, or that the checkpoint
@@ -85,10 +85,12 @@ def load_explainer(
         state, source = saved.state, named(checkpoint)
     backbone, state = fitted(backbone, state, {*drawer.sizes, "image_size", "num_classes"})
     backbone, module = mask_network(backbone, drawer)
+    _refuse_edges(module, drawer)
     variables_of = _with_fresh_head if saved is None else _all_of_it
     variables = variables_of(module, backbone, state, source, seed)
     assert drawer.activation is not None
-    return explainer_from(module, backbone, variables, drawer.activation)
+    assert drawer.edge_radius is not None
+    return explainer_from(module, backbone, variables, drawer.activation, drawer.edge_radius)
 
 
 def load_mask(
@@ -239,6 +241,19 @@ def _refuse_other_classes(explainee: Explainee, drawer: MaskDrawer) -> None:
         raise InputError(
             f"{where} has masks for {drawer.classes} classes, and {explainee.name} has "
             f"{explainee.classes}: give one of {explainee.classes}, or of 1"
+        )
+
+
+def _refuse_edges(module: MaskNetwork, drawer: MaskDrawer) -> None:
+    """See that masks that are to follow an image's edges are of pixels, before a sigmoid, and of a
+    network that begins with the image itself."""
+    whole = module.trained == "all" and module.backbone.feature_kind == "map"
+    fits = module.head.classes > 1 and whole and drawer.activation == "sigmoid"
+    if drawer.edge_radius and not fits:
+        raise InputError(
+            f"explainer.edge_radius {drawer.edge_radius} is for masks of every class (classes), "
+            "before a sigmoid (activation), of a CNN that is trained whole (trained=all): set it "
+            "to 0"
         )
 
 

@@ -13,10 +13,7 @@ from jaxtyping import Float
 
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
-from ltx_jax.weights.state_dict import flatten, unflatten
-
-# By path, `params/fc/kernel`.
-Leaves = dict[str, Any]
+from ltx_jax.weights.state_dict import Leaves, flatten, unflatten
 
 
 @partial(

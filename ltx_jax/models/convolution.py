@@ -144,7 +144,7 @@ def _with_gradient_to_input(x: Array, kernel: Array, how: _How) -> Array:
 
     JAX's is a convolution that reads the kernel the other way. Other platforms have code for that,
     and a CPU has none that is fast within a loop, where it takes twice as long as one with the
-    kernel written out.
+    kernel written out, or for few positions as one product with the kernel as it is.
     """
     return _by_xla(x, kernel, how)
 
@@ -158,7 +158,7 @@ def _back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array,
     _, to_kernel = jax.vjp(lambda kernel: _by_xla(x, kernel, how), kernel)
     to_input = jax.lax.platform_dependent(
         *(x, kernel, gradient),
-        cpu=partial(_to_input_written_out, how),
+        cpu=partial(_to_input_on_cpus, how),
         default=partial(_to_input_by_xla, how),
     )
     return to_input, *to_kernel(gradient)
@@ -169,7 +169,7 @@ def _to_input_by_xla(how: _How, x: Array, kernel: Array, gradient: Array) -> Arr
     return to_input(gradient)[0]
 
 
-def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
+def _to_input_on_cpus(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
     if gradient.shape[1] * gradient.shape[2] <= kernel.shape[3]:
         return _to_input_as_products(how, x, kernel, gradient)
     return jax.lax.conv_general_dilated(
@@ -186,9 +186,12 @@ def _to_input_written_out(how: _How, x: Array, kernel: Array, gradient: Array) -
 def _to_input_as_products(how: _How, x: Array, kernel: Array, gradient: Array) -> Array:
     """One product with the kernel as it is, whose share for each offset is added where that reads:
     for few positions beside the channels, where writing the kernel out takes longer than that."""
-    _, to_input = jax.vjp(lambda x: _read(_padded(x, how), kernel, how), x)
-    shares = gradient @ kernel.reshape(-1, kernel.shape[3]).T
-    return to_input(jnp.split(shares, kernel.shape[0] * kernel.shape[1], axis=-1))[0]
+    exact = x.astype(np.promote_types(x.dtype, np.float32))
+    _, to_input = jax.vjp(lambda x: _read(_padded(x, how), kernel, how), exact)
+    every = kernel.reshape(-1, kernel.shape[3]).T
+    shares = jnp.matmul(gradient, every, preferred_element_type=exact.dtype)
+    offsets = kernel.shape[0] * kernel.shape[1]
+    return to_input(jnp.split(shares, offsets, axis=-1))[0].astype(x.dtype)
 
 
 _with_gradient_to_input.defvjp(_forward, _back)
@@ -240,7 +243,8 @@ def convolve_as_products(
 
 
 def _padded(x: Array, how: _How) -> Array:
-    return jnp.pad(x, ((0, 0), *how.padding, (0, 0)))
+    pads = [(low, high, 0) for low, high in ((0, 0), *how.padding, (0, 0))]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def _read(x: Array, kernel: Array, how: _How) -> list[Array]:
@@ -275,14 +279,14 @@ def _depthwise(x: Array, kernel: Array, how: _How) -> Array:
 
 def _sum_of_products(x: Array, kernel: Array, how: _How) -> Array:
     """Of a padded map, added in float32, as a matrix product's terms are."""
-    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    exact = x.astype(np.promote_types(x.dtype, np.float32))
     weights = kernel.reshape(-1, kernel.shape[-1])
     terms = zip(_read(exact, kernel, how), weights, strict=True)
     return jax.tree.reduce(jnp.add, [t * per_channel(w, exact) for t, w in terms]).astype(x.dtype)
 
 
 def _depthwise_forward(x: Array, kernel: Array, how: _How) -> tuple[Array, tuple[Array, Array]]:
-    return _depthwise(x, kernel, how), (x, kernel)
+    return _sum_of_products(_padded(x, how), kernel, how), (x, kernel)
 
 
 def _depthwise_back(how: _How, seen: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:

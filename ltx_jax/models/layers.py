@@ -144,9 +144,10 @@ def mean_over_positions(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     As a product with ones: XLA for CPUs puts all of the convolutions before a sum into one program
     with it, which takes half as long again.
     """
-    flat = x.reshape(len(x), -1, x.shape[-1]).astype(jnp.float32)
-    ones = jnp.ones((len(x), 1, flat.shape[1]), jnp.float32)
-    return jnp.matmul(ones, flat, precision="highest")[:, 0] / flat.shape[1]
+    n, height, width, channels = x.shape
+    flat = x.reshape(n, height * width, channels).astype(jnp.float32)
+    ones = jnp.ones((n, 1, height * width), jnp.float32)
+    return jnp.matmul(ones, flat, precision="highest")[:, 0] / (height * width)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

@@ -66,6 +66,12 @@ class MaskDrawer(Section):
         "of a network: plain, one layer on its features as the original's; or DeepLabv3's, on a "
         "CNN's; the checkpoint's where not given, or plain",
     )
+    edge_radius: int | None = setting(
+        None,
+        "radius in pixels of the filter by which masks of every class follow an image's edges, of "
+        "a CNN trained whole; 0 for none; the checkpoint's where not given, or 0",
+        least=0,
+    )
     start: str | None = setting(
         None,
         "of a mask: centre, pltx (the checkpoint's), or a rival's name; if not given pltx where "
@@ -103,7 +109,7 @@ class MaskDrawer(Section):
         """With what was not given as a checkpoint has it, or as it is without one."""
         usual: dict[str, Any] = {
             **{"activation": "sigmoid", "frozen_blocks": 0, "lora_rank": 4},
-            **{"classes": 1, "head": "plain"},
+            **{"classes": 1, "head": "plain", "edge_radius": 0},
         }
         if saved is not None:
             usual = {name: getattr(saved.completed(), name) for name in usual}
@@ -120,7 +126,7 @@ class MaskDrawer(Section):
                 )
             return
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for name in ("frozen_blocks", "lora_rank", "head_bias", "classes", "head"):
+        for name in ("frozen_blocks", "lora_rank", "head_bias", "classes", "head", "edge_radius"):
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ltx_jax.data.examples import Example, UnreadableImage, iterate
 from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
@@ -71,19 +71,23 @@ def _drawn(
 ) -> Float[np.ndarray, "n j H W"]:
     """An explainer's masks."""
     images = padded(np.stack([example.as_input() for example in examples]), batch.images)
-    given = replicate(explainer, batch.mesh), place(images, batch.mesh)
-    return np.asarray(_masks_on_devices(*given, batch.mesh))[: len(examples), list(classes)]
+    chosen = np.array(classes, np.int32)
+    explainer, chosen = replicate((explainer, chosen), batch.mesh)
+    masks = _masks_on_devices(explainer, chosen, place(images, batch.mesh), batch.mesh)
+    return np.asarray(masks)[: len(examples)]
 
 
 @partial(jax.jit, static_argnames="mesh")
 def _masks_on_devices(
-    explainer: Explainer, images: Float[Array, "n H W C"], mesh: Mesh
-) -> Float[Array, "n classes H W"]:
-    def draw(explainer: Explainer, images: Array) -> Array:
-        raw = explainer.draw(explainer.trained, explainer.prefix(images))
-        return activate(upsample(raw, images.shape[1:3]), explainer.activation)
+    explainer: Explainer, classes: Int[Array, " j"], images: Float[Array, "n H W C"], mesh: Mesh
+) -> Float[Array, "n j H W"]:
+    def draw(explainer: Explainer, classes: Array, images: Array) -> Array:
+        prefix = explainer.prefix(images)
+        raw = explainer.draw(explainer.trained, prefix)[:, classes]
+        return activate(explainer.at_pixels(raw, prefix), explainer.activation)
 
-    return on_each_device(draw, mesh, (REPLICATED, SPLIT), SPLIT)(explainer, images)
+    specs = REPLICATED, REPLICATED, SPLIT
+    return on_each_device(draw, mesh, specs, SPLIT)(explainer, classes, images)
 
 
 def _computed(
@@ -126,6 +130,7 @@ class ClassTableTask:
         every = {row.image: work.source.labels[row.image] for row in work.rows}
         wanted = set(self.classes)
         self.images = [image for image, labels in every.items() if wanted.intersection(labels)]
+        self._known = frozenset(self.images)
         if not self.images:
             raise InputError(
                 "config.evaluate.class_table is of labelled images, and none has a label among its "
@@ -165,7 +170,7 @@ class ClassTableTask:
 
     def _is_ours(self, line: Record) -> bool:
         """Whether a line is of this table: not of classes that were chosen before."""
-        return line["classes"] == list(self.classes) and line["row"] in self.images
+        return line["classes"] == list(self.classes) and line["row"] in self._known
 
     def _lines_of(self, images: Iterable[int]) -> Iterator[dict[int, Record]]:
         work = self._work

@@ -20,6 +20,8 @@ from ltx_jax.errors import InputError
 
 StateDict = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
+# Variables by their path, `params/backbone/blocks/fc1/kernel`.
+Leaves = dict[str, Any]
 # PyTorch counts training batches in its batch norms; a frozen network has no use for it.
 _IGNORED_SUFFIX = "num_batches_tracked"
 # What trainers put in front of a network's own names.

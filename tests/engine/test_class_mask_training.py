@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import random_weights
 from jax.tree_util import Partial
 
 from ltx_jax.engine.class_masks import (
@@ -130,6 +131,29 @@ def test_held_out_images_are_judged_alone(explainee, every, images):
     assert found.masks.shape == (4, 4, 4) and not found.masks[2].any()
     alone = validate_classes(multi, every, goal, images[3:4], LABELS[3:4], slot_mesh(1))
     assert float(alone.losses["loss"][0]) == pytest.approx(float(found.losses["loss"][3]), rel=1e-5)
+
+
+def test_masks_that_follow_edges_are_judged_as_they_are(explainee, images, tmp_path):
+    multi = replace(explainee, link="sigmoid")
+    weights = random_weights(tmp_path / "w.safetensors", "cifar_resnet20", depth=8)
+    how = {"classes": 5, "image_size": 16, "depth": 8, "seed": 3}
+    plain = load_explainer(explainee, "cifar_resnet20", weights=weights, **how)
+    following = replace(plain, edge_radius=2)
+    goal = goal_of(multi, "nn_explainer")
+    prefix = following.prefix(images[:4])
+    raw = following.at_pixels(following.draw(following.trained, prefix), prefix)
+    target, _ = class_masks.merged(raw, jnp.asarray(LABELS))
+    grey = jnp.full_like(images[:4], 0.5)
+    logits = [multi(covered(images[:4], m, grey)) for m in (target, 1 - target)]
+    wanted, _ = class_masks.class_mask_loss(
+        raw, jnp.asarray(LABELS), *logits, class_masks.Weights()
+    )
+    found = validate_classes(multi, following, goal, images[:4], LABELS, slot_mesh(1))
+    assert np.mean(found.losses["loss"]) == pytest.approx(float(wanted), rel=1e-4)
+    others = validate_classes(multi, plain, goal, images[:4], LABELS, slot_mesh(1))
+    assert abs(np.mean(others.losses["loss"]) - float(wanted)) > 1e-3
+    seen = stepped(multi, following, goal, images[:4], slot_mesh(1), steps=6)
+    assert seen[-1]["total"] < seen[0]["total"]
 
 
 def test_classes_that_the_explainee_predicts(explainee, images):

@@ -10,7 +10,7 @@ import pytest
 from counting import operations
 
 from ltx_jax.models.convolution import Convolution, convolve_as_products
-from ltx_jax.models.layers import activate, max_pool
+from ltx_jax.models.layers import activate, max_pool, mean_over_positions
 
 CASES = [
     # kernel, strides, padding, input channels, output channels, groups, side, dilation
@@ -126,13 +126,14 @@ def test_a_pool_and_its_gradient_are_those_of_xla(window, stride, pad, side):
         (5, 3, ((0, 1), (2, 0)), 1),
     ],
 )
-def test_gradients_of_a_convolution_are_jax_s(kernel, stride, padding, dilation):
+@pytest.mark.parametrize("features", [4, 200])  # 200 are more than the positions
+def test_gradients_of_a_convolution_are_jax_s(kernel, stride, padding, dilation, features):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 13, 12, 3)), jnp.float32)
     module = Convolution(
-        4, (kernel,) * 2, (stride,) * 2, padding, use_bias=False, dilation=dilation
+        features, (kernel,) * 2, (stride,) * 2, padding, use_bias=False, dilation=dilation
     )
-    weights = jnp.asarray(rng.normal(size=(kernel, kernel, 3, 4)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(kernel, kernel, 3, features)), jnp.float32)
 
     def ours(x, weights):
         return module.apply({"params": {"kernel": weights}}, x)
@@ -146,6 +147,45 @@ def test_gradients_of_a_convolution_are_jax_s(kernel, stride, padding, dilation)
     coming = jnp.asarray(rng.normal(size=y.shape), jnp.float32)
     for found, known in zip(jax.jit(back)(coming), jax.jit(back_again)(coming), strict=True):
         np.testing.assert_allclose(found, known, atol=2e-4)
+
+
+def test_half_precision_is_added_up_in_single():
+    """Of few positions: what each of nine offsets gives is rounded once, after their sum."""
+    rng = np.random.default_rng(0)
+    x, coming = (jnp.asarray(rng.normal(size=(1, 7, 7, n)), jnp.bfloat16) for n in (32, 64))
+    # Whole eighths, which half precision does not round.
+    weights = jnp.asarray(rng.integers(-16, 17, (3, 3, 32, 64)) / 8, jnp.float32)
+
+    def gradient(dtype):
+        module = Convolution(64, padding=((1, 1), (1, 1)), use_bias=False, dtype=dtype)
+        given = {"params": {"kernel": weights}}
+        _, back = jax.vjp(lambda x: module.apply(given, x), x.astype(dtype))
+        return back(coming.astype(dtype))[0]
+
+    half, exact = gradient(jnp.bfloat16), gradient(jnp.float32)
+    error = np.abs(half.astype(np.float32) - exact) / np.abs(exact).mean()
+    assert half.dtype == jnp.bfloat16 and np.median(error) < 2e-3
+
+
+def test_a_depthwise_convolution_in_half_precision():
+    """Added up in float32 as well, so that nine equal terms stay what they are."""
+    x = jnp.full((1, 5, 5, 3), 1.0078125, jnp.bfloat16)  # the next after 1
+    weights = jnp.ones((3, 3, 1, 3), jnp.float32)
+    module = Convolution(3, groups=3, use_bias=False, dtype=jnp.bfloat16)
+    y, back = jax.vjp(lambda x: module.apply({"params": {"kernel": weights}}, x), x)
+    np.testing.assert_array_equal(y.astype(np.float32), np.float32(jnp.bfloat16(9.0703125)))
+    (slope,) = back(jnp.ones_like(y))
+    np.testing.assert_array_equal(slope[0, :, 0, 0].astype(np.float32), [1, 2, 3, 2, 1])
+
+
+def test_the_mean_over_positions():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 5)), jnp.bfloat16)
+    found = mean_over_positions(x)
+    assert found.dtype == jnp.float32 and mean_over_positions(x[:0]).shape == (0, 5)
+    np.testing.assert_allclose(found, np.float32(x).mean((1, 2)), atol=1e-6)
+    slope = jax.grad(lambda x: mean_over_positions(x)[0, 1])(x.astype(jnp.float32))
+    np.testing.assert_allclose(slope[0, :, :, 1], 1 / 12, rtol=1e-6)
+    assert float(jnp.abs(slope).sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_every_setting_is_in_the_configuration_and_in_the_help():
 
 def test_what_is_not_given_is_a_checkpoints_or_the_usual():
     given = MaskDrawer(trained="all", frozen_blocks=0)
-    usual = dataclasses.replace(given, activation="sigmoid", lora_rank=4, classes=1, head="plain")
+    usual = dataclasses.replace(
+        given, activation="sigmoid", lora_rank=4, classes=1, head="plain", edge_radius=0
+    )
     assert given.completed() == usual == usual.completed()
     saved = MaskDrawer(trained="lora", name="vit", activation="relu", frozen_blocks=2)
     assert given.completed(saved) == dataclasses.replace(usual, activation="relu")
@@ -105,6 +107,7 @@ def test_values_come_through():
         (MaskDrawer(frozen_blocks=2), "frozen_blocks is a network's, and trained is mask"),
         (MaskDrawer(lora_rank=2), "lora_rank is a network's, and trained is mask: leave it out"),
         (MaskDrawer(head_bias=1.0), "head_bias is a network's"),
+        (MaskDrawer(edge_radius=2), "edge_radius is a network's, and trained is mask"),
         (MaskDrawer(trained="all", start="centre"), "start and grid are a mask's"),
         (MaskDrawer(trained="head", grid=7), "start and grid are a mask's: leave them out"),
         (MaskDrawer(checkpoint="x", start="centre"), "checkpoint is not used by start=centre"),

@@ -1,5 +1,8 @@
 """A demo of classes: what its networks learn from."""
 
+import json
+from dataclasses import asdict
+
 import make_class_demo as make
 import numpy as np
 import pytest
@@ -33,6 +36,16 @@ def test_the_explainer_learns_from_whole_scenes():
     np.testing.assert_array_equal(batch["images"], drawn.image)
     np.testing.assert_array_equal(batch["targets"], drawn.labels > 0)
     assert batch["targets"].sum(1).min() >= 2
+
+
+def test_what_is_bundled_is_by_the_recipe():
+    facts = json.loads((demo_classes.ASSETS / make.FACTS).read_text())
+    assert facts["recipe"] == json.loads(json.dumps(asdict(make.Recipe())))
+    explainee = load_explainee(
+        make.NETWORK, demo_classes.ASSETS / make.EXPLAINEE, link="sigmoid", **make.SIZES
+    )
+    explainer = load_explainer(explainee, checkpoint=demo_classes.ASSETS / make.EXPLAINER)
+    assert explainer.edge_radius == make.Recipe().edge_radius
 
 
 def test_continuous_iou_by_hand():
