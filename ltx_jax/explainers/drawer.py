@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.weights.state_dict import Leaves
 
 
 class Beginning(NamedTuple):

@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.heads import MaskHead
-from ltx_jax.explainers.leaves import TRAINED, join, slot_axis, split
+from ltx_jax.explainers.leaves import TRAINED, Leaves, join, slot_axis, split
 from ltx_jax.masks.guided_filter import guided_filter
 from ltx_jax.masks.tokens import activate, upsample
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.backbone import Backbone
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
-from ltx_jax.weights.state_dict import Entry, Leaves, Variables, flatten, under
+from ltx_jax.weights.state_dict import Entry, Variables, flatten, under
 
 # Where a sigmoid is 0 or 1 but for 1.2e-4.
 _SURE = 9.0

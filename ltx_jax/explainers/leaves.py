@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ltx_jax.models.layers import STATISTICS
-from ltx_jax.weights.state_dict import Leaves as Leaves
-from ltx_jax.weights.state_dict import flatten, unflatten
+from ltx_jax.weights.state_dict import Leaves, flatten, unflatten
 
 
 class Moments(NamedTuple):

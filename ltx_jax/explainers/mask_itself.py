@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.weights.state_dict import Leaves
 
 # (explainee, images [n,H,W,C], targets [n]) to relevance of any size [n,a,b] and range.
 Relevance = Callable[[Explainee, Array, Array], Array]

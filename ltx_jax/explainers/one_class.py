@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.weights.state_dict import Leaves
 
 # The last layer's, which have an axis of classes, their last.
 _OF_CLASSES = "params/head/mask/"

@@ -13,10 +13,11 @@ from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.errors import InputError
+from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_network import WordNetwork
 from ltx_jax.models.explainee import Explainee, listed
 from ltx_jax.models.layers import STATISTICS, statistics_of
-from ltx_jax.weights.state_dict import Leaves, flatten, unflatten
+from ltx_jax.weights.state_dict import flatten, unflatten
 
 
 @partial(

@@ -16,7 +16,7 @@ import numpy as np
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.head_for import name_of
-from ltx_jax.explainers.leaves import Moments, join, split
+from ltx_jax.explainers.leaves import Leaves, Moments, join, split
 from ltx_jax.files import digest_of, write_bytes
 from ltx_jax.models.architecture import hashable
 from ltx_jax.settings.section import checked
@@ -24,7 +24,6 @@ from ltx_jax.settings.sections import MaskDrawer
 from ltx_jax.weights.files import files_of, read_safetensors, to_safetensors
 from ltx_jax.weights.state_dict import (
     Entry,
-    Leaves,
     StateDict,
     Variables,
     flatten,

@@ -88,8 +88,7 @@ def load_explainer(
     _refuse_edges(module, drawer)
     variables_of = _with_fresh_head if saved is None else _all_of_it
     variables = variables_of(module, backbone, state, source, seed)
-    assert drawer.activation is not None
-    assert drawer.edge_radius is not None
+    assert drawer.activation is not None and drawer.edge_radius is not None
     return explainer_from(module, backbone, variables, drawer.activation, drawer.edge_radius)
 
 

@@ -91,7 +91,7 @@ def test_only_what_begins_with_the_image_follows_it(explainee):
             load_explainer(explainee, edge_radius=2, **other)
 
 
-def test_edges_are_of_what_goes_through_a_sigmoid(explainee, following, images, tmp_path):
+def test_edges_are_of_what_goes_through_a_sigmoid(explainee, following, tmp_path):
     save_explainer(tmp_path / "e.safetensors", following)
     for other in ({"trained": "head"}, {"edge_radius": 3, "trained": "head"}):
         with pytest.raises(
