@@ -38,4 +38,5 @@ INTEGRATED_GRADIENTS = Rival(
     "Sundararajan, Taly & Yan, ICML 2017",
     f"{STEPS} gradients",
     integrated_gradients,
+    in_parts=True,
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.rival import Rival, logits_through, masks_at_once
+from ltx_jax.attribution.rival import Rival, logits_through, masks_at_once, sum_over
 from ltx_jax.masks.tokens import interpolation_matrix
 from ltx_jax.models.explainee import Explainee
 
@@ -35,19 +35,15 @@ def rise(
       cells: of a mask along each side.
       kept: probability of a cell to be seen.
     """
-    at_once = masks_at_once(len(images))
     draw = partial(smooth_mask, cells=cells, kept=kept, size=images.shape[1:3])
 
-    def add(total: Array, group: Array) -> tuple[Array, None]:
-        drawn = jax.vmap(draw)(group)
+    def weighted(numbers: Array, counts: Array) -> Array:
+        drawn = jax.vmap(draw)(numbers)
         logits = logits_through(explainee, images, drawn[:, None])
-        seen = explainee.probability(logits, targets[None])
-        seen = jnp.where(group[:, None] < masks, seen, 0)  # the last group may be too long
-        return total + jnp.einsum("mn,mhw->nhw", seen, drawn), None
+        seen = jnp.where(counts[:, None], explainee.probability(logits, targets[None]), 0)
+        return jnp.einsum("mn,mhw->nhw", seen, drawn)
 
-    groups = -(-masks // at_once)
-    numbers = jnp.arange(groups * at_once, dtype=jnp.int32).reshape(groups, at_once)
-    total, _ = jax.lax.scan(add, jnp.zeros(images.shape[:3]), numbers)
+    total = sum_over(jnp.arange(masks, dtype=jnp.int32), weighted, masks_at_once(len(images)))
     return total / (masks * kept)
 
 
@@ -74,4 +70,5 @@ RISE = Rival(
     "Petsiuk, Das & Saenko, BMVC 2018",
     f"{_MASKS:,} forwards: {_CELLS}×{_CELLS} cells, each seen with probability {_KEPT:g}",
     rise,
+    in_parts=True,
 )

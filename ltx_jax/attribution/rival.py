@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ltx_jax.masks.covering import covered
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.links import of_class
+
+# The mesh axis of devices that share the work on one image.
+PARTS = "image_parts"
 
 Attribute = Callable[[Explainee, Array, Array], Array]
 # Images in one forward of what looks at an image through many masks: few stay in a CPU's cache.
@@ -32,6 +35,7 @@ class Rival:
       maps: (explainee, images [n,H,W,C] in [0,1], targets [n]) to the relevance of each pixel
         [n,H,W], or of cells [n,g,h], in any range; jitted.
       signed: the same with what speaks against the class below zero, where `maps` cut that off.
+      in_parts: whether devices can share the work on one image: it is summed by `sum_over`.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Rival:
     budget: str
     maps: Attribute
     signed: Attribute | None = None
+    in_parts: bool = False
 
 
 def target_logits(
@@ -63,22 +68,49 @@ def mean_gradient(
       variations: along the first axis.
       targets: of the images.
     """
-    count = len(variations)
-    # A gradient keeps of each image what a forward forgets.
-    most = masks_at_once(4 * len(targets))
-    at_once = next(k for k in range(min(most, count), 0, -1) if count % k == 0)
 
-    def add(total: Array, group: Array) -> tuple[Array, None]:
+    def gradients(group: Array, counts: Array) -> Array:
         images = jax.vmap(varied)(group)
-        in_one = images.reshape(-1, *images.shape[2:])
-        gradients = jax.grad(target_logits, argnums=1)(
-            explainee, in_one, jnp.tile(targets, at_once)
-        )
-        return total + gradients.reshape(images.shape).sum(0), None
 
-    groups = variations.reshape(-1, at_once)
-    total, _ = jax.lax.scan(add, jnp.zeros_like(varied(variations[0])), groups)
-    return total / count
+        def logits(images: Array) -> Array:
+            seen = explainee(images.reshape(-1, *images.shape[2:]))
+            found = of_class(seen, jnp.tile(targets, len(group)))
+            return jnp.where(counts[:, None], found.reshape(len(group), -1), 0).sum()
+
+        return jax.grad(logits)(images).sum(0)
+
+    # A gradient keeps of each image what a forward forgets.
+    total = sum_over(variations, gradients, masks_at_once(4 * len(targets)))
+    return total / len(variations)
+
+
+def sum_over(
+    variations: Array, values: Callable[[Array, Bool[Array, " k"]], Array], at_once: int
+) -> Array:
+    """The sum over variations of what comes of them, some at a time; where devices share an image
+    (`PARTS`) each takes a part.
+
+    Args:
+      variations: along the first axis.
+      values: from k variations, and which of them count, to the sum over those.
+      at_once: variations at most.
+    """
+    count, parts = len(variations), jax.sharding.get_abstract_mesh().shape.get(PARTS, 1)
+    groups = -(-count // (at_once * parts))
+    at_once = -(-count // (groups * parts))
+    numbers = jnp.arange(parts * groups * at_once, dtype=jnp.int32)
+    numbers = numbers.reshape(parts, groups, at_once)
+
+    def of_group(numbers: Array) -> Array:
+        return values(variations[jnp.minimum(numbers, count - 1)], numbers < count)
+
+    def add(total: Array, numbers: Array) -> tuple[Array, None]:
+        return total + of_group(numbers), None
+
+    form = jax.eval_shape(of_group, numbers[0, 0])
+    mine = numbers[jax.lax.axis_index(PARTS) if parts > 1 else 0]
+    total, _ = jax.lax.scan(add, jnp.zeros(form.shape, form.dtype), mine)
+    return jax.lax.psum(total, PARTS) if parts > 1 else total
 
 
 def masks_at_once(images: int) -> int:

@@ -49,4 +49,5 @@ SMOOTHGRAD = Rival(
     "Smilkov, Thorat, Kim, Viégas & Wattenberg 2017, arXiv 1706.03825",
     f"{SAMPLES} gradients, noise {NOISE:g} of the range",
     smoothgrad,
+    in_parts=True,
 )

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import Attribute, Rival
+from ltx_jax.attribution.rival import PARTS, Attribute, Rival
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
 from ltx_jax.engine.scoring import in_groups, padded
-from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
+from ltx_jax.engine.sharding import AXIS, REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
@@ -182,12 +182,26 @@ def stored_rival(store: ResultStore, name: str) -> Maps:
 def compute(
     explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: BatchLayout
 ) -> Float[np.ndarray, "n g h"]:
-    """A rival's maps of at most a batch of images, of pixels or of cells."""
+    """A rival's maps of at most a batch of images, of pixels or of cells; devices without an image
+    of their own help where the rival lets them."""
+    rival, mesh = RIVALS[name], batch.mesh
+    if rival.in_parts and not explainee.on_host:
+        mesh = _with_parts(mesh)
+        explainee = replicate(explainee, mesh)
     images = padded(np.stack([example.as_input() for _, example in group]), batch.images)
     targets = padded(np.array([asked.target for asked, _ in group], np.int32), batch.images)
-    given = place((images, targets), batch.mesh)
-    maps = _on_devices(explainee, *given, RIVALS[name].maps, batch.mesh)
+    given = place((images, targets), mesh)
+    maps = _on_devices(explainee, *given, rival.maps, mesh)
     return jax.device_get(maps)[: len(group)]
+
+
+def _with_parts(mesh: Mesh) -> Mesh:
+    """The devices with the others shared out among them, where each gets some."""
+    each = len(jax.local_devices()) // mesh.size
+    if each == 1:
+        return mesh
+    devices = np.array(jax.local_devices()[: each * mesh.size])
+    return Mesh(devices.reshape(mesh.size, each), (AXIS, PARTS))
 
 
 @partial(jax.jit, static_argnames=("method", "mesh"))

@@ -9,10 +9,15 @@ from test_class_activation_maps import FOR_CNNS
 from ltx_jax.attribution import RIVALS, rival
 from ltx_jax.attribution.gradient_x_input import gradient_x_input
 from ltx_jax.attribution.integrated_gradients import integrated_gradients
-from ltx_jax.attribution.rival import mean_gradient
+from ltx_jax.attribution.rival import PARTS, mean_gradient
 from ltx_jax.attribution.smoothgrad import smoothgrad
+from ltx_jax.data.examples import Example
+from ltx_jax.engine.memory import batch_of_use
+from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks.rivals import _with_parts, compute
+from ltx_jax.tasks.scoring import Asked
 
 RNG = np.random.default_rng(0)
 WEIGHTS = jnp.asarray(RNG.normal(size=(4, 4, 3, 2)), jnp.float32)
@@ -106,6 +111,20 @@ def test_neighbours_change_nothing(name, explainee, images):
     beside = (1 - pictures).at[1].set(pictures[1]), targets.at[::2].set(2)
     others = RIVALS[name].maps(explainee, *beside)
     np.testing.assert_allclose(some[1], others[1], rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, rival in RIVALS.items() if rival.in_parts])
+@pytest.mark.parametrize("count", [1, 2])
+def test_devices_share_an_image_where_there_are_few(name, count):
+    images, targets = IMAGES[:count], TARGETS[:count]
+    group = [(Asked(i, int(targets[i])), Example(np.asarray(images[i]))) for i in range(count)]
+    found = compute(SQUARE, name, group, batch_of_use(SQUARE, count))
+    np.testing.assert_allclose(found, RIVALS[name].maps(SQUARE, images, targets), rtol=1e-5)
+
+
+def test_devices_without_an_image_are_shared_out():
+    assert dict(_with_parts(slot_mesh(3)).shape) == {"slots": 3, PARTS: 2}
+    assert _with_parts(slot_mesh(5)) == slot_mesh(5)
 
 
 def test_scaled_spans_the_unit_interval():
