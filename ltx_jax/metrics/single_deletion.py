@@ -3,6 +3,7 @@ Schaub-Meyer & Roth, ICCV 2023, who delete the parts of a bird)."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
@@ -38,8 +39,13 @@ def spearman(
 def _centred_ranks(values: Float[Array, "*n p"], weights: Float[Array, "*n p"]) -> Array:
     """Twice the ranks less their mean: how many are below less how many are above; whole numbers,
     so that a constant's are exactly 0."""
+    # Sorted before they are compared, though it needs no order: a compiler may compute a value
+    # anew for each side of a comparison, with another last digit, but does not sort twice.
+    numbers = jnp.broadcast_to(jnp.arange(values.shape[-1], dtype=jnp.int32), values.shape)
+    values, weights, numbers = jax.lax.sort((values, weights, numbers), num_keys=1)
     difference = jnp.sign(values[..., :, None] - values[..., None, :])
-    return (difference * weights[..., None, :]).sum(-1) * weights
+    ranks = (difference * weights[..., None, :]).sum(-1) * weights
+    return jax.lax.sort((numbers, ranks), num_keys=1)[1]
 
 
 SINGLE_DELETION = Score(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from ltx_jax.masks.covering import Fill
 from ltx_jax.metrics.case import Case
-from ltx_jax.metrics.grid import cells_of
+from ltx_jax.metrics.grid import cells_of, means_of_cells
 from ltx_jax.metrics.perturbation import FRACTIONS, Curves, Removal, curves_of_removal
 from ltx_jax.metrics.score import Score
 
@@ -50,9 +50,7 @@ def gain_of_cells(
     random order, the same for every image."""
     _, height, width = case.order.shape
     cells = cells_of(height, width, _SIDE)
-    inside = jax.nn.one_hot(cells, _SIDE**2)
-    means = jnp.einsum("nhw,hwc->nc", case.order, inside)
-    means /= jnp.maximum(inside.sum((0, 1)), 1)[None]
+    means = means_of_cells(case.order, _SIDE)
 
     def curves(values: Float[Array, "n c"]) -> Curves:
         order = _whole_cells(values, cells)

@@ -22,7 +22,6 @@ from ltx_jax.engine.scoring import (
 )
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
-from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record, rounded
 from ltx_jax.tasks.inputs import Work, examples
@@ -176,7 +175,6 @@ def score_examples(
       apart.
     """
     each = [maps(one.asked.row) for one in known]
-    adds_up = any(SCORES[name].needs_interventions for name in work.scores)
     masks = [
         with_needs(
             Masked(
@@ -184,7 +182,7 @@ def score_examples(
                 one.logits,
                 one.classes,
                 *drawn,
-                relevance=drawn.relevance if adds_up else None,
+                relevance=drawn.relevance,
             ),
             one.example,
             work.scores,

@@ -130,3 +130,5 @@ def test_devices_without_an_image_are_shared_out():
 def test_scaled_spans_the_unit_interval():
     maps = jnp.array([[[1.0, 3.0]], [[2.0, 2.0]], [[-1.0, 0.0]]])
     np.testing.assert_allclose(spanning(maps), [[[0, 1]], [[0, 0]], [[0, 1]]])
+    wide = np.array([[[-3e38, 0, 3e38]]], np.float32)  # whose range is no float32
+    np.testing.assert_allclose(spanning(wide), [[[0, 0.5, 1]]])

@@ -9,6 +9,9 @@ from ltx_jax.data.preprocessing import Preprocessing
 from ltx_jax.data.scenes import SceneSource
 from ltx_jax.engine.scoring import Masked, with_needs
 from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.grid import cells_of
+from ltx_jax.metrics.sensitivity_n import _sets
+from ltx_jax.metrics.symmetric_relevance import _whole_cells
 from ltx_jax.models.explainee import Explainee
 
 
@@ -38,7 +41,7 @@ SMALL = linear([[3.0, 2.0], [1.0, 0.0]])
 
 def test_area_and_variation():
     mask = [[1.0, 0.0], [0.5, 0.5]]
-    assert one(*SMALL, mask, "area") == pytest.approx([50])
+    assert one(*SMALL, mask, "area", order=[[9.0, 1.0], [2.0, 3.0]]) == pytest.approx([50])
     # Down |1 − 0.5| and |0 − 0.5|, across 1 and 0: means 0.5 and 0.5.
     assert one(*SMALL, mask, "total_variation") == pytest.approx([100])
 
@@ -60,8 +63,54 @@ def test_the_gain_as_whole_cells_go():
     assert one(*given, order, "srg_cells") == pytest.approx([85])
     order[5, 9] = 0.1  # and another one lowers it below them
     assert one(*given, order, "srg_cells") == pytest.approx([-85])
-    # Equal cells go in the same random order either way.
-    assert one(*given, np.full((16, 16), 0.5), "srg_cells") == pytest.approx([0])
+
+
+def test_equal_cells_go_in_a_random_order():
+    """Of cells in reading order the class's, the first 32 of 64, would all be gone halfway."""
+    weights = np.zeros((16, 16))
+    weights[:8] = 1.0
+    found = one(*linear(weights), np.full((16, 16), 0.5), "srg_cells_logit")
+    assert found == pytest.approx([0])
+    cells = cells_of(16, 16, 8)
+    halfway = np.asarray(_whole_cells(jnp.zeros((1, 64)), cells).keys)[0, :8] < 32
+    assert 0.3 < halfway.mean() < 0.7
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.5])
+def test_a_constant_mask_says_nothing_of_cells(value):
+    """Whatever digits the sums of its cells end in, and where cells are of unequal sizes."""
+    rng = np.random.default_rng(0)
+    for side in (224, 30):
+        explainee, white = linear(rng.normal(size=(side, side)))
+        masks = np.full((3, side, side), value, np.float32)
+        names = ("single_cell", "sensitivity_n", "srg_cells")
+        found = scored(explainee, np.repeat(white, 3, 0), masks, [[0]] * 3, names)
+        assert np.isnan(found["single_cell"]).all() and np.isnan(found["sensitivity_n"]).all()
+        np.testing.assert_array_equal(found["srg_cells"], 0)
+
+
+@pytest.mark.parametrize("name", ["single_cell", "sensitivity_n"])
+def test_neither_offset_nor_scale_of_relevance_changes_what_cells_say(name):
+    rng = np.random.default_rng(2)
+    given, map_ = linear(rng.normal(size=(30, 30))), rng.normal(size=(30, 30)).astype(np.float32)
+    expected = one(*given, map_, name)
+    for changed in (map_ + 5, map_ * 1e-20, map_ * 1e20):
+        assert one(*given, changed, name) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["single_cell", "sensitivity_n"])
+def test_what_adds_up_is_the_relevance(name):
+    """Neither the mask, nor what ranks its pixels."""
+    weights = np.random.default_rng(3).normal(size=(8, 8)).astype(np.float32)
+    other = np.random.default_rng(4).random((8, 8)).astype(np.float32)
+    found = one(*linear(weights), other, name, order=other.T, relevance=weights)
+    assert found == pytest.approx([1], abs=1e-5)
+
+
+def test_sets_of_cells_are_of_a_sixteenth_a_quarter_and_half():
+    gone = np.asarray(_sets())
+    assert gone.shape == (3, 32, 64)
+    assert [set(part.sum(-1).tolist()) for part in gone] == [{4}, {16}, {32}]
 
 
 @pytest.mark.parametrize(
@@ -88,10 +137,6 @@ def test_a_linear_classifier_has_the_cells_that_it_says():
     for name in ("single_cell", "sensitivity_n"):
         assert one(*given, contribution, name, order=weights) == pytest.approx([1], abs=1e-5)
         assert one(*given, 1 - contribution, name, order=-weights) == pytest.approx([-1], abs=1e-5)
-        constant = np.full((8, 8), 0.5)
-        # All sets of n cells have the same sum, but for rounding what that leaves.
-        found = one(*given, constant, name)
-        assert np.isnan(found).all()
     # Class 1 depends on nothing.
     assert np.isnan(one(*given, contribution, "single_cell", classes=((1,),))).all()
 
