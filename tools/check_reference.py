@@ -53,6 +53,7 @@ from ltx_jax.metrics import SCORES, mask_overlap, saliency
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.links import cross_entropy
 from ltx_jax.objectives import class_masks, losses
 from ltx_jax.runtime import add_in_one_order
 from ltx_jax.settings.sections import LTX
@@ -397,8 +398,8 @@ def class_mask_losses(folder: Path) -> dict[str, Any]:
     weights = class_masks.Weights()
     answers = multi_label_scores(given["masked_logits"], given["targets"] == 1, threshold=-1.0)
     return {
-        "bce": class_masks.prediction(seen, labels),
-        "ce_single_label": class_masks.single_prediction(seen, labels),
+        "bce": cross_entropy(seen, labels, single=False).mean(),
+        "ce_single_label": cross_entropy(seen, labels, single=True).mean(),
         "negative_entropy_of_inverse": class_masks.negative_entropy(hidden),
         "total_variation_target": class_masks.variation(target),
         "total_variation_non_target": class_masks.variation(others),

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float
 
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.models.layers import as_input
+from ltx_jax.models.links import cross_entropy
 
 
 def classifier_loss(
@@ -37,18 +36,8 @@ def classifier_loss(
     """
     images = as_input(batch["images"])
     logits, model_state = classifier.logits_in_training(params, model_state, images, rng)
-    total = misfit(classifier.link, logits, batch["targets"]).mean()
+    total = cross_entropy(logits, batch["targets"], classifier.single).mean()
     return total, ({"total": total}, model_state)
-
-
-def misfit(
-    link: str, logits: Float[Array, "n classes"], labels: Bool[Array, "n classes"]
-) -> Float[Array, " n"]:
-    """Cross-entropy of each image in nats: of the softmax with its class; or the mean over all
-    classes of that of each one's sigmoid."""
-    if link == "softmax":
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels.argmax(-1))
-    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
 
 
 class Answers(NamedTuple):
@@ -66,7 +55,7 @@ def answers(
 
     def of_share(classifier: Classifier, images: Array, labels: Array) -> Answers:
         logits = classifier.logits(as_input(images))
-        return Answers(logits, misfit(classifier.link, logits, labels))
+        return Answers(logits, cross_entropy(logits, labels, classifier.single))
 
     specs = (REPLICATED, SPLIT, SPLIT)
     return on_each_device(of_share, mesh, specs, SPLIT)(classifier, images, labels)

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
+from ltx_jax.models.links import of_answers
 from ltx_jax.weights.state_dict import Leaves, flatten, unflatten
 
 
@@ -47,10 +47,15 @@ class Classifier:
         """Whether all of its parameters are trained."""
         return not any(path.startswith("params/") for path in self.frozen)
 
+    @property
+    def single(self) -> bool:
+        """Whether one class is the answer, see `Explainee`."""
+        return self.architecture.module.num_classes == 1 or self.link == "softmax"
+
     def logits(self, images: Float[Array, "n H W C"]) -> Float[Array, "n classes"]:
-        """Of images in [0,1], in evaluation mode."""
+        """Of images in [0,1], in evaluation mode; of one logit those of no and yes."""
         logits: Array = self.architecture.apply(unflatten(self.trained | self.frozen), images)
-        return logits.astype(jnp.float32)
+        return of_answers(logits)
 
     def logits_in_training(
         self, trained: Leaves, statistics: Leaves, images: Float[Array, "n H W C"], rng: Array
@@ -69,4 +74,4 @@ class Classifier:
                 rngs={"dropout": rng},
             )
         told = flatten(moved)
-        return logits.astype(jnp.float32), {path: told[path] for path in statistics}
+        return of_answers(logits), {path: told[path] for path in statistics}

@@ -19,7 +19,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models import backbone
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import is_bias
-from ltx_jax.models.links import LINKS, Link, of_class
+from ltx_jax.models.links import LINKS, Link, of_answers, of_class
 from ltx_jax.models.python_function import PythonFunction
 
 Intermediates = dict[str, Array]
@@ -70,9 +70,9 @@ class Explainee:
     architecture: Architecture | None = None
 
     def __call__(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n classes"]:
-        """Logits in float32, whatever the network computes in; of one logit z they are (0, z),
-        whose softmax is the sigmoid of z."""
-        return self._logits(self.apply(self.params, jnp.asarray(images)))
+        """Logits in float32, whatever the network computes in; of one logit those of no and yes
+        (`links.of_answers`)."""
+        return of_answers(self.apply(self.params, jnp.asarray(images)))
 
     def __repr__(self) -> str:
         height, width, channels = self.image_shape
@@ -142,7 +142,7 @@ class Explainee:
             raise InputError(
                 f"{self.name} has no intermediate {min(unknown)!r}: it has {listed(found)}"
             )
-        return self._logits(logits), found
+        return of_answers(logits), found
 
     def with_backward(self, backward: str) -> Explainee:
         """The same classifier with another rule for gradients on their way back.
@@ -160,12 +160,6 @@ class Explainee:
             )
         features = self.features.with_backward(self.name, backward)
         return dataclasses.replace(self, apply=backbone.Logits(features), features=features)
-
-    def _logits(self, logits: Array) -> Array:
-        logits = logits.astype(jnp.float32)
-        if self.num_classes == 1:
-            return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-        return logits
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

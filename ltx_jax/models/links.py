@@ -26,6 +26,25 @@ class Link(NamedTuple):
     misfit: Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, " n"]]
 
 
+def of_answers(logits: Float[Array, "... outputs"]) -> Float[Array, "... classes"]:
+    """A network's outputs as a logit of each answer, in float32. A single one z says no or yes: its
+    two are (−z/2, z/2), whose softmax is the sigmoid of z, and each of which has a gradient."""
+    logits = logits.astype(jnp.float32)
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([-0.5 * logits, 0.5 * logits], axis=-1)
+
+
+def cross_entropy(
+    logits: Float[Array, "n classes"], labels: Bool[Array, "n classes"], single: bool
+) -> Float[Array, " n"]:
+    """Of each image in nats: of the softmax with its class, the first of its labels, where a single
+    one is the answer; else the mean over all classes of that of each one's sigmoid."""
+    if single:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels.argmax(-1))
+    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
+
+
 def of_class(values: Float[Array, "... classes"], classes: Int[Array, ...]) -> Float[Array, ...]:
     """The value of one class each; leading axes may be 1 in either."""
     return jnp.take_along_axis(values, classes[..., None], axis=-1)[..., 0]

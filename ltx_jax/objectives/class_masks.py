@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jaxtyping import Bool, Float
+
+from ltx_jax.models.links import cross_entropy
 
 Raw = Float[Array, "n classes H W"]
 Masks = Float[Array, "n H W"]
@@ -43,16 +44,6 @@ def merged(raw: Raw, labels: Labels) -> tuple[Masks, Masks]:
     return tuple(  # type: ignore[return-value]
         jax.nn.sigmoid(jnp.where(chosen, raw, -jnp.inf).max(1)) for chosen in (labels, ~labels)
     )
-
-
-def prediction(logits: Logits, labels: Labels) -> Number:
-    """Binary cross-entropy, the mean over images and classes."""
-    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean()
-
-
-def single_prediction(logits: Logits, labels: Labels) -> Number:
-    """Cross-entropy, for images of one class each (CUB-200): the first of the labels."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels.argmax(-1)).mean()
 
 
 def negative_entropy(logits: Logits) -> Number:
@@ -105,7 +96,7 @@ def class_area(
 
 def _sum_of_greatest(values: Float[Array, "n k p"], count: int) -> Float[Array, "n k"]:
     """The sum of the `count` greatest of values that are not negative; of equal ones at the end
-    each has its share.
+    each has its share, of the sum and of its gradient.
 
     Without sorting them, which takes several times as long: the bits of such floats are in their
     order, so that the last one is found bit by bit.
@@ -118,11 +109,11 @@ def _sum_of_greatest(values: Float[Array, "n k p"], count: int) -> Float[Array, 
         tried = found | (jnp.int32(1) << (30 - i))
         return jnp.where((bits >= tried[..., None]).sum(-1) >= count, tried, found)
 
-    last = jax.lax.fori_loop(0, 31, with_bit, jnp.zeros(values.shape[:2], jnp.int32))
-    there = bits >= last[..., None]
-    least = jax.lax.bitcast_convert_type(last, values.dtype)
-    too_many = there.sum(-1, dtype=values.dtype) - count
-    return jnp.where(there, values, 0).sum(-1) - too_many * least
+    last = jax.lax.fori_loop(0, 31, with_bit, jnp.zeros(values.shape[:2], jnp.int32))[..., None]
+    above, equal = bits > last, bits == last
+    left = count - above.sum(-1, keepdims=True, dtype=values.dtype)
+    share = left / equal.sum(-1, keepdims=True, dtype=values.dtype)
+    return jnp.where(above, values, jnp.where(equal, share * values, 0)).sum(-1)
 
 
 def class_mask_loss(
@@ -170,7 +161,7 @@ def some_classes_loss(
     target, others = merged(raw, shown)[0], merged(raw, labels)[1]
     terms = _of_masks(raw, shown, target, others, seen, weights, False)
     terms["variation"] += variation(others)
-    rest = prediction(hidden, labels & ~shown)
+    rest = cross_entropy(hidden, labels & ~shown, single=False).mean()
     return _weighted(terms, weights) + weights.prediction * rest, terms | {"rest": rest}
 
 
@@ -185,7 +176,7 @@ def _of_masks(
 ) -> dict[str, Number]:
     """The terms that every image's masks have, by what `Weights` calls them."""
     return {
-        "prediction": (single_prediction if single else prediction)(logits, labels),
+        "prediction": cross_entropy(logits, labels, single).mean(),
         "variation": variation(target),
         "class_area": class_area(raw, labels, weights.least, weights.most, weights.together),
         "target_area": target.mean(),

@@ -22,10 +22,10 @@ def l1(drawn: Drawn) -> Float[Array, " n"]:
 
 
 def entropy(drawn: Drawn) -> Float[Array, " n"]:
-    """The entropy of m/Σm divided by that of a uniform mask."""
+    """The entropy of m/Σm divided by that of a uniform mask; of a single token 0."""
     flat = _flat(drawn)
     share = flat / jnp.maximum(flat.sum(-1, keepdims=True), 1e-12)
-    return jax.scipy.special.entr(share).sum(-1) / jnp.log(jnp.float32(flat.shape[-1]))
+    return jax.scipy.special.entr(share).sum(-1) / jnp.log(jnp.float32(max(flat.shape[-1], 2)))
 
 
 def _flat(drawn: Drawn) -> Float[Array, "n t"]:

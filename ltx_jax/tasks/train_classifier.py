@@ -71,7 +71,7 @@ class ClassifierOnData:
             images, lambda pixels, labels: answers(network, pixels, labels, images.mesh)
         )
         labels = self.labels[numbers]
-        scores = answer_scores(found.logits, labels, self.network.link == "softmax")
+        scores = answer_scores(found.logits, labels, self.network.single)
         return Judged(means({_LOSS: found.losses}) | scores, {})
 
     def told(self, scores: Mapping[str, float]) -> str:
@@ -124,7 +124,7 @@ def train_classifier(
     select = chosen_select(settings, _LOSS)
     images = split(source, settings, seed, apart)
     labels = classes_of(source, images.training, explainee)
-    if classifier.link == "softmax":
+    if classifier.single:
         refuse_unless_single(source, labels)
     data = Data(source, explainee.preprocessing(resize), images, labels, explainee.image_shape)
     mesh = mesh_for(settings)

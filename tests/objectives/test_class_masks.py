@@ -150,6 +150,9 @@ def test_the_greatest_values_are_found_without_sorting(count):
     found = objective._sum_of_greatest(values, count)
     expected = np.sort(values, -1)[..., 20 - count :].sum(-1)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    # Of equal values each has its share.
+    even = jax.grad(lambda x: objective._sum_of_greatest(x, count)[0, 0])(values)[0, 0]
+    np.testing.assert_allclose(even, count / 20, rtol=1e-6)
     slope = jax.grad(lambda x: objective._sum_of_greatest(x, count)[1, 1])(values)[1, 1]
     assert float(slope.sum()) == count
     assert set(np.argsort(-values[1, 1])[:count].tolist()) == set(np.flatnonzero(slope).tolist())

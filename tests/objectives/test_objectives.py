@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltx_jax.attribution.rival import target_logits
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
@@ -155,3 +156,12 @@ def test_the_negative_answer_of_one_logit_has_its_complement():
     )
     np.testing.assert_allclose(yes, [cross_entropy(1)], rtol=1e-5)
     np.testing.assert_allclose(no, [cross_entropy(-1)], rtol=1e-5)
+
+
+def test_each_answer_of_one_logit_has_a_gradient():
+    one = Explainee(lambda _, x: x[..., 0].sum((1, 2))[:, None], None, (2, 2), num_classes=1)
+    np.testing.assert_array_equal(one(WHITE), [[-2, 2]])
+    for answer, slope in ((0, -0.5), (1, 0.5)):
+        target = jnp.array([answer], jnp.int32)
+        found = jax.grad(lambda x, t=target: target_logits(one, x, t))(jnp.asarray(WHITE))
+        np.testing.assert_array_equal(found[..., 0], np.full((1, 2, 2), slope))
