@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ltx_jax.metrics import SCORES
-from ltx_jax.reporting.records import Record
+from ltx_jax.reporting.records import DIGITS, Record
 from ltx_jax.reporting.summary import (
     Intervals,
     as_interval,
@@ -139,7 +139,9 @@ def paired_difference(
     each = values - reference
     p = None
     if values.ndim == 1:
-        p = wilcoxon(np.array([each[rows].mean() for rows in rows_by(images or range(len(each)))]))
+        means = [each[rows].mean() for rows in rows_by(images or range(len(each)))]
+        # Scores are stored to as many digits; what is left beyond would tell equal sizes apart.
+        p = wilcoxon(np.round(means, DIGITS))
     return found | {"n": len(values), "p": p}
 
 

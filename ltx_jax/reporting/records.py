@@ -13,6 +13,9 @@ from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.scoring import Value
 from ltx_jax.reporting.lines import Record
 
+# Decimals of scores and probabilities that are stored.
+DIGITS = 6
+
 # In a record or a line: what is scored for the label where another class comes first, and the mark
 # of a mask that was not finite and stands for a constant one.
 FOR_LABEL, NOT_FINITE = "for_label", "not_finite"
@@ -29,7 +32,7 @@ def record(
         "predicted": explanation.predicted,
         "label": explanation.label,
         "steps": explanation.steps,
-        "probability": _rounded(explanation.probability, 6),
+        "probability": _rounded(explanation.probability),
         "trace": {
             "score": [_rounded(score, 4) for score in explanation.score],
             "loss": [_rounded(loss, 5) for loss in explanation.loss],
@@ -54,7 +57,7 @@ def record(
 def rounded(scores: Mapping[str, Value]) -> Record:
     """Scores as JSON takes them, rounded to what is meaningful; None where one is unknown."""
     return {
-        name: [_rounded(one, 6) for one in value] if isinstance(value, list) else _rounded(value, 6)
+        name: [_rounded(one) for one in value] if isinstance(value, list) else _rounded(value)
         for name, value in scores.items()
     }
 
@@ -66,6 +69,6 @@ def column(values: Sequence[Any]) -> Float64[np.ndarray, "n ..."]:
     return np.array([unknown if value is None else value for value in values], np.float64)
 
 
-def _rounded(value: float | np.floating, digits: int) -> float | None:
+def _rounded(value: float | np.floating, digits: int = DIGITS) -> float | None:
     """JSON knows neither NaN, for what is unknown, nor infinities."""
     return round(float(value), digits) if math.isfinite(value) else None

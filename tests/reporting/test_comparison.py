@@ -46,6 +46,18 @@ def test_wilcoxon_of_many_is_scipys():
     assert wilcoxon(differences) == pytest.approx(expected, rel=1e-12)
 
 
+def test_sizes_are_the_same_to_the_digits_that_are_stored():
+    # 0.3 − 0.2 and 0.4 − 0.3 are not the same float64.
+    theirs = np.array([0.2, 0.3, 0.5, 0.7, 0.8, 0.6])
+    ours = np.array([0.3, 0.4, 0.6, 0.6, 1.0, 0.9])
+    expected = wilcoxon(np.array([1.0, 1, 1, -1, 2, 3]))
+    assert paired_difference(ours, theirs)["p"] == pytest.approx(expected, rel=1e-12)
+    # Three rows of each image, whose mean is 0 but for rounding.
+    each = np.tile([0.1, 0.2, -0.3], 8)
+    images = np.repeat(np.arange(8), 3).tolist()
+    assert paired_difference(each, np.zeros(24), images=images)["p"] == 1.0
+
+
 def test_holm_by_hand():
     # In order 0.005·4, 0.01·3, 0.03·2, 0.04·1: the last is raised to the one before it.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

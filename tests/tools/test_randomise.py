@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import randomise
 
+from ltx_jax.settings.sections import LTX
 from ltx_jax.weights.state_dict import to_state_dict
 
 
@@ -30,6 +31,18 @@ def test_only_the_layers_asked_for_are_shuffled(explainee):
         alike = np.ptp(values) == 0  # ones, which shuffling leaves as they are
         assert same == (alike or name not in (*layers[-1], *layers[-2])), name
         np.testing.assert_array_equal(np.sort(values.ravel()), np.sort(after[name].ravel()))
+
+
+def test_layers_are_shuffled_from_the_last_on(explainee):
+    network = explainee.architecture
+    table = network.table(network.module)
+    layers, before = randomise.layers_of(table), to_state_dict(explainee.params, table)
+    stages = dict(randomise.networks(LTX, explainee, 2, None))
+    whole = len(layers)
+    assert list(stages) == [f"last {n} of {whole} layers" for n in (1, round(whole / 2), whole)]
+    after = to_state_dict(stages[f"last 1 of {whole} layers"].params, table)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed and changed <= set(layers[-1])
 
 
 def test_rank_correlation():
