@@ -1,6 +1,6 @@
 """ltx_jax: what did the classifier look at? Learned visual explanations in JAX."""
 
-__version__ = "0.3.0"  # before the imports: a run's summary tells it
+__version__ = "0.4.0.dev0"  # before the imports: a run's summary tells it
 
 from ltx_jax.api import attribute, evaluate, explain, explain_filters, pretrain
 from ltx_jax.errors import InputError

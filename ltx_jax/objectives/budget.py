@@ -32,7 +32,7 @@ BUDGET = Term(
     "any share of the pixels keeps the class where it is the marked ones, and loses it where those "
     "are hidden",
     "ours; nearest are extremal perturbations (Fong, Patrick & Vedaldi, ICCV 2019) and iGOS++ "
-    "(Khorram, Lawson & Fuxin 2021)",
+    "(Khorram, Lawson & Li, CHIL 2021)",
     budget,
     ("budget_kept", "budget_hidden"),
 )
