@@ -95,6 +95,19 @@ def test_what_pillow_says_in_several_lines_is_told_in_one(tmp_path, monkeypatch)
         as_batch(tmp_path / "a.png", Preprocessing((4, 4)))
 
 
+def test_a_damaged_image_of_pillows_is_one_line(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[len(content) // 2] ^= 0x55
+    (tmp_path / "a.png").write_bytes(content)
+    with (
+        Image.open(tmp_path / "a.png") as image,
+        pytest.raises(InputError, match="cannot be read as an image: broken data stream"),
+    ):
+        as_batch(image, Preprocessing((4, 4)))
+
+
 def test_heic_says_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"x")

@@ -48,11 +48,10 @@ def _pillow(image: Any) -> bool:
 
 
 def _read(image: Any, how: Preprocessing) -> np.ndarray:
-    if _pillow(image):
-        return resize_image(as_rgb(image), how)
-    path = Path(image)
     try:
-        with or_unreadable(path):
-            return read_resized(path, how)
+        with or_unreadable(Path(str(image))):
+            if _pillow(image):
+                return resize_image(as_rgb(image), how)
+            return read_resized(Path(image), how)
     except UnreadableImage as error:
         raise InputError(f"{image} cannot be read as an image: {error}") from error

@@ -136,12 +136,12 @@ def _opened(path: Path) -> Any:
 def _in_rgb(image: Any, upright: bool = True) -> Any:
     from PIL import ExifTags, Image, ImageOps
 
+    # Pillow tells of damaged pixels once alone; and EXIF data may stand behind them.
+    image.load()
     # What cameras and scrapers write there breaks Pillow in more ways than it names.
     with suppress(Exception):
-        if upright:
-            image.load()  # it may stand behind the pixels
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                image = ImageOps.exif_transpose(image)  # which would copy any other image
+        if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)  # which would copy any other image
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_as_bytes(np.asarray(image)))
     if image.has_transparency_data:

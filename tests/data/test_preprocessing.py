@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ltx_jax.data.preprocessing import (
     Preprocessing,
@@ -53,6 +53,27 @@ def test_images_are_turned_upright(tmp_path: Path) -> None:
     upright = saved(image, tmp_path / "a.png", exif=exif)
     assert upright.shape == (4, 2, 3)
     assert upright[0, 0].tolist() == [255, 0, 0] and upright[3, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("suffix", [".png", ".jp2", ".tif"])
+def test_damaged_pixels_are_not_read_as_if_whole(
+    tmp_path: Path, suffix: str, upright: bool
+) -> None:
+    if suffix == ".jp2" and not features.check("jpg_2000"):
+        pytest.skip("Pillow was built without JPEG 2000")
+    path = tmp_path / f"a{suffix}"
+    compressed = {"compression": "tiff_lzw"} if suffix == ".tif" else {}
+    Image.fromarray(noise(40, 60, 3)).save(path, **compressed)
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    if suffix == ".jp2":
+        content = content[:half]
+    else:
+        content[half : half + 90] = bytes(90)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"broken data stream|decoder error"):
+        read_rgb(path, upright)
 
 
 # --- Images ---------------------------------------------------------------------------------------
