@@ -143,7 +143,11 @@ def _in_rgb(image: Any, upright: bool = True) -> Any:
         if upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)  # which would copy any other image
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_as_bytes(np.asarray(image)))
+        values = np.asarray(image)
+        grey = _as_bytes(values)
+        if (clear := image.info.get("transparency")) is not None:  # of a PNG of 16 bits one value
+            grey[values == clear] = 0
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

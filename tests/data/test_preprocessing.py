@@ -45,6 +45,14 @@ def test_every_mode_becomes_rgb(tmp_path: Path) -> None:
     assert first[0, 0].tolist() == [200, 0, 0]
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_grey_value_that_is_transparent_is_black(tmp_path: Path, depth: type) -> None:
+    scale = np.iinfo(depth).max // 255
+    grey = Image.fromarray((np.array([[0, 5, 90]]) * scale).astype(depth))
+    found = saved(grey, tmp_path / "a.png", transparency=90 * scale)
+    assert found.tolist() == [[[0] * 3, [5] * 3, [0] * 3]]
+
+
 def test_images_are_turned_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 2), "blue")
     image.paste((255, 0, 0), (0, 0, 2, 2))
