@@ -311,8 +311,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _checked_images(path: Path, arrays: dict[str, np.ndarray]) -> Images:
     images = arrays.get("images")
-    # More channels than rows: the channels come first.
-    if images is None or images.ndim != 4 or not images.size or images.shape[3] > images.shape[1]:
+    # More channels than rows, and than RGB has: the channels come first.
+    if (
+        images is None
+        or images.ndim != 4
+        or not images.size
+        or images.shape[3] > max(images.shape[1], 3)
+    ):
         what = "no `images`" if images is None else f"`images` of shape {images.shape}"
         raise InputError(f"{path} has {what}: expected [n,height,width,C], channels last")
     if images.dtype == np.uint8:

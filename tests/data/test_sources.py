@@ -196,6 +196,14 @@ def test_float_arrays_are_not_rounded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, images[1].astype(np.float32))
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1, 3), (3, 2, 2, 3), (3, 1, 5, 3)])
+def test_arrays_of_fewer_rows_than_channels(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.savez(tmp_path / "a.npz", images=images)
+    found = open_images(tmp_path / "a.npz").load(2, Preprocessing(shape[1:3]))
+    np.testing.assert_array_equal(found.image, images[2])
+
+
 def test_arrays_in_memory() -> None:
     images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
     masks = images[None, ..., 0].swapaxes(0, 1) > np.array([0.3, 0.6]).reshape(1, 2, 1, 1)
