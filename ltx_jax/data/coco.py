@@ -14,7 +14,9 @@ import json
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,8 @@ from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import read_json
 
 _USUAL = "val2017"
+# Of a polygon's coordinates from 0, in longer sides of its image.
+_FARTHEST = 4
 # A set is what its folder of images is called.
 _SET = re.compile(r"(?:train|val|test)(20\d\d)")
 
@@ -156,24 +160,70 @@ def union(
       height, width: of the image.
 
     Raises:
-      ValueError: for anything else.
+      TypeError, ValueError: for anything else, and for what cannot lie in the image.
     """
+    polygons = [one for shape in instances if isinstance(shape, list) for one in shape]
+    found = _of_polygons(polygons, height, width)
+    for shape in instances:
+        if not isinstance(shape, list):
+            found |= _of_runs(shape, height, width)
+    return found
+
+
+def _of_polygons(
+    polygons: Sequence[Sequence[float]], height: int, width: int
+) -> Bool[np.ndarray, "{height} {width}"]:
     from pycocotools import mask
 
-    encoded: list[Any] = []
-    for instance in instances:
-        if isinstance(instance, list):
-            # Fewer than three corners enclose nothing, and four numbers would be read as a box.
-            whole = [one for one in instance if len(one) >= 6 and len(one) % 2 == 0]
-            encoded += mask.frPyObjects(whole, height, width) if whole else []
-            continue
-        if instance["size"] != [height, width]:
-            raise ValueError(f"run lengths of {instance['size']} for {height}×{width} pixels")
-        plain = isinstance(instance["counts"], list)
-        encoded.append(mask.frPyObjects(instance, height, width) if plain else instance)
-    if not encoded:
+    # Fewer than three corners enclose nothing, and four numbers would be read as a box.
+    whole = [one for one in polygons if len(one) >= 6 and len(one) % 2 == 0]
+    if not whole:
         return np.zeros((height, width), np.bool_)
-    return np.asarray(mask.decode(mask.merge(encoded))).astype(np.bool_)
+    # Coordinates without end or number crash pycocotools, and take all memory there is.
+    far = _FARTHEST * max(height, width)
+    for coordinate in chain.from_iterable(whole):
+        if not -far <= coordinate <= far:
+            raise ValueError(
+                f"a polygon has the coordinate {coordinate:g}, far from {height}×{width} pixels"
+            )
+    encoded = mask.merge(mask.frPyObjects(whole, height, width))
+    return np.asarray(mask.decode(encoded)).astype(np.bool_)
+
+
+def _of_runs(
+    shape: Mapping[str, Any], height: int, width: int
+) -> Bool[np.ndarray, "{height} {width}"]:
+    size, counts = shape["size"], shape["counts"]
+    if size != [height, width]:
+        raise ValueError(f"run lengths of {size} for {height}×{width} pixels")
+    lengths = counts if isinstance(counts, list) else _uncompressed(counts)
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+        raise ValueError(
+            f"run lengths of {sum(lengths)} pixels for {height}×{width}, the least "
+            f"{min(lengths, default=0)}"
+        )
+    marked = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(marked, lengths).reshape(width, height).T
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Run lengths of COCO's text: five bits a character, lowest first, of which a sixth says that
+    more follow; from the fourth length on the difference to the last but one."""
+    lengths: list[int] = []
+    value = bits = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"run lengths with the character {character!r}")
+        value |= (code & 31) << bits
+        bits += 5
+        if not code & 32:
+            value -= (code & 16) << (bits - 4)  # the sign
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = bits = 0
+    if bits:
+        raise ValueError("run lengths that are cut off")
+    return lengths
 
 
 def _entries(asked: _Set, by_class: bool) -> tuple[dict[str, _Entry], dict[int, str]]:

@@ -236,6 +236,33 @@ def test_polygons_and_run_lengths_together():
         union((compressed,), 24, 16)
 
 
+@pytest.mark.parametrize("counts", [[0, 50], [0, 400], [0, 300, -100], [], "0P3", "0d6P", "0b\x90"])
+def test_run_lengths_that_do_not_fill_the_image(counts):
+    pytest.importorskip("pycocotools")
+    with pytest.raises(ValueError, match="run lengths"):
+        union(({"size": [10, 20], "counts": counts},), 10, 20)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_compressed_run_lengths_are_read_as_pycocotools_does(seed):
+    coding = pytest.importorskip("pycocotools.mask")
+    rng = np.random.default_rng(seed)
+    drawn = rng.random((90, 70)) < rng.choice([0.01, 0.5, 0.99])
+    drawn[:, 20:60] = seed % 2  # a long run, of several characters
+    one = coding.encode(np.asfortranarray(drawn.view("u1")))
+    shape = {"size": [90, 70], "counts": one["counts"].decode()}
+    np.testing.assert_array_equal(union((shape,), 90, 70), drawn)
+
+
+@pytest.mark.parametrize("coordinate", [np.nan, np.inf, -np.inf, 1e9, -100])
+def test_a_polygon_far_from_its_image(coordinate):
+    pytest.importorskip("pycocotools")
+    with pytest.raises(ValueError, match=r"coordinate \S+, far from 16×24 pixels"):
+        union(([[4, 2, 14, 2, coordinate, 10, 4, 10]],), 16, 24)
+    beside = union(([[4, 2, 30, 2, 30, 10, 4, 10]],), 16, 24)
+    np.testing.assert_array_equal(beside, rectangle(16, 24, 2, 4, 10, 24))
+
+
 def test_the_exif_orientation_is_left_alone(coco):
     """Annotations are of the pixels as they are stored."""
     image = Image.fromarray(picture(16, 24, 3))
