@@ -30,11 +30,13 @@ from ltx_jax.data.segmentation import (
     SegmentationSource,
     refuse_another_size,
     refuse_missing,
+    refuse_twice,
 )
 from ltx_jax.errors import InputError, needed_package
 from ltx_jax.files import read_json
 
 _USUAL = "val2017"
+_OWN = "give COCO's own file"
 # Of a polygon's coordinates from 0, in longer sides of its image.
 _FARTHEST = 4
 # A set is what its folder of images is called.
@@ -119,8 +121,8 @@ def open_coco(path: Path, by_class: bool = False) -> SegmentationSource:
         these; without it any instance is one.
 
     Raises:
-      InputError: where annotations are not there, of another year or damaged, an image is missing,
-        or pycocotools is not installed.
+      InputError: where annotations are not there, of another year or damaged, an image is missing
+        or listed twice, or pycocotools is not installed.
     """
     needed_package("pycocotools.mask", "COCO", "segmentation")
     asked = _set_at(path)
@@ -233,14 +235,17 @@ def _entries(asked: _Set, by_class: bool) -> tuple[dict[str, _Entry], dict[int, 
     try:
         year = content.get("info", {}).get("year", asked.year)
         categories = content["categories"] if by_class else []
-        called = {int(one["id"]): str(one.get("name", one["id"])) for one in categories}
+        refuse_twice(file, (one["id"] for one in categories), _OWN, "the category id")
+        called = {_index(one["id"]): str(one.get("name", one["id"])) for one in categories}
         instances = defaultdict(list)
         for one in content["annotations"]:
-            category = one["category_id"] if by_class else None
+            category = _index(one["category_id"]) if by_class else None
             if by_class and category not in called:
                 raise ValueError(f"no category has the id {category}")
             instances[one["image_id"]].append((category, one["segmentation"]))
         images = sorted(content["images"], key=lambda one: one["file_name"])
+        refuse_twice(file, (one["file_name"] for one in images), _OWN, "the image")
+        refuse_twice(file, (one["id"] for one in images), _OWN, "the image id")
         entries = {
             one["file_name"]: _Entry(
                 folder / one["file_name"],
@@ -250,9 +255,11 @@ def _entries(asked: _Set, by_class: bool) -> tuple[dict[str, _Entry], dict[int, 
             )
             for one in images
         }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except InputError:
+        raise
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
-            f"{file} holds no instances ({type(error).__name__}: {error}): give COCO's own file"
+            f"{file} holds no instances ({type(error).__name__}: {error}): {_OWN}"
         ) from error
     if year != asked.year:
         raise InputError(
@@ -262,6 +269,17 @@ def _entries(asked: _Set, by_class: bool) -> tuple[dict[str, _Entry], dict[int, 
     if instances or not entries:
         raise InputError(
             f"{file} lists {len(entries)} images, and {len(instances)} that it annotates are not "
-            "among them: give COCO's own file"
+            f"among them: {_OWN}"
         )
     return entries, called
+
+
+def _index(number: float) -> int:
+    """A category's id, which some write as 1.0.
+
+    Raises:
+      TypeError, ValueError: where it is no whole number.
+    """
+    if int(number) != number:
+        raise ValueError(f"a category has the id {number!r}, which is no whole number")
+    return int(number)

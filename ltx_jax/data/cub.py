@@ -16,8 +16,7 @@ A class index is 0 to 199, in the order of the published classes.
 from __future__ import annotations
 
 import pickle
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -29,7 +28,12 @@ from ltx_jax.data.examples import Example
 from ltx_jax.data.image_files import FileSource, held_by
 from ltx_jax.data.labels import read_lines
 from ltx_jax.data.preprocessing import read_rgb
-from ltx_jax.data.segmentation import SegmentationSource, refuse_another_size, refuse_missing
+from ltx_jax.data.segmentation import (
+    SegmentationSource,
+    refuse_another_size,
+    refuse_missing,
+    refuse_twice,
+)
 from ltx_jax.errors import InputError
 
 CLASSES = 200
@@ -108,7 +112,7 @@ def _published(root: Path, part: str | None) -> FileSource | SegmentationSource:
     labels = _labels(root / _LABELS, paths)
     numbers = [*paths] if part is None else _of_part(root / _SPLIT, paths, part)
     inside = [paths[one] for one in numbers]
-    _refuse_twice(root / _IMAGES, inside, _AGAIN)
+    refuse_twice(root / _IMAGES, inside, _AGAIN)
     _refuse_missing_inside(root / "images", inside, _AGAIN)
     taken = [labels[one] for one in numbers]
     places = (above / _SEGMENTATIONS for above in (root, root.parent))
@@ -139,7 +143,7 @@ def _values(file: Path, images: Mapping[str, str] | None = None) -> dict[str, st
     if wrong or not rows:
         told = f"has the line {wrong[0][0]!r}" if wrong else "lists nothing"
         raise InputError(f"{file} {told}: expected an image's number and a value a line; {_AGAIN}")
-    _refuse_twice(file, [number for number, _ in rows], _AGAIN)
+    refuse_twice(file, [number for number, _ in rows], _AGAIN)
     values = dict(rows)
     if images is not None and (others := sorted(values.keys() ^ images.keys())):
         held, lacking = (file.name, _IMAGES) if others[0] in values else (_IMAGES, file.name)
@@ -205,7 +209,7 @@ def _of_authors(folder: Path) -> FileSource:
         )
     pairs = _pairs(listed)
     names = [name for name, _ in pairs]
-    _refuse_twice(listed, names, "give each image once")
+    refuse_twice(listed, names, "give each image once")
     for name, label in pairs:
         if type(label) is not int or not 0 <= label < CLASSES:
             raise InputError(
@@ -252,12 +256,3 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise ValueError(f"it holds a {module}.{name} beside plain texts and numbers")
-
-
-# --- Both -----------------------------------------------------------------------------------------
-
-
-def _refuse_twice(file: Path, names: Iterable[str], remedy: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{file} lists {twice[0]} more than once: {remedy}")

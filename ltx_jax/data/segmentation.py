@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -113,3 +114,21 @@ def refuse_missing(folder: Path, missing: Sequence[str], count: int, remedy: str
         raise InputError(
             f"{folder} lacks {len(missing)} of {count} files, {missing[0]} first: {remedy}"
         )
+
+
+def refuse_twice(file: Path, names: Iterable[Hashable], remedy: str, kind: str = "") -> None:
+    """See that a list names nothing more than once.
+
+    Args:
+      file: of the list.
+      names: that it has.
+      remedy: what to do.
+      kind: of the names, for the message.
+
+    Raises:
+      InputError: where one is there again, with that name.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        told = f"{kind} {twice[0]}".strip()
+        raise InputError(f"{file} lists {told} more than once: {remedy}")

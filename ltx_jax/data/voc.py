@@ -20,7 +20,12 @@ from ltx_jax.data.examples import Example
 from ltx_jax.data.image_files import held_by
 from ltx_jax.data.labels import read_lines
 from ltx_jax.data.preprocessing import read_rgb
-from ltx_jax.data.segmentation import SegmentationSource, refuse_another_size, refuse_missing
+from ltx_jax.data.segmentation import (
+    SegmentationSource,
+    refuse_another_size,
+    refuse_missing,
+    refuse_twice,
+)
 from ltx_jax.errors import InputError
 
 CLASSES = (
@@ -88,7 +93,8 @@ def open_voc(path: Path, by_class: bool = False, difficult: bool = True) -> Segm
 
     Raises:
       InputError: where a list or one of its images, palette pictures (of a list of the
-        segmentation's) or annotations (by class) is not there, or an annotation is damaged.
+        segmentation's) or annotations (by class) is not there, an image is listed twice, or an
+        annotation is damaged.
     """
     listed = _usual_list(path) if path.is_dir() else path.absolute()
     if listed.parent.parent.name != "ImageSets":
@@ -99,6 +105,7 @@ def open_voc(path: Path, by_class: bool = False, difficult: bool = True) -> Segm
     remedy = f"unpack {_ARCHIVES.get(root.name, 'its archive')} again"
     if not names:
         raise InputError(f"{listed} lists nothing: {remedy}")
+    refuse_twice(listed, names, "list each image once")
     images = _all_in(root / "JPEGImages", names, ".jpg", remedy)
     pictures: Sequence[Path | None] = (
         _all_in(root / "SegmentationClass", names, ".png", remedy)

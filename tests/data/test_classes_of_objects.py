@@ -144,6 +144,9 @@ def test_voc_lists_that_are_none(voc, monkeypatch):
     refused("notes.txt", voc / "notes.txt", dataset="voc")
     (voc / "notes.txt").write_text("000005")
     refused("notes.txt is no list of VOC's: expected one that", voc / "notes.txt", dataset="voc")
+    (root / "ImageSets" / "Main" / "twice.txt").write_text("000005\n000007\n000005\n")
+    twice = root / "ImageSets" / "Main" / "twice.txt"
+    refused("twice.txt lists 000005 more than once: list each image once", twice, dataset="voc")
     (root / "ImageSets" / "Main" / "cat_train.txt").write_text("000005  1\n000007 -1\n")
     flags = root / "ImageSets" / "Main" / "cat_train.txt"
     refused("JPEGImages lacks 2 of 2 files, 000005  1.jpg first", flags, dataset="voc")
@@ -251,6 +254,9 @@ def test_the_digest_knows_which_instance_is_what(coco):
         ({"categories": [{"id": 1}, {"id": 23}]}, r"ValueError: no category has the id 90\)"),
         ({"categories": []}, "no category has the id 1"),
         ({"categories": None}, "TypeError"),
+        ({"categories": [{"id": 1}, {"id": 1.5}]}, "the id 1.5, which is no whole number"),
+        ({"categories": [{"id": float("inf")}]}, "OverflowError"),
+        ({"categories": [{"id": 1}, {"id": 1.0}]}, "lists the category id 1 more than once: give"),
         ({"annotations": [{"image_id": 7, "segmentation": BOX}]}, "KeyError: 'category_id'"),
         (
             {"info": {"year": 2017}},
@@ -262,6 +268,17 @@ def test_categories_that_are_none(coco, change, message):
     file = coco / "annotations" / "instances_train2014.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     refused(message, coco / "train2014", "classes", dataset="coco")
+
+
+def test_a_category_is_a_whole_number_however_it_is_written(coco):
+    file = coco / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    for one in content["annotations"]:
+        one["category_id"] = float(one["category_id"])
+    file.write_text(json.dumps(content))
+    source = open_images(coco / "train2014", "classes", dataset="coco")
+    assert source.labels == ((1, 23, 90), (), (1,))
+    assert {type(label) for each in source.labels for label in each} == {int}
 
 
 def test_a_category_whose_pixels_are_of_another_size(coco):

@@ -308,6 +308,23 @@ def test_annotations_of_something_else(coco, change, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("file_name", "lists the image 000000001.jpg more than once: give COCO's own file"),
+        ("id", "lists the image id 8 more than once: give COCO's own file"),
+    ],
+)
+def test_an_image_that_is_listed_twice(coco, key, message):
+    file = coco / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    images = content["images"]
+    images[0][key] = images[1][key]
+    file.write_text(json.dumps(content))
+    with refused(message):
+        open_images(coco, dataset="coco")
+
+
 def test_annotations_cut_off(coco):
     file = coco / "annotations" / "instances_val2017.json"
     file.write_text(file.read_text()[:300])
