@@ -167,7 +167,7 @@ def _objects(annotation: Path, difficult: bool) -> Iterator[str]:
     if root.tag != "annotation":
         raise ValueError(f"it holds {root.tag}")
     for one in root.findall("object"):
-        if difficult or one.findtext("difficult", "0").strip() == "0":
+        if difficult or one.findtext("difficult", "").strip() in ("", "0"):
             name = one.findtext("name", "").strip()
             if name not in CLASSES:
                 raise ValueError(f"an object is {name!r}")

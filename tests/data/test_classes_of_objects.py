@@ -131,8 +131,9 @@ def test_annotations_that_are_damaged(voc, content, reason):
     assert len(open_images(voc / MAIN, dataset="voc")) == 4  # nobody asks for them
 
 
-def test_an_object_that_nobody_called_difficult_is_none(voc):
-    content = "<annotation><object><name> dog\n</name></object></annotation>"
+@pytest.mark.parametrize("difficult", ["", "<difficult></difficult>", "<difficult> 0 </difficult>"])
+def test_an_object_that_nobody_called_difficult_is_none(voc, difficult):
+    content = f"<annotation><object><name> dog\n</name>{difficult}</object></annotation>"
     (voc / "VOC2007" / "Annotations" / "000009.xml").write_text(content)
     source = open_images(voc / MAIN, "not_difficult", dataset="voc")
     assert source.labels[2] == (CLASSES.index("dog"),)
