@@ -156,25 +156,44 @@ def write_json(path: Path, content: Any, over: bool = True) -> None:
     write_bytes(path, encode_json(text), over=over)
 
 
-def read_json(path: Path, remedy: str = "mend it") -> Any:
+def read_json(path: Path, remedy: str = "mend it", by_hand: bool = False) -> Any:
     """What a JSON file holds.
 
     Args:
       path: of the file.
       remedy: what to do where it cannot be read.
+      by_hand: whether people write such files, who may give a name two values. To look for that
+        takes as long as reading.
 
     Raises:
-      InputError: where it is not JSON.
+      InputError: where it is not JSON, or, by hand, gives a name two values.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        pairs = _each_once if by_hand else None
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         told = f"is not JSON ({error.msg}, line {error.lineno})"
     except RecursionError:
         told = "is JSON nested without end"
+    except KeyError as error:
+        told = f"gives {error} more than one value"
     except (OSError, ValueError) as error:
         told = f"cannot be read as text ({getattr(error, 'strerror', None) or 'not UTF-8'})"
     raise InputError(f"{path} {told}: {remedy}")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of which Python would keep the last value that a name is given.
+
+    Raises:
+      KeyError: where that differs from another; with the name.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise KeyError(name)
+    return found
 
 
 def encode_json(text: str) -> bytes:

@@ -26,7 +26,8 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
       names: of the images; where a file does not have one, it is looked up without its folders.
 
     Raises:
-      InputError: where labels are missing, are not indices, or their number differs.
+      InputError: where labels are missing, are not indices, their number differs, or an image has
+        two.
     """
     if not path.is_file():
         raise InputError(f"no labels at {path}: give a .json, a .csv or a text file")
@@ -60,14 +61,14 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Class names: a text file with one a line, or a .json list, {"0": name} or {"0": [id, name]}.
 
     Raises:
-      InputError: where the file is missing or of another form.
+      InputError: where the file is missing or of another form, or gives a class two names.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no class names at {path}: give a .json or a text file with one a line")
     if path.suffix != ".json":
         return tuple(read_lines(path))
-    names = read_json(path)
+    names = read_json(path, by_hand=True)
     try:
         if isinstance(names, dict):
             names = [names[str(i)] for i in range(len(names))]
@@ -121,7 +122,7 @@ def _read_table(path: Path, names: Sequence[str]) -> dict[str, Any]:
         return _as_table(path, read_rows(path, _COLUMNS))
     if path.suffix != ".json":
         return _as_table(path, _read_pairs(path, names))
-    table = read_json(path)
+    table = read_json(path, by_hand=True)
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}: expected {{name: index}}")
     return table

@@ -166,7 +166,7 @@ def _read_binary(path: Path, wanted: Collection[str], names: Sequence[str]) -> V
 
 
 def _read_json(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vectors:
-    content = read_json(path, _REMEDY)
+    content = read_json(path, _REMEDY, by_hand=True)
     if not isinstance(content, dict):
         raise InputError(f"{path} is no word embedding: expected {{word: [numbers]}}")
     try:

@@ -285,7 +285,7 @@ def test_arrays_that_do_not_fit(
 
 def test_labels(folder: Path, tmp_path: Path) -> None:
     by_name = {"b.png": 3, "c.jpg": 1, "d.jpg": 0, "a.JPG": 7}
-    (tmp_path / "l.json").write_text(json.dumps(by_name))
+    (tmp_path / "l.json").write_text(json.dumps(by_name)[:-1] + ', "b.png": 3}')
     assert open_images(folder, tmp_path / "l.json").labels == ((3,), (1,), (0,), (7,))
     (tmp_path / "l.txt").write_text("4\n5\n6\n7\n")
     assert open_images(folder, tmp_path / "l.txt").labels == ((4,), (5,), (6,), (7,))
@@ -301,6 +301,7 @@ def test_labels(folder: Path, tmp_path: Path) -> None:
         ("l.json", '{"b.png": 3}', "no label for 3 of 4 images"),
         ("l.json", '{"b.png": 3', "is not JSON"),
         ("l.json", "[1, 2]", "expected {name: index}"),
+        ("l.json", '{"b.png": 3, "c.jpg": 1, "b.png": 4}', "gives 'b.png' more than one value"),
         ("l.json", '{"b.png": -1, "c.jpg": 1, "d.jpg": 0, "a.JPG": 7}', "the label -1"),
         ("l.json", '{"b.png": "cat", "c.jpg": 1, "d.jpg": 0, "a.JPG": 7}', "the label 'cat'"),
         ("l.txt", "1\n2\n", "2 labels for 4 images"),
@@ -347,6 +348,9 @@ def test_class_names(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("tench\ngoldfish\n")
     for name in ("a.json", "b.json", "c.txt"):
         assert read_class_names(tmp_path / name) == ("tench", "goldfish")
+    (tmp_path / "e.json").write_text('{"0": "tench", "0": "goldfish"}')
+    with pytest.raises(InputError, match="gives '0' more than one value: mend it"):
+        read_class_names(tmp_path / "e.json")
     (tmp_path / "d.json").write_text('{"a": 1}')
     with pytest.raises(InputError, match="no list of class names"):
         read_class_names(tmp_path / "d.json")

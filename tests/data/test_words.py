@@ -121,6 +121,7 @@ def test_what_does_not_fit(tmp_path):
         ("a.bin", b"2 1\ncat 1234\n", "cut off after 1 of 2 words"),
         ("a.json", b'{"cat": [1, 2', "is not JSON"),
         ("a.json", b"[1]", "is no word embedding: expected"),
+        ("a.json", b'{"cat": [1], "cat": [2]}', "gives 'cat' more than one value: fetch it again"),
         ("a.json", b'{"cat": 3}', "words without numbers"),
         ("a.json", b'{"cat": ["x"]}', "words without numbers"),
         ("a.json", b'{"cat": [1e300]}', "no finite numbers for 'cat'"),
