@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +28,15 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path} ({error.strerror or error}): choose a work directory with room "
             "where you may write"
         ) from error
+
+
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether something is at a path, of the kind that `Path.is_file` or `Path.is_dir` asks for;
+    nothing is where the file system refuses to look, as for a name of 300 letters."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def make_directory(path: Path) -> None:
@@ -54,7 +63,7 @@ def claimed(path: Path, shared: bool = False) -> Iterator[None]:
     Raises:
       InputError: where one is at work in it, with the name of that, or it cannot be written.
     """
-    before = path.exists()
+    before = is_there(path)
     make_directory(path)
     with writing(path):
         lock = (path / _LOCK).open("a+b")

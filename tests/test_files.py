@@ -12,7 +12,7 @@ import pytest
 from disk import names, no_more_than
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import changing, claimed, make_directory, write_bytes, write_json
+from ltx_jax.files import changing, claimed, is_there, make_directory, write_bytes, write_json
 
 # Locks a file, says so, and changes it once it is told to.
 HOLDER = """
@@ -71,6 +71,15 @@ def test_a_place_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/in \(Not a directory\): choose"):
         make_directory(tmp_path / "file" / "in")
+
+
+def test_a_name_that_no_file_system_takes_is_one_line(tmp_path):
+    place = tmp_path / ("x" * 300)
+    told = r"cannot write .*xxx \(File name too long\): choose"
+    with pytest.raises(InputError, match=told), claimed(place):
+        raise AssertionError("it cannot be made")
+    assert not is_there(place) and not is_there(place, Path.is_dir)
+    assert is_there(tmp_path) and not is_there(tmp_path, Path.is_file)
 
 
 def test_json_may_name_what_is_no_text(tmp_path):

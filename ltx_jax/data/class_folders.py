@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ltx_jax.data.image_files import FileSource, held_by, is_image, kind_of, readable
 from ltx_jax.errors import InputError
+from ltx_jax.files import is_there
 
 
 def open_class_folders(folder: Path) -> FileSource:
@@ -18,7 +19,7 @@ def open_class_folders(folder: Path) -> FileSource:
     Raises:
       InputError: where an image lies beside the folders or below them, or one holds none.
     """
-    if not folder.is_dir():
+    if not is_there(folder, Path.is_dir):
         raise InputError(f"{folder} is no folder: expected one that holds a folder for each class")
     entries = held_by(folder)
     names = [entry.name for entry in entries if kind_of(entry) == "folder"]

@@ -35,6 +35,7 @@ from ltx_jax.data.segmentation import (
     refuse_twice,
 )
 from ltx_jax.errors import InputError
+from ltx_jax.files import is_there
 
 CLASSES = 200
 _IMAGES, _LABELS, _SPLIT = "images.txt", "image_class_labels.txt", "train_test_split.txt"
@@ -92,9 +93,9 @@ def open_cub(path: Path) -> FileSource | SegmentationSource:
         or segmentation is missing.
     """
     here = path.absolute()
-    if (here / _IMAGES).is_file():
+    if is_there(here / _IMAGES, Path.is_file):
         return _published(here, None)
-    if (here.parent / _IMAGES).is_file():
+    if is_there(here.parent / _IMAGES, Path.is_file):
         return _published(here.parent, here.name)
     return _of_authors(here)
 
@@ -202,7 +203,7 @@ def _read_votes(path: Path) -> UInt8[np.ndarray, "h w"]:
 
 def _of_authors(folder: Path) -> FileSource:
     listed = folder.parent / "annotations" / f"{folder.name}.txt"
-    if not listed.is_file():
+    if not is_there(listed, Path.is_file):
         raise InputError(
             f"no {_IMAGES} in {folder}, and no annotations/{listed.name} beside it: give "
             "CUB_200_2011 as it is published, or a folder of images whose list lies there"

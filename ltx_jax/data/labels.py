@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import read_json
+from ltx_jax.files import is_there, read_json
 
 # Of ImageNet's devkit; its numbers are none of class indices, see `data.imagenet`.
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -29,7 +29,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[int, ...]:
       InputError: where labels are missing, are not indices, their number differs, or an image has
         two.
     """
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise InputError(f"no labels at {path}: give a .json, a .csv or a text file")
     table = _read_table(path, names)
     bases = [name.rpartition("/")[2] for name in names]
@@ -64,7 +64,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
       InputError: where the file is missing or of another form, or gives a class two names.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise InputError(f"no class names at {path}: give a .json or a text file with one a line")
     if path.suffix != ".json":
         return tuple(read_lines(path))

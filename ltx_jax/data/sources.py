@@ -27,7 +27,7 @@ from ltx_jax.data.tfds import TfdsSource, open_tfds
 from ltx_jax.data.visual_genome import open_visual_genome
 from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
-from ltx_jax.files import digest_of
+from ltx_jax.files import digest_of, is_there
 
 CUB, TFDS, VISUAL_GENOME = "cub", "tfds", "visual_genome"
 # start:stop or start:stop:step, each of which may be left out.
@@ -185,7 +185,11 @@ def open_images(
     """
     refuse_address("config.images", images)
     path = Path(images)
-    found = _opener(dataset, labels, least)(path)
+    opener = _opener(dataset, labels, least)
+    # Of some a path may name a part that is no file.
+    if dataset not in (None, CUB, TFDS) and not is_there(path):
+        raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
+    found = opener(path)
     if labels is not None and labels not in _WORDS:
         found = _labelled(found, Path(labels))
     if isinstance(found, ArraySource) and found.masks is not None and () in found.labels:
@@ -232,9 +236,6 @@ def _opener(dataset: str | None, labels: str | Path | None, least: int) -> Calla
 
 
 def _open_dataset(dataset: str, least: int, path: Path) -> Opened:
-    # Of these a path may name a part that is no file.
-    if dataset not in (CUB, TFDS) and not path.exists():
-        raise InputError(f"no data set at {path}: give the folder or file that {dataset} lies in")
     if dataset == VISUAL_GENOME:
         return open_visual_genome(path, least)
     return DATASETS[dataset](path)
@@ -251,7 +252,7 @@ def _labelled(found: Opened, path: Path) -> Opened:
 
 
 def _open(path: Path) -> FileSource | ArraySource:
-    if not path.exists():
+    if not is_there(path):
         raise InputError(
             f"no images at {path}: give an existing folder, a photograph, a text file of paths, or "
             "an .npz file"
@@ -270,7 +271,7 @@ def _open_list(path: Path) -> FileSource:
     if not lines:
         raise InputError(f"{path} lists nothing: give the paths of images, one a line")
     paths = tuple(path.parent / line for line in lines)
-    missing = [line for line, p in zip(lines, paths, strict=True) if not p.is_file()]
+    missing = [line for line, p in zip(lines, paths, strict=True) if not is_there(p, Path.is_file)]
     if missing:
         raise InputError(
             f"{path} lists {len(missing)} files that do not exist, {missing[0]!r} first: give the "

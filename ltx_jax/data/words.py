@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import read_json
+from ltx_jax.files import is_there, read_json
 
 Vectors = dict[str, np.ndarray]
 # What stands between the words of a name.
@@ -53,7 +53,7 @@ def read_words(path: str | Path, names: Sequence[str], width: int | None = None)
         width, or it has none for any of the names.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise InputError(f"no word embedding at {path}: give one, in {_kinds()}")
     if path.suffix not in _READERS:
         raise InputError(f"{path} is no word embedding by its name: give one in {_kinds()}")

@@ -11,7 +11,8 @@ from PIL import Image
 from ltx_jax.data.examples import UnreadableImage, iterate
 from ltx_jax.data.labels import read_class_names
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.sources import ArraySource, chosen, open_images
+from ltx_jax.data.sources import DATASETS, LABELS, ArraySource, chosen, open_images
+from ltx_jax.data.words import read_words
 from ltx_jax.errors import InputError
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.inputs import fingerprint, open_source
@@ -340,6 +341,33 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             open_images(tmp_path / name)
+
+
+LONG = "x" * 300  # which file systems refuse to look up
+PATHS = sorted({*DATASETS} - {"tfds"})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "labels"), [(None, None), *((name, None) for name in PATHS), *LABELS]
+)
+def test_a_path_that_no_file_system_takes_is_one_line(
+    tmp_path: Path, dataset: str | None, labels: str | None
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_images(tmp_path / LONG, labels, dataset=dataset)
+    assert LONG in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_whose_names_no_file_system_takes(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"in/b.png\n{LONG}\n")
+    with pytest.raises(InputError, match="lists 1 files that do not exist, 'xxx"):
+        open_images(tmp_path / "list.txt")
+    with pytest.raises(InputError, match=r"no labels at .*xxx: give"):
+        open_images(folder, tmp_path / LONG)
+    with pytest.raises(InputError, match=r"no class names at .*xxx: give"):
+        read_class_names(tmp_path / LONG)
+    with pytest.raises(InputError, match=r"no word embedding at .*xxx: give"):
+        read_words(tmp_path / LONG, ["cat"])
 
 
 def test_class_names(tmp_path: Path) -> None:
