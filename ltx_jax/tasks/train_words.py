@@ -19,7 +19,7 @@ from ltx_jax.engine.word_training import WordGoal, validate_words, word_loss
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
 from ltx_jax.explainers.word_explainer import WordExplainer, fresh_word_explainer, layer_shape
-from ltx_jax.files import digest_of
+from ltx_jax.files import digest_of, is_there
 from ltx_jax.loading.word_explainers import Learnt, load_words, save_words
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
@@ -176,7 +176,7 @@ def run(settings: Settings, workdir: Path) -> str:
         "words.handicap",
     )
     told = fingerprint_of(settings, source.names, source, (), without=without)
-    if words.vectors is not None and Path(words.vectors).is_file():
+    if words.vectors is not None and is_there(Path(words.vectors), Path.is_file):
         content = Path(words.vectors).read_bytes()
         told["words.vectors (sha256)"] = digest_of([content])
     with termination_held() as leave:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ltx_jax.errors import InputError
+from ltx_jax.files import is_there
 
 # How the list of a sharded file's parts ends.
 _INDEX = ".safetensors.index.json"
@@ -40,9 +41,13 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or its shards in order."""
-    if path.is_dir():
-        indices, files = sorted(path.glob(f"*{_INDEX}")), sorted(path.glob("*.safetensors"))
+    """The file itself, or its shards in order.
+
+    Raises:
+      InputError: for a folder with several files and no index, or an index that is none.
+    """
+    if is_there(path, Path.is_dir):
+        indices, files = sorted(path.glob(f"[!.]*{_INDEX}")), sorted(path.glob("[!.]*.safetensors"))
         if len(indices) > 1 or (not indices and len(files) != 1):
             told = ", ".join(one.name for one in indices or files) or "none"
             raise InputError(
@@ -65,7 +70,7 @@ def _read_one(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     import ml_dtypes  # noqa: F401 numpy knows bfloat16 from then on
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise InputError(f"no weights at {path}: give the path of a .safetensors file")
     if path.suffix in {".pth", ".pt", ".th", ".ckpt", ".bin", ".tar"}:
         raise InputError(

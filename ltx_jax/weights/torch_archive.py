@@ -28,6 +28,7 @@ import ml_dtypes
 import numpy as np
 
 from ltx_jax.errors import InputError
+from ltx_jax.files import is_there
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 STORAGES: dict[str, Any] = {
@@ -93,7 +94,7 @@ def read_archive(path: str | Path) -> Any:
       InputError: where the file is missing, damaged, hostile, or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path, Path.is_file):
         raise InputError(f"no file at {path}: give a .pth or .ckpt file")
     try:
         if zipfile.is_zipfile(path):

@@ -129,6 +129,7 @@ def test_variables_by_path_and_back():
     ("name", "content", "message"),
     [
         ("none.safetensors", None, "no weights at"),
+        (f"{'n' * 300}.safetensors", None, "no weights at"),
         ("cut.safetensors", b"\x10\0\0\0\0\0\0\0{", "not a whole safetensors file"),
         ("old.pth", b"x", "tools/convert_weights.py"),
     ],
