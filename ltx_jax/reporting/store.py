@@ -18,6 +18,8 @@ from ltx_jax.reporting.lines import Lines, Record
 from ltx_jax.reporting.mask_files import Mask, MaskFile
 
 SETTINGS, RESULTS, MASKS, SCORES = "settings.json", "results.jsonl", "masks", "scores"
+# Of files that are not hidden, as those are that macOS leaves beside others (`._final.npy`).
+NPY_FILES = "[!.]*.npy"
 _OLD_FORM = "masks.npy"
 _RAW = ".raw"
 
@@ -210,7 +212,7 @@ class ResultStore:
         of several processes, leaves what an uninterrupted one of a single process does.
         """
         self.lines.merge()
-        files = (self.directory / SCORES).glob("*.jsonl")
+        files = (self.directory / SCORES).glob("[!.]*.jsonl")
         for name in sorted({re.sub(r"-\d+$", "", path.stem) for path in files}):
             self.scored(name).merge()
 
@@ -263,7 +265,7 @@ def _mask_path(directory: Path, name: str, raw: bool = False) -> Path:
 
 
 def _mask_names(directory: Path) -> tuple[str, ...]:
-    stems = (path.stem for path in (directory / MASKS).glob("*.npy"))
+    stems = (path.stem for path in (directory / MASKS).glob(NPY_FILES))
     return tuple(sorted(stem for stem in stems if not stem.endswith(_RAW)))
 
 

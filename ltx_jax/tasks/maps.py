@@ -14,7 +14,7 @@ from ltx_jax.files import digest_of
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.reporting.records import Record
-from ltx_jax.reporting.store import RESULTS, ResultStore, read_records
+from ltx_jax.reporting.store import NPY_FILES, RESULTS, ResultStore, read_records
 from ltx_jax.tasks.inputs import Row, Work
 
 # The method whose masks are the original's.
@@ -122,7 +122,7 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
     if results := result_files(folder):
         return Found({ORIGINAL: _of_original(folder, results, work, cut)})
     arrays = {path.stem: path for path in _arrays_in(folder)}
-    archives = {path.stem: path for path in sorted(folder.glob("*.npz"))}
+    archives = {path.stem: path for path in sorted(folder.glob("[!.]*.npz"))}
     named_as_images = any(Path(row.name).stem in arrays for row in work.rows)
     # An .npz has one array, and so is of one image whatever it is named.
     if named_as_images or (archives and not arrays):
@@ -318,7 +318,7 @@ def _refuse_larger(path: Path, shape: tuple[int, ...], work: Work) -> None:
 
 
 def _arrays_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.npy")) if not path.name.endswith(_RAW)]
+    return [path for path in sorted(folder.glob(NPY_FILES)) if not path.name.endswith(_RAW)]
 
 
 def _array(path: Path) -> np.ndarray:

@@ -214,6 +214,17 @@ def test_a_run_is_found_whatever_its_settings(tmp_path):
             ResultStore.find(directory)
 
 
+def test_hidden_files_are_none_of_the_runs(tmp_path):
+    fill(tmp_path)
+    store = begin(tmp_path)
+    store.scored("pltx").append({0: {"row": 0}})
+    for file in ("masks/._final.npy", "scores/._pltx.jsonl"):
+        (tmp_path / file).write_bytes(b"\0\5\x16\7")
+    assert ResultStore.find(tmp_path).names() == NAMES
+    store.finish()
+    assert [line["row"] for line in store.scored("pltx").records()] == [0]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [

@@ -113,6 +113,7 @@ def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     rng = np.random.default_rng(0)
     np.save(maps / "cells.npy", rng.random((6, 3, 5), np.float32))
     np.save(maps / "signed.npy", rng.normal(size=(6, 16, 16)))
+    (maps / "._cells.npy").touch()  # as macOS leaves them
     config.evaluate.masks = str(maps)
     run(config, tmp_path / "out")
     first = (tmp_path / "out" / "scores" / "signed.jsonl").read_bytes()
@@ -191,6 +192,7 @@ def test_nn_explainers_masks(small, tmp_path, caplog):
     for i, values in enumerate(maps):
         np.savez_compressed(folder / f"{i}.npz", values)
         (folder / f"{i}.png").touch()
+        (folder / f"._{i}.npz").touch()
     for masks, out in ((folder, "one"), (tmp_path / "maps", "two")):
         config.evaluate.masks = str(masks)
         printed = run(config, tmp_path / out)
