@@ -120,9 +120,8 @@ def newest(directory: Path, template: Any, mesh: Mesh) -> tuple[Any, dict[str, A
     Raises:
       InputError: where there are checkpoints, and none can be read.
     """
-    steps = sorted(
-        (int(p.name) for p in directory.glob("[0-9]*") if p.name.isdigit()), reverse=True
-    )
+    named = (p for p in directory.glob("[0-9]*") if p.name.isdecimal() and p.is_dir())
+    steps = sorted((int(path.name) for path in named), reverse=True)
     for step in steps:
         path = directory.absolute() / str(step)
         found, reason = _read(path, template, mesh)

@@ -147,3 +147,12 @@ def test_none_that_can_be_read_is_said(directory):
 def test_what_was_not_finished_is_as_if_it_had_not_begun(directory):
     (directory / "5").rename(directory / "5.orbax-checkpoint-tmp")
     assert newest(directory, state(0), ONE)[1] == {"seen": [0.4]}
+
+
+def test_a_file_called_as_a_step_is_no_checkpoint(directory):
+    (directory / "7").write_text("mine")
+    assert equal(newest(directory, state(0), ONE)[0], state(5))
+    again = Checkpoints(directory, 2)
+    again.save(6, state(6), {})
+    again.close()
+    assert steps(directory) == ["2", "5", "6", "7"] and (directory / "7").read_text() == "mine"
