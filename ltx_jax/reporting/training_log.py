@@ -69,14 +69,21 @@ class TrainingLog:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; the last one is cut off where a training was killed."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1].splitlines()
     try:
-        return [json.loads(line) | {} for line in whole]
+        text = path.read_text() if path.exists() else ""
+        return [_read(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{path} is damaged ({error}): take it away, and the log begins where the training is"
         ) from error
+
+
+def _read(line: str) -> dict[str, Any]:
+    """Raises ValueError or TypeError for what no training has written."""
+    found = json.loads(line) | {}
+    if type(found.get("step")) is not int:
+        raise ValueError("a line without its step")
+    return found
 
 
 def _board(directory: Path, step: int) -> Any:

@@ -30,9 +30,11 @@ def test_what_is_told_again_is_told_once(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("line", ["{", "7", "null"])
+@pytest.mark.parametrize(
+    "line", [b"{", b"7", b"null", b'{"stop": 1}', b'{"step": "1"}', b'{"a\xff": 1}']
+)
 def test_a_damaged_log_is_told(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+    (tmp_path / "metrics.jsonl").write_bytes(line + b"\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl is damaged .*: take it away"):
         TrainingLog(tmp_path, 0, tensorboard=False)
 
