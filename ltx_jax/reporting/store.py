@@ -245,10 +245,10 @@ def hold_settings(directory: Path, settings: Mapping[str, Any], over: bool = Tru
     Raises:
       InputError: where the directory has another run's.
     """
-    if (directory / SETTINGS).exists():
-        _compare(_read_settings(directory), dict(settings), directory)
-    else:
+    if not (directory / SETTINGS).exists():
         write_json(directory / SETTINGS, dict(settings), over=over)
+    # Another process may have written them in between.
+    _compare(_read_settings(directory), dict(settings), directory)
 
 
 def read_records(directory: Path) -> list[Record]:

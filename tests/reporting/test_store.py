@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from ltx_jax.errors import InputError
+from ltx_jax.files import write_json
+from ltx_jax.reporting import store as store_module
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.store import ResultStore, read_records
 
@@ -87,6 +89,16 @@ def test_another_configuration_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"a was 1, is 2; c was None, is 3.*another --workdir"):
         ResultStore.open(tmp_path, SETTINGS | {"a": 2, "c": 3}, 3)
     assert contents(tmp_path) == before
+
+
+def test_of_two_that_begin_at_one_moment_the_later_is_compared(tmp_path, monkeypatch):
+    def after_the_other(path: Path, content: dict, over: bool) -> None:
+        write_json(path, {"a": 7}, over)
+        write_json(path, content, over)
+
+    monkeypatch.setattr(store_module, "write_json", after_the_other)
+    with pytest.raises(InputError, match=r"other settings \(a was 7, is 1\)"):
+        ResultStore.open(tmp_path, {"a": 1}, 3, process=0)
 
 
 def test_an_older_version_is_refused(tmp_path):
