@@ -126,7 +126,7 @@ def _illustrate(
 
 def picture_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A file name for each record: the image's without its ending; the class is added where an
-    image has several, the row where that is not enough."""
+    image has several, the row where that is not enough; all differ."""
     stems = [_file_name(re.sub(r"\.\w+$", "", record["image"])) for record in records]
     count = Counter(stems)
     named = [
@@ -135,11 +135,13 @@ def picture_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
         else _file_name(f"{stem}-{record.get('class_name', record['class'])}")
         for stem, record in zip(stems, records, strict=True)
     ]
-    count = Counter(named)
-    return [
-        name if count[name] == 1 else f"{name}-{record['row']}"
-        for name, record in zip(named, records, strict=True)
-    ]
+    # With its row added one may be called as another is.
+    while max((count := Counter(named)).values(), default=1) > 1:
+        named = [
+            name if count[name] == 1 else f"{name}-{record['row']}"
+            for name, record in zip(named, records, strict=True)
+        ]
+    return named
 
 
 def _file_name(text: str) -> str:

@@ -215,3 +215,9 @@ def test_names_of_pictures():
     ]
     named = records[1] | {"class_name": "a dog/cat"}
     assert picture_names([named, records[2]]) == ["b-a_dog_cat", "b-2"]
+    alike = [
+        {"row": row, "image": image, "class": 1}
+        for row, image in enumerate(["a.png", "a.jpg", "a-1-0.png"])
+    ]
+    assert picture_names(alike) == ["a-1-0-0", "a-1-1", "a-1-0-2"]
+    assert picture_names([]) == []
