@@ -27,7 +27,7 @@ _LONGEST = 200  # bytes of a file name; most systems take 255
 
 def publish(
     store: ResultStore,
-    picture: Callable[[int], np.ndarray],
+    picture: Callable[[int], np.ndarray | None],
     shown: str,
     facts: Mapping[str, Any],
     rivals: Sequence[str],
@@ -38,7 +38,8 @@ def publish(
 
     Args:
       store: the run's, to which no other process writes any more.
-      picture: a row's image as the explainee sees it, uint8 [H,W,C].
+      picture: a row's image as the explainee sees it, uint8 [H,W,C]; None, and it is left out,
+        where it cannot be read any more.
       shown: the method whose masks are shown; the first where the run has no such masks.
       facts: settings, versions, device and so on; None for what an earlier publication is to keep.
       rivals: methods that were scored after the fact.
@@ -99,7 +100,7 @@ def _shown(wanted: str, methods: Sequence[str], store: ResultStore) -> str | Non
 def _illustrate(
     store: ResultStore,
     done: Sequence[Record],
-    picture: Callable[[int], np.ndarray],
+    picture: Callable[[int], np.ndarray | None],
     shown: str | None,
     report: Report,
 ) -> list[Entry]:
@@ -112,6 +113,8 @@ def _illustrate(
     pictured = len(done) if report.masked else max(report.overlays, report.gallery)
     for i, record in enumerate(done[:pictured]):
         image = picture(record["row"])
+        if image is None:
+            continue
         pixels = upsample(np.nan_to_num(masks.row(record["row"])), image.shape[:2])
         if i < report.overlays:
             save_png(store.directory / "overlays" / f"{names[i]}.png", panel(image, pixels))

@@ -21,7 +21,7 @@ from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.class_table import open_class_tables
-from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work
+from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work, picture_of
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.merged import Sets, sets_of
 from ltx_jax.tasks.rivals import add_rival, check_rivals, stored_rival
@@ -204,17 +204,20 @@ def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> list[Record]:
 def same_images(
     work: Work, methods: Mapping[str, Maps], lines: Mapping[str, Sequence[Record]], most: int
 ) -> Iterator[SameImage]:
-    """The first rows that were scored, under all methods; made as they are asked for."""
+    """The first rows that were scored, under all methods, made as they are asked for; without those
+    whose image cannot be read any more."""
     by_row = {name: {one["row"]: one for one in found} for name, found in lines.items()}
     scored = [one for one in next(iter(lines.values())) if "skipped" not in one]
     size, names = work.explainee.image_size, work.explainee.class_names
     for line in scored[:most]:
-        row, planned = line["row"], work.rows[line["row"]]
+        row = line["row"]
+        if (picture := picture_of(work, row)) is None:
+            continue
         masks = {name: maps(row).or_constant().mask for name, maps in methods.items()}
         yield SameImage(
-            planned.name,
+            work.rows[row].name,
             names[line["class"]] if names else f"class {line['class']}",
-            work.source.load(planned.image, work.how).as_picture(),
+            picture,
             {name: upsample(mask, size) for name, mask in masks.items()},
             {name: of_row[row] for name, of_row in by_row.items()},
         )

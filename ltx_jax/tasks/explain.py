@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ltx_jax import __version__
 from ltx_jax.data.examples import UnreadableImage
@@ -37,7 +36,14 @@ from ltx_jax.reporting.store import ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Finetune, Objective, Settings
-from ltx_jax.tasks.inputs import Work, examples, fingerprint_of_work, open_explainer, open_work
+from ltx_jax.tasks.inputs import (
+    Work,
+    examples,
+    fingerprint_of_work,
+    open_explainer,
+    open_work,
+    picture_of,
+)
 from ltx_jax.tasks.rivals import add_rival, check_rivals
 from ltx_jax.tasks.scoring import explained
 from ltx_jax.tasks.team import ALONE, Team
@@ -236,11 +242,7 @@ def explain_missing(job: Job, store: ResultStore, layout: Layout, team: Team) ->
 
 def report(job: Job, store: ResultStore, settings: Settings, facts: dict[str, Any]) -> str:
     """Publish what is stored; returns what to print."""
-    work = job.work
-
-    def picture(row: int) -> np.ndarray:
-        return work.source.load(work.rows[row].image, work.how).as_picture()
-
+    picture = partial(picture_of, job.work)
     summary = publish(store, picture, job.shown, facts, settings.rivals, settings.report)
     skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
     methods = {name: summary[name] for name in job.recipe.masks} | summary.get("rivals", {})

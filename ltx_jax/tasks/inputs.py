@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+
 from ltx_jax.data.concepts import CONCEPTS, ConceptSceneSource
 from ltx_jax.data.examples import (
     Example,
@@ -110,6 +113,16 @@ def examples(work: Work, rows: Iterable[int], ahead: int) -> Iterator[Example | 
     images = (work.rows[row].image for row in rows)
     for _, example in iterate(work.source, work.how, images, ahead, additions):
         yield example
+
+
+def picture_of(work: Work, row: int) -> UInt8[np.ndarray, "H W C"] | None:
+    """A row's image as people look at it; None, which is said, where it cannot be read any more."""
+    planned = work.rows[row]
+    try:
+        return work.source.load(planned.image, work.how).as_picture()
+    except UnreadableImage as error:
+        logging.warning("no picture of %s: %s", planned.name, error)
+        return None
 
 
 def open_source(settings: Settings) -> Source:

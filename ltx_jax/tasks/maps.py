@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
@@ -271,10 +272,13 @@ def _of_original(folder: Path, files: Mapping[int, Path], work: Work, cut: bool)
 
 
 def _refuse_other_image(path: Path, result: OriginalResult, row: int, work: Work) -> None:
-    """The image in a result, normalised or not, is the row's; one without any contrast says
-    nothing."""
+    """The image in a result, normalised or not, is the row's; one without any contrast, or that
+    cannot be read any more, says nothing."""
     planned = work.rows[row]
-    image = work.source.load(planned.image, work.how).as_input()
+    try:
+        image = work.source.load(planned.image, work.how).as_input()
+    except UnreadableImage:
+        return
     pairs = [(image[..., c].ravel(), result.image[..., c].ravel()) for c in range(image.shape[-1])]
     alike = [np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs if ours.std() * theirs.std()]
     if alike and np.mean(alike) < _SAME_IMAGE:

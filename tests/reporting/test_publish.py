@@ -114,6 +114,16 @@ def test_masks_and_masked_images_on_request(store):
                 assert image.size == (8, 8) and image.getpixel((7, 7)) == (value,) * 3
 
 
+def test_an_image_that_is_gone_is_left_out(store):
+    gone_after = lambda row: None if row == 1 else picture(row)  # noqa: E731
+    summary = publish(store, gone_after, "selected", FACTS, (), Report(masked=True))
+    assert summary["done"] == 3 and (store.directory / "summary.json").exists()
+    for folder in ("overlays", "pixel_masks", "masked"):
+        assert names(store.directory / folder) == ["0.png", "2.png"]
+    page = (store.directory / "report.html").read_text()
+    assert Balanced(page).seen.count("article") == 2
+
+
 def test_grey_pictures(store):
     published(store, channels=1)
     with Image.open(store.directory / "overlays" / "2.png") as image:

@@ -14,12 +14,15 @@ from original_pickles import result, write_results
 from page import Balanced
 from PIL import Image
 from running import lines, run
+from training_pictures import Pictures
 
 from ltx_jax.data.scenes import CLASSES
 from ltx_jax.errors import InputError
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.settings.configuration import read
 from ltx_jax.tasks import evaluate
+from ltx_jax.tasks.inputs import Row, Work
+from ltx_jax.tasks.maps import Map, find_maps
 from ltx_jax.tasks.team import sharing
 
 METHODS = {"pltx", "selected", "last", "by_loss"}
@@ -483,3 +486,17 @@ def test_masks_of_another_run_are_refused(config, tmp_path):
         InputError, match=r"rival\.npy has no map of row 0, a\.png \(and 4 more\): let"
     ):
         run(config, tmp_path / "out")
+
+
+def test_an_image_that_is_gone_is_left_out_of_the_page(explainee, tmp_path, caplog):
+    pictures = Pictures(unreadable=(1,))
+    rows = [Row(i, pictures.names[i], None, None) for i in range(3)]
+    work = Work(explainee, pictures, explainee.preprocessing("squash"), rows, ())
+    scored = [{"row": row, "class": 0, "pos": 1.0} for row in range(3)]
+    shown = [*evaluate.same_images(work, {"m": lambda row: Map(CELLS)}, {"m": scored}, 3)]
+    assert [one.image for one in shown] == ["picture 0", "picture 2"]
+    assert caplog.messages == ["no picture of picture 1: it is cut off"]
+    # Of what it showed nothing can be said.
+    folder = write_results(tmp_path / "objects_pkl", RANDOM, np.zeros((3, 16, 16, 3), np.float32))
+    original = find_maps(folder, work, cut=True).methods["original"]
+    np.testing.assert_array_equal(original(1).mask, RANDOM[1])
