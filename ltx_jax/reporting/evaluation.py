@@ -37,6 +37,7 @@ def publish_evaluation(
     images: Iterable[SameImage],
     merged: Mapping[str, Sequence[Record]] | None = None,
     class_tables: ClassTables | None = None,
+    left_out: int = 0,
 ) -> dict[str, Comparison]:
     """Write `scores.jsonl`, `table.md`, `table.csv`, `table.tex`, the page and `evaluation.json`.
 
@@ -51,6 +52,7 @@ def publish_evaluation(
       merged: of each method, and of the yardsticks, a line an image whose masks were merged; they
         are compared beside the others, and written to `merged.jsonl`.
       class_tables: image class × mask class, written to `class_table.md` and `.csv`.
+      left_out: how many of the rows have no maps.
 
     Returns:
       The comparisons by class.
@@ -74,10 +76,14 @@ def publish_evaluation(
         content = text(class_tables).encode(errors="replace")
         write_bytes(directory / f"class_table.{ending}", content)
     title = f"How {facts.get('explainee.name', 'the network')} is explained"
-    told = remarks(len(lines), len(names), len(skipped), constant)
+    count = len({one["row"] for found in scored.values() for one in found})
+    told = remarks(len(lines), count, len(skipped), constant)
+    told += about_left_out(left_out, len(names))
     write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images, class_tables)
     # Last: its presence says that everything else is there.
     found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant}
+    if left_out:
+        found["left_out"] = left_out
     found |= _as_json(comparisons[_ABOUT[scored_for]])
     for key, about in ((FOR_LABEL, _ABOUT["label"]), (MERGED, _ABOUT[MERGED])):
         if about in comparisons and about != _ABOUT[scored_for]:
@@ -109,14 +115,22 @@ def _comparisons(
     return found
 
 
-def remarks(methods: int, rows: int, skipped: int, constant: Mapping[str, int]) -> list[str]:
+def remarks(methods: int, scored: int, skipped: int, constant: Mapping[str, int]) -> list[str]:
     """What was scored, and what was not as it should be, a line each."""
-    told = [
-        f"{methods} methods · {rows - skipped} rows scored" + f", {skipped} skipped" * (skipped > 0)
-    ]
+    told = [f"{methods} methods · {scored} rows scored" + f", {skipped} skipped" * (skipped > 0)]
     return told + [
         f"{count} masks of {name} are not finite, and were scored as constant ones"
         for name, count in constant.items()
+    ]
+
+
+def about_left_out(left_out: int, rows: int) -> list[str]:
+    """A line that says how many of the rows were left out, and what to do; none where none was."""
+    if not left_out:
+        return []
+    return [
+        f"{left_out} of {rows} rows have no maps and were left out: where a run makes these, let "
+        "it go on to its end"
     ]
 
 

@@ -13,7 +13,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.comparison import Comparison
-from ltx_jax.reporting.evaluation import PAGE, publish_evaluation
+from ltx_jax.reporting.evaluation import PAGE, about_left_out, publish_evaluation
 from ltx_jax.reporting.evaluation_page import SameImage
 from ltx_jax.reporting.records import NOT_FINITE, Record
 from ltx_jax.reporting.store import RESULTS, ResultStore
@@ -81,14 +81,19 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     images = same_images(work, methods, lines, settings.report.gallery)
     names = [row.name for row in work.rows]
     class_tables = {name: one.table(store, done_tables[name]) for name, one in tables.items()}
-    shown = reference, wanted.scored_for, told, images, of_sets, class_tables
-    return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines)
+    left_out = len(found.without)
+    shown = reference, wanted.scored_for, told, images, of_sets, class_tables, left_out
+    remarks = about_left_out(left_out, len(names))
+    return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines, remarks)
 
 
 def printed(
-    comparisons: Mapping[str, Comparison], workdir: Path, lines: Mapping[str, Sequence[Record]]
+    comparisons: Mapping[str, Comparison],
+    workdir: Path,
+    lines: Mapping[str, Sequence[Record]],
+    remarks: Sequence[str],
 ) -> str:
-    """The tables of an evaluation, and where its page is."""
+    """The tables of an evaluation, what else there is to know, and where its page is."""
     parts = [
         (f"{about}:\n" if len(comparisons) > 1 else "") + table(comparison.methods)
         for about, comparison in comparisons.items()
@@ -99,7 +104,7 @@ def printed(
             parts.append(
                 f"{count} masks of {name} are not finite, and were scored as constant ones"
             )
-    return "\n".join([*parts, f"{len(rows)} rows scored: {workdir / PAGE}"])
+    return "\n".join([*parts, *remarks, f"{len(rows)} rows scored: {workdir / PAGE}"])
 
 
 def _refuse_unlabelled(work: Work, scored_for: str) -> None:

@@ -88,7 +88,7 @@ def ranked_alike(maps: Sequence[Map]) -> list[Map]:
 
 class Found(NamedTuple):
     """Maps by method; where they are those of a run its records; and the rows that have none, of
-    NN-Explainer's folders."""
+    a run that did not come to its end, or of NN-Explainer's folders."""
 
     methods: Mapping[str, Maps]
     records: list[Record] | None = None
@@ -119,7 +119,7 @@ def find_maps(folder: Path, work: Work, cut: bool, but: Collection[str] = ()) ->
     if (folder / RESULTS).exists():
         records = read_records(folder)
         _refuse_other_images(folder, records, work)
-        return Found(_of_run(folder, records, work, but), records)
+        return Found(_of_run(folder, records, work, but), records, _not_done(folder, records, work))
     if results := result_files(folder):
         return Found({ORIGINAL: _of_original(folder, results, work, cut)})
     arrays = {path.stem: path for path in _arrays_in(folder)}
@@ -157,7 +157,7 @@ def _refuse_other_images(folder: Path, records: Sequence[Record], work: Work) ->
 def _of_run(
     folder: Path, records: Sequence[Record], work: Work, but: Collection[str]
 ) -> dict[str, Maps]:
-    """What a run stored, where it came to its end."""
+    """What a run stored, of methods that have a map of each of its rows that are done."""
     store = ResultStore.find(folder)
     # As they stand in the records; those that were added later after them.
     places = list(next((r for r in records if "skipped" not in r), {}))
@@ -175,6 +175,18 @@ def _of_run(
                 "its end, or take the file away"
             )
     return {name: _of_method(store.masks(name).path, work) for name in names}
+
+
+def _not_done(folder: Path, records: Sequence[Record], work: Work) -> frozenset[int]:
+    """The rows that a run has yet to do, which are said."""
+    left = frozenset(range(len(work.rows))) - {record["row"] for record in records}
+    if left:
+        logging.warning(
+            "%s has results of %d of %d rows, and the others are left out: let the run go on to "
+            "its end, and evaluate it again",
+            *(folder, len(records), len(work.rows)),
+        )
+    return left
 
 
 def _methods(folder: Path, work: Work) -> dict[str, Maps]:

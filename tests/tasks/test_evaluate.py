@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import shutil
 
 import jax
 import numpy as np
@@ -205,7 +206,8 @@ def test_nn_explainers_masks(small, tmp_path, caplog):
     # Of a part of the images: how many others there are is said.
     (folder / "1.npz").unlink()
     config.evaluate.masks, config.rivals = str(folder), ("gradient_x_input",)
-    assert "2 rows scored" in run(config, tmp_path / "part")
+    printed = run(config, tmp_path / "part")
+    assert "1 of 3 rows have no maps and were left out" in printed and "2 rows scored" in printed
     for name in ("voc_vgg16_rise", "gradient_x_input"):
         part = lines(tmp_path / "part", f"scores/{name}.jsonl")
         assert [line["row"] for line in part] == [0, 2]
@@ -500,3 +502,23 @@ def test_an_image_that_is_gone_is_left_out_of_the_page(explainee, tmp_path, capl
     folder = write_results(tmp_path / "objects_pkl", RANDOM, np.zeros((3, 16, 16, 3), np.float32))
     original = find_maps(folder, work, cut=True).methods["original"]
     np.testing.assert_array_equal(original(1).mask, RANDOM[1])
+
+
+def test_an_unfinished_run_is_told(small, tmp_path, caplog):
+    config, _ = small
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    config.task, config.finetune.steps = "explain", 1
+    run(config, whole)
+    shutil.copytree(whole, half)
+    results = (half / "results.jsonl").read_text().splitlines(keepends=True)
+    (half / "results.jsonl").write_text("".join(results[:2]))
+    config.task = "evaluate"
+    assert "left out" not in run(config, whole)
+    assert "left_out" not in json.loads((whole / "evaluation.json").read_text())
+    told = "1 of 3 rows have no maps and were left out: where a run makes these, let it go on"
+    printed = run(config, half)
+    assert told in printed and "2 rows scored" in printed
+    page = (half / "evaluation.html").read_text()
+    assert told in page and "· 2 rows scored" in page
+    assert json.loads((half / "evaluation.json").read_text())["left_out"] == 1
+    assert "has results of 2 of 3 rows, and the others are left out: let the run" in caplog.text
