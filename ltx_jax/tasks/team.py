@@ -132,7 +132,7 @@ class Sharing:
         own = list(groups)[self.index :: self.count]
         # The others begin with their first.
         others = [key for key in reversed(groups) if key not in own]
-        for missing in until_done(rows, done):
+        for missing in until_done(rows, done, self._leases.others):
             for keys in own, others:
                 # Nothing is waited for while rows are drawn: those before are still to be done.
                 lot = self._taken({key: groups[key] for key in keys}, missing, done)

@@ -53,8 +53,14 @@ def await_rows(rows: Iterable[int], done: Done) -> None:
         pass
 
 
-def until_done(rows: Iterable[int], done: Done) -> Iterator[set[int]]:
+def until_done(
+    rows: Iterable[int], done: Done, alive: Callable[[], object] = lambda: False
+) -> Iterator[set[int]]:
     """The rows that are still missing, again and again until none is, as long as they go on coming.
+
+    Args:
+      rows, done: as of `await_rows`.
+      alive: whether a process is known to be at work still, so that its rows will come.
 
     Raises:
       InputError: where none has come for so long that a process must have been lost.
@@ -63,6 +69,9 @@ def until_done(rows: Iterable[int], done: Done) -> Iterator[set[int]]:
     while missing := wanted - done():
         if missing != known:
             known, since = missing, time.monotonic()
+        elif alive():
+            since = time.monotonic()
+            time.sleep(POLL)
         elif time.monotonic() - since > _PATIENCE:
             raise InputError(
                 f"{len(wanted) - len(missing)} of {len(wanted)} rows are done and none has come "

@@ -77,6 +77,23 @@ def test_what_the_dead_have_begun_is_done_by_the_living(tmp_path, clock):
     assert 60 <= clock.now < 70
 
 
+def test_a_living_process_is_waited_for(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(waiting, "_PATIENCE", 10)
+    slow, quick = (member(tmp_path, clock, index) for index in (0, 1))
+    done: set[int] = set()
+    begun = next(slow.shares("images", range(2), lambda: done))
+    assert next(iter(begun)) == 0
+
+    def goes_on() -> None:
+        slow._leases.sign()
+        if clock.now > 100:
+            done.add(0)
+
+    clock.passed.append(goes_on)
+    assert work(quick.shares("images", range(2), lambda: done), done) == [[1]]
+    assert 100 < clock.now < 110
+
+
 def test_rows_done_before_a_lease_changed_hands_are_not_done_again(tmp_path, clock):
     first, second = (member(tmp_path, clock, index) for index in (0, 1))
     done: set[int] = set()
