@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import tempfile
 import uuid
@@ -16,6 +17,8 @@ from typing import IO, Any
 from ltx_jax.errors import InputError
 
 _LOCK = ".lock"
+# What `temporary_name` gives.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -54,7 +57,8 @@ def make_directory(path: Path) -> None:
 @contextmanager
 def claimed(path: Path, shared: bool = False) -> Iterator[None]:
     """A directory that no other program's work is in at the time; made where it is not there, and
-    taken away again where nothing came of it.
+    taken away again where nothing came of it. Of one that is not shared what killed processes left
+    half-written goes.
 
     Args:
       path: of the directory.
@@ -69,6 +73,8 @@ def claimed(path: Path, shared: bool = False) -> Iterator[None]:
         lock = (path / _LOCK).open("a+b")
     try:
         _lock(lock, path, shared)
+        if not shared:
+            _tidy(path)
         yield
     finally:
         lock.close()
@@ -98,6 +104,16 @@ def _lock(file: IO[bytes], directory: Path, shared: bool) -> None:
         raise InputError(
             f"{who} is at work in {directory}: wait for it, or use another --workdir"
         ) from None
+
+
+def _tidy(directory: Path) -> None:
+    """Take temporary files away, of a directory and those in it that are not other runs'."""
+    with suppress(OSError):  # one that stays takes room, and no more
+        inside = [path for path in directory.iterdir() if path.is_dir() and not path.is_symlink()]
+        for place in (directory, *(path for path in inside if not (path / _LOCK).exists())):
+            for path in place.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
 
 
 def this_process() -> str:

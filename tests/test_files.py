@@ -12,7 +12,15 @@ import pytest
 from disk import names, no_more_than
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import changing, claimed, is_there, make_directory, write_bytes, write_json
+from ltx_jax.files import (
+    changing,
+    claimed,
+    is_there,
+    make_directory,
+    temporary_name,
+    write_bytes,
+    write_json,
+)
 
 # Locks a file, says so, and changes it once it is told to.
 HOLDER = """
@@ -175,6 +183,21 @@ def test_a_claim_leaves_no_directory_behind_of_which_nothing_came(tmp_path):
     with claimed(tmp_path / "some"):
         (tmp_path / "some" / "file").touch()
     assert (tmp_path / "some" / "file").exists()
+
+
+def test_a_claim_takes_away_what_the_killed_left(tmp_path):
+    for place in ("masks", "another run"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "another run" / ".lock").touch()
+    left = [temporary_name(tmp_path / name) for name in ("a", "masks/m.npy")]
+    kept = [tmp_path / name for name in (".mine.tmp", "masks/m.npy", "b.tmp")]
+    kept.append(temporary_name(tmp_path / "another run" / "c"))
+    for path in [*left, *kept]:
+        path.touch()
+    with claimed(tmp_path, shared=True):
+        assert all(path.exists() for path in left)  # they may be of others
+    with claimed(tmp_path):
+        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
 def test_a_disk_error_of_the_work_is_not_the_claims(tmp_path):
