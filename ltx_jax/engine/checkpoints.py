@@ -139,6 +139,14 @@ def newest(directory: Path, template: Any, mesh: Mesh) -> tuple[Any, dict[str, A
     return None
 
 
+def of_step(
+    directory: Path, step: int, template: Any, mesh: Mesh
+) -> tuple[Any, dict[str, Any]] | None:
+    """The checkpoint of a step, see `newest`; None where a process cannot read it."""
+    found, _ = _read(directory.absolute() / str(step), template, mesh)
+    return found if all_managed(found is not None) else None
+
+
 def _put_aside(path: Path) -> Path:
     """A name for a damaged checkpoint that no earlier one has."""
     name = path.with_name(_DAMAGED + path.name)

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
@@ -270,12 +270,29 @@ def _begin(run: Run, files: TrainingFiles | None) -> Progress:
         return Progress(state, 0, [], beginning)
     step = int(found.state.step)
     progress = Progress(found.state, step, found.curves, beginning, found.sums)
-    if found.curves and run.best_of(found.curves)["step"] == step:
-        # What is written after a checkpoint may be missing.
-        files.keep_best(_snapshot(run, progress))
     if found.curves:
-        progress.best = files.best()
+        progress.best = _best(run, progress, files)
     return progress
+
+
+def _best(run: Run, progress: Progress, files: TrainingFiles) -> tuple[Leaves, Leaves]:
+    """The trained leaves and the model state of the best epoch so far, whose file is made anew
+    where it may be missing.
+
+    Raises:
+      InputError: where nothing holds them.
+    """
+    best, then = run.best_of(progress.curves), progress
+    # What is written after a checkpoint may be missing.
+    if best["step"] != progress.step:
+        if known := files.best():
+            return known
+        curves = [epoch for epoch in progress.curves if epoch["step"] <= best["step"]]
+        state = files.state_of(best, progress.state, run.held_out.mesh)
+        then = replace(progress, state=state, step=best["step"], curves=curves)
+    snapshot = _snapshot(run, then)
+    files.keep_best(snapshot)
+    return snapshot.trained, snapshot.model_state
 
 
 def _train(

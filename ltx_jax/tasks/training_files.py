@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from ltx_jax.data.examples import Source, UnreadableImage
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.engine.checkpoints import Checkpoints, newest
+from ltx_jax.engine.checkpoints import Checkpoints, newest, of_step
 from ltx_jax.engine.training import TrainState
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves
@@ -24,7 +24,7 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.store import hold_settings
 from ltx_jax.reporting.training_log import TrainingLog
 from ltx_jax.reporting.training_page import Watched, write_training_page
-from ltx_jax.runtime import together
+from ltx_jax.runtime import all_managed, together
 from ltx_jax.settings.sections import Pretrain
 from ltx_jax.tasks.training_images import Split, keep_split
 
@@ -225,13 +225,31 @@ class TrainingFiles:
                 self._masks = self._known_masks(epochs)
         return restored
 
-    def best(self) -> tuple[Leaves, Leaves]:
-        """The trained leaves and the model state of the best epoch so far.
+    def best(self) -> tuple[Leaves, Leaves] | None:
+        """The trained leaves and the model state of the best epoch so far; None where a process
+        finds no file of them.
 
         Raises:
-          InputError: where they are gone.
+          InputError: where it is damaged.
         """
-        return self._keeper.load(self._workdir / self._keeper.file)
+        path = self._workdir / self._keeper.file
+        return self._keeper.load(path) if all_managed(path.exists()) else None
+
+    def state_of(self, best: Epoch, template: TrainState, mesh: Mesh) -> TrainState:
+        """The state after the best epoch, from its checkpoint.
+
+        Raises:
+          InputError: where that is gone or damaged.
+        """
+        found = of_step(self._workdir / CHECKPOINTS, best["step"], template, mesh)
+        if found is None:
+            raise InputError(
+                f"{self._workdir / self._keeper.file} is gone, and {CHECKPOINTS}/{best['step']}, "
+                "from which it could be made, gone or damaged: put one of them back, or use "
+                "another work directory"
+            )
+        state: TrainState = found[0]
+        return state
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Tell of a step."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
@@ -241,6 +242,19 @@ def test_what_is_done_is_not_done_again(run, whole, monkeypatch):
     monkeypatch.delattr(training, "train_step")
     same(run(directory, fingerprint={"seed": 0}), pretrained)
     assert files(directory) == before
+
+
+def test_the_best_network_is_made_anew_of_its_checkpoint(run, whole, tmp_path):
+    shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
+    (tmp_path / BEST).unlink()
+    same(run(tmp_path, fingerprint={"seed": 0}), whole[0])
+    assert files(tmp_path) == files(whole[1])
+    (tmp_path / BEST).unlink()
+    step = best_of(whole[0].curves, "pos")["step"]
+    shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    told = rf"explainer\.safetensors is gone, and checkpoints/{step}, .*: put one of them back"
+    with pytest.raises(InputError, match=told):
+        run(tmp_path, fingerprint={"seed": 0})
 
 
 def test_on_other_devices_it_goes_on(run, whole, tmp_path, monkeypatch):
