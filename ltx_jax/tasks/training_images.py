@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain
 
 SPLIT = "split.json"
+# Before a name of `data.joined`'s, where an image to train on is called the same.
+_HELD_OUT = "held out: "
 # Classes that a warning names.
 _NAMED = 100
 
@@ -71,21 +73,23 @@ def keep_split(workdir: Path, source: Source, images: Split) -> None:
 
 
 def unseen(source: Source, workdir: Path) -> list[int]:
-    """The images that a pretraining neither learnt from nor was chosen by.
+    """The images that a pretraining neither learnt from nor was chosen by, as their names tell.
 
     Args:
       source: of the same images, or others.
       workdir: of the pretraining.
 
     Raises:
-      InputError: where there is none, or no image is left.
+      InputError: where there is none, no image is left, or the images may be the pretraining's
+        under other names.
     """
     if not (workdir / SPLIT).exists():
         raise InputError(f"{workdir} holds no {SPLIT}: give the work directory of a pretraining")
     known = read_json(workdir / SPLIT, "pretrain again in another work directory")
     if not isinstance(known, Mapping) or not {"training", "validation"} <= known.keys():
         raise InputError(f"{workdir / SPLIT} is damaged: pretrain again in another work directory")
-    seen = {*known["training"], *known["validation"]}
+    seen = _as_named([*known["training"], *known["validation"]])
+    _refuse_other_names(source, seen | _as_named(known.get("test", ())), workdir)
     left = [i for i, name in enumerate(source.names) if name not in seen]
     if not left:
         raise InputError(
@@ -93,6 +97,32 @@ def unseen(source: Source, workdir: Path) -> list[int]:
             "leave config.unseen_by out"
         )
     return left
+
+
+def _as_named(names: Iterable[str]) -> set[str]:
+    """Names as a source of these images alone has them."""
+    return {name.removeprefix(_HELD_OUT) for name in names}
+
+
+def _refuse_other_names(source: Source, known: set[str], workdir: Path) -> None:
+    """See that images are named as a pretraining named them: a name is a path from where the
+    images were said to be, so that `photos` and `photos/val` give one image two names.
+
+    Raises:
+      InputError: where none is, but files are called alike.
+    """
+    if known.isdisjoint(source.names):
+        bases = {_base(name): name for name in known}
+        if alike := next((name for name in source.names if _base(name) in bases), None):
+            raise InputError(
+                f"{alike} may be {bases[_base(alike)]} of the pretraining in {workdir}, all of "
+                "whose images have other paths: give config.images as it was given there, or, "
+                "for other images, leave config.unseen_by out"
+            )
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def targets_of(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from training_pictures import Pictures, without_labels
 
+from ltx_jax.data import joined
 from ltx_jax.errors import InputError
 from ltx_jax.settings.sections import Pretrain
 from ltx_jax.tasks.training_images import Split, keep_split, split, targets_of, unseen
@@ -64,6 +65,26 @@ def test_what_a_pretraining_did_not_see_is_told_by_names(tmp_path):
         unseen(Pictures(), tmp_path)
     with pytest.raises(InputError, match=r"holds no split\.json: give the work directory"):
         unseen(Pictures(), tmp_path / "nowhere")
+
+
+def named(*names: str) -> Pictures:
+    return replace(Pictures(), names=names)
+
+
+def test_images_under_other_names_are_not_taken_for_unseen(tmp_path):
+    keep_split(tmp_path, named("val/a.png", "val/b.png", "train/c.png"), Split([0], [1], [2]))
+    for names in (("a.png", "d.png"), ("x.png", "./photos/val/b.png"), ("c.png",)):
+        told = r"\.png may be (val|train)/\w\.png of the pretraining .* config\.images as it was"
+        with pytest.raises(InputError, match=told):
+            unseen(named(*names), tmp_path)
+    assert unseen(named("train/c.png", "test/a.png"), tmp_path) == [0, 1]
+    assert unseen(named("d.png", "e.png"), tmp_path) == [0, 1]
+
+
+def test_images_held_out_by_themselves_were_seen(tmp_path):
+    names = "a.png", "b.png", f"{joined._HELD_OUT}a.png", "c.png"
+    keep_split(tmp_path, named(*names), Split([1], [2, 3], []))
+    assert unseen(named("a.png", "b.png", "c.png", "d.png"), tmp_path) == [3]
 
 
 @pytest.mark.parametrize(
