@@ -28,6 +28,7 @@ from ltx_jax.engine.filter_activations import (
     see,
 )
 from ltx_jax.engine.filter_points import Looked, Pairs, features_of, pointed
+from ltx_jax.engine.scoring import padded
 from ltx_jax.engine.sharding import place, replicate, slot_mesh, to_host
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.filter_words import FilterWords, weighted_words
@@ -396,5 +397,4 @@ def _filled(numbers: Sequence[int], size: int, filler: int) -> np.ndarray:
 
 def _pixels(batch: list[Example], size: int) -> np.ndarray:
     """Images of a batch, filled up with its last."""
-    images = np.stack([example.image for example in batch])
-    return np.concatenate([images, np.repeat(images[-1:], size - len(batch), axis=0)])
+    return padded(np.stack([example.image for example in batch]), size)

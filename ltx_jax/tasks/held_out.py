@@ -15,6 +15,7 @@ from jaxtyping import Float
 from ltx_jax.data.batches import Targets, stacked, target_of
 from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
+from ltx_jax.engine.scoring import padded
 from ltx_jax.engine.sharding import SPLIT, to_host
 from ltx_jax.errors import InputError
 
@@ -89,8 +90,7 @@ def _load(images: HeldOut, numbers: np.ndarray, first: int) -> tuple[Array, Any,
     """This process's share of a batch on the devices, filled up: images, their targets, and which
     of them can be read. `first` is the place of the batch's first image among all."""
     process, count = jax.process_index(), jax.process_count()
-    filled = np.concatenate([numbers, np.repeat(numbers[-1:], images.size - len(numbers))])
-    mine = np.split(filled, count)[process].tolist()
+    mine = np.split(padded(numbers, images.size), count)[process].tolist()
     place = first + process * len(mine)
     pixels: list[np.ndarray | None] = []
     targets: list[Any] = []
