@@ -5,7 +5,8 @@ python tools/compare_scores.py EVALUATED [EVALUATED …]
 EVALUATED are work directories of `config.task=evaluate`. For each pair of scores that all of them
 have, the table gives the rank correlation of what they say of the methods (their means, better
 ones first), averaged over the directories: 1 where two scores order the methods alike, −1 where one
-prefers what the other rejects. Methods without one of the two scores are left out.
+prefers what the other rejects. Methods without one of the two scores are left out, and scores
+of which neither way is better.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def table(cases: Sequence[Methods]) -> str:
       InputError: where the cases have no two scores in common.
     """
     common = set.intersection(*({s for m in case.values() for s in m} for case in cases))
-    names = [name for name in SCORES if name in common]
+    names = [name for name in SCORES if name in common and SCORES[name].better]
     if len(names) < 2:
         raise InputError("the evaluations have no two scores in common: give config.scores to each")
     agreement = np.mean([agreements(case, names) for case in cases], axis=0)

@@ -24,7 +24,7 @@ def variation(case: Case) -> Float[Array, "n 1"]:
 AREA = Score(
     "area",
     "area",
-    "lower",
+    None,
     0,
     100,
     "mean of the mask",
@@ -35,7 +35,7 @@ AREA = Score(
 VARIATION = Score(
     "total_variation",
     "variation",
-    "lower",
+    None,
     0,
     200,
     "mean difference of neighbouring pixels, down and across together",

@@ -19,7 +19,7 @@ class Score:
     Attributes:
       name: in settings, records and summaries.
       title: for people.
-      better: which way is better.
+      better: which way is better; None where neither is.
       low, high: the range of its values.
       meaning: one line for people.
       source: the paper, or the original's function.
@@ -35,7 +35,7 @@ class Score:
 
     name: str
     title: str
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher"] | None
     low: float | int
     high: float | int
     meaning: str
@@ -50,8 +50,13 @@ class Score:
 
     @property
     def arrow(self) -> str:
-        """↓ or ↑, the better way."""
-        return "↓" if self.better == "lower" else "↑"
+        """↓ or ↑, the better way; nothing where neither is."""
+        return "" if self.better is None else "↓" if self.better == "lower" else "↑"
+
+    @property
+    def heading(self) -> str:
+        """The title with the better way."""
+        return f"{self.title} {self.arrow}".rstrip()
 
     def of_each(self, values: np.ndarray) -> np.ndarray:
         """The score of each mask alone, [n], of its values [n] or [n,c]; NaN where unknown."""

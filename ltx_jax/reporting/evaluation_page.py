@@ -15,7 +15,7 @@ from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.class_table import ClassTables, matrices
 from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
-from ltx_jax.reporting.pages import best_methods, meaning, settings_block, write_page
+from ltx_jax.reporting.pages import best_methods, heading, meaning, settings_block, write_page
 from ltx_jax.reporting.summary import Interval
 from ltx_jax.reporting.tables import Comparisons, costs, is_sure, legend, scores_of
 from ltx_jax.reporting.titles import title_of
@@ -114,9 +114,10 @@ def _table(comparison: Comparison, scores: Sequence[Score]) -> str:
 
 
 def _head(score: Score) -> str:
+    better = "" if score.better is None else f" data-better={score.better}"
     return (
-        f"<th scope=col aria-sort=none data-better={score.better}><button type=button "
-        f'title="{escape(meaning(score))}">{escape(score.title)}&nbsp;{score.arrow}</button></th>'
+        f"<th scope=col aria-sort=none{better}><button type=button "
+        f'title="{escape(meaning(score))}">{heading(score)}</button></th>'
     )
 
 
@@ -168,8 +169,8 @@ def _bars(comparison: Comparison, score: Score) -> str:
         )
     width, height = _NAMES + _BARS + _NUMBERS, len(rows) * _ROW
     return (
-        f'<figure class=bars><figcaption title="{escape(meaning(score))}">{escape(score.title)} '
-        f'{score.arrow}</figcaption><svg viewBox="0 0 {width} {height}" width={width} '
+        f'<figure class=bars><figcaption title="{escape(meaning(score))}">{escape(score.heading)}'
+        f'</figcaption><svg viewBox="0 0 {width} {height}" width={width} '
         f'height={height} role=img aria-label="{escape(score.title)} of each method">'
         f"{''.join(drawn)}"
         f'<polyline class=axis points="{at(0):.1f},0 {at(0):.1f},{height}"/></svg></figure>'
@@ -214,8 +215,8 @@ def _curve_figure(comparison: Comparison, score: Score) -> str:
     order = sorted(methods, key=lambda name: areas[name], reverse=score.better == "higher")
     bottom, right = _HIGH - _MARGIN, _WIDE - 10
     return (
-        f'<figure class=curves><figcaption title="{escape(meaning(score))}">{escape(score.title)} '
-        f'{score.arrow}</figcaption><svg viewBox="0 0 {_WIDE} {_HIGH}" width={_WIDE} '
+        f'<figure class=curves><figcaption title="{escape(meaning(score))}">{escape(score.heading)}'
+        f'</figcaption><svg viewBox="0 0 {_WIDE} {_HIGH}" width={_WIDE} '
         f'height={_HIGH} role=img aria-label="mean perturbation curves of {escape(score.title)}">'
         f'<polyline class=axis points="{_MARGIN},10 {_MARGIN},{bottom} {right},{bottom}"/>'
         f'<text x="{_MARGIN - 5}" y="14" text-anchor="end">1</text>'

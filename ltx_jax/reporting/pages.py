@@ -45,11 +45,20 @@ def settings_block(title: str, facts: Mapping[str, Any]) -> str:
 
 def meaning(score: Score) -> str:
     """A score in one line."""
-    return f"{score.meaning}; {score.low:g} to {score.high:g}, {score.better} is better"
+    told = f"{score.meaning}; {score.low:g} to {score.high:g}"
+    return told if score.better is None else f"{told}, {score.better} is better"
+
+
+def heading(score: Score) -> str:
+    """A score's title and its better way, on one line of a page."""
+    title = escape(score.title)
+    return f"{title}&nbsp;{score.arrow}" if score.arrow else title
 
 
 def best_methods(score: Score, methods: Mapping[str, Mapping[str, Interval]]) -> set[str]:
-    """The methods with the best mean of a score."""
+    """The methods with the best mean of a score; none where neither way is better."""
+    if score.better is None:
+        return set()
     means = {name: row[score.name]["mean"] for name, row in methods.items() if score.name in row}
     top = (min if score.better == "lower" else max)(means.values())
     return {name for name, mean in means.items() if mean == top}

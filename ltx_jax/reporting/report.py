@@ -21,7 +21,7 @@ from ltx_jax.reporting.overlays import (
     in_colour,
     views,
 )
-from ltx_jax.reporting.pages import best_methods, meaning, settings_block, write_page
+from ltx_jax.reporting.pages import best_methods, heading, meaning, settings_block, write_page
 from ltx_jax.reporting.summary import Interval
 from ltx_jax.reporting.titles import title_of
 
@@ -104,10 +104,7 @@ def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
 
 
 def _head(score: Score) -> str:
-    return (
-        f'<th scope=col title="{escape(meaning(score))}">{escape(score.title)}&nbsp;{score.arrow}'
-        "</th>"
-    )
+    return f'<th scope=col title="{escape(meaning(score))}">{heading(score)}</th>'
 
 
 def _cell(value: Interval | None, best: bool) -> str:

@@ -135,7 +135,7 @@ def score_intervals(
 def table(rows: Mapping[str, Mapping[str, Interval]]) -> str:
     """Plain text: a row a method, a column a score with its direction, mean and interval."""
     scores = [score for score in SCORES.values() if any(score.name in row for row in rows.values())]
-    head = ["", *(f"{score.title} {score.arrow}" for score in scores)]
+    head = ["", *(score.heading for score in scores)]
     body = [[name, *(_cell(row.get(s.name)) for s in scores)] for name, row in rows.items()]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     return "\n".join(

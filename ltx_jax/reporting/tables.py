@@ -88,7 +88,7 @@ def markdown(comparisons: Comparisons) -> str:
 def _markdown_table(comparison: Comparison, cell: Callable[[Comparison, str, Score], str]) -> str:
     scores = scores_of(comparison)
     lines = [
-        ["method", *(f"{score.title} {score.arrow}" for score in scores)],
+        ["method", *(score.heading for score in scores)],
         ["---", *("---:" for _ in scores)],
         *(
             [plain(title_of(name)), *(cell(comparison, name, score) for score in scores)]
@@ -158,8 +158,8 @@ def latex(comparisons: Comparisons) -> str:
 
 def _tabular(about: str, comparison: Comparison) -> str:
     scores = scores_of(comparison)
-    arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
-    head = ["", *(f"{_escaped(score.title)} {arrows[score.better]}" for score in scores)]
+    arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", None: ""}
+    head = ["", *(f"{_escaped(score.title)} {arrows[score.better]}".rstrip() for score in scores)]
     body = [
         [_escaped(title_of(name)), *(_latex_cell(comparison, name, score) for score in scores)]
         for name in comparison.methods

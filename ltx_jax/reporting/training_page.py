@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
-from ltx_jax.reporting.pages import meaning, settings_block, write_page
+from ltx_jax.reporting.pages import heading, meaning, settings_block, write_page
 
 _WIDE, _HIGH, _MARGIN = 300, 150, 40
 _SIDE = 112  # of a shown picture in pixels
@@ -78,7 +78,7 @@ def _described(name: str) -> tuple[str, str]:
     if name not in SCORES:
         return escape(name.replace("_", " ")), ""
     score = SCORES[name]
-    return f"{escape(score.title)}&nbsp;{score.arrow}", meaning(score)
+    return heading(score), meaning(score)
 
 
 def _chart(title: str, told: str, values: Sequence[float]) -> str:

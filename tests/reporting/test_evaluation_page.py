@@ -72,6 +72,16 @@ def test_the_table_can_be_sorted(tmp_path):
     assert f'<small title="{told}">+10.00*</small>' in page
 
 
+def test_a_score_that_is_neither_good_nor_bad_has_no_arrow_and_no_best_method(tmp_path):
+    means = {"selected": {"area": value(40.0, 39.0, 41.0)}, "x": {"area": value(20.0, 19.0, 21.0)}}
+    counts = {name: {"area": 2} for name in means}
+    page = written(tmp_path, {"the label": Comparison(2, 2, means, counts, None, {}, {})})
+    title = 'title="mean of the mask; 0 to 100"'
+    assert f"<th scope=col aria-sort=none><button type=button {title}>area</button></th>" in page
+    assert "<td data-value=40.0>40.00<" in page and "<td data-value=20.0>20.00<" in page
+    assert f"<figcaption {title}>area</figcaption>" in page
+
+
 def test_bars_begin_at_zero_and_end_at_the_mean(tmp_path):
     page = written(tmp_path, {"the label": FOUND})
     pos, srg = re.findall(r"<figure class=bars>.*?</figure>", page, re.DOTALL)

@@ -60,11 +60,12 @@ def test_every_score_is_in_the_table(tmp_path):
     page = written(tmp_path, [entry(RECORD, SHOWN)], methods)
     text = Balanced(page).text.replace("\xa0", " ")
     for score in SCORES.values():
-        assert f"{score.title} {score.arrow}" in text
-        assert f"{score.low:g} to {score.high:g}, {score.better} is better" in page
-    higher = sum(score.better == "higher" for score in SCORES.values())
-    assert page.count("<b>11.00</b>") == higher
-    assert page.count("<b>10.00</b>") == len(SCORES) - higher
+        assert score.heading in text
+        better = f", {score.better} is better" if score.better else ""
+        assert f'{score.low:g} to {score.high:g}{better}"' in page
+    for better, mean in (("higher", "11.00"), ("lower", "10.00")):
+        expected = sum(score.better == better for score in SCORES.values())
+        assert page.count(f"<b>{mean}</b>") == expected
     assert page.count("<td>–</td>") == len(SCORES)
     for title in ("integrated gradients", "LTX, selected step", "pLTX (before finetuning)"):
         assert f"<th scope=row>{title}</th>" in page

@@ -101,3 +101,13 @@ def test_latex():
         "",
     ]
     assert "-- \\\\" not in latex({"the label": ALONE})
+
+
+def test_of_a_score_that_is_neither_good_nor_bad_no_method_is_the_best():
+    counts = {"x": {"area": 2}}
+    found = {"b": Comparison(2, 2, {"x": {"area": value(40.0)}}, counts, None, {}, {})}
+    assert "| method | area |\n" in markdown(found)
+    assert "| x | 40.00 (39.0 to 41.0) |\n" in markdown(found)
+    assert next(csv.DictReader(io.StringIO(comma_separated(found))))["better"] == ""
+    assert " & area \\\\\n" in latex(found)
+    assert r"x & $40.00$ {\scriptsize ($39.0$ to $41.0$)} \\" in latex(found)
