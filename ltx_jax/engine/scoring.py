@@ -19,7 +19,8 @@ from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.case import Case
-from ltx_jax.metrics.perturbation import Areas, curves_of
+from ltx_jax.metrics.perturbation import Areas
+from ltx_jax.metrics.pos_neg_ins_del import curves_of
 from ltx_jax.models.explainee import Explainee
 
 # Beside the scores: the probability of the class through the mask, and the perturbation curves.

@@ -1,13 +1,10 @@
-"""Perturbation scores: POS and NEG (agreement), DEL and INS (probability).
-
-Nine tenths of the pixels are blackened step by step, in the order of the pixel mask; each score
-is the area under what remains of the prediction (the original's `eval_perturbation_test`).
-"""
+"""Perturbation curves: nine tenths of the pixels are blackened step by step, in the order of the
+pixel mask; an area is that under what remains of the prediction (the original's
+`eval_perturbation_test`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +13,6 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, UInt
 
 from ltx_jax.masks.covering import Fill, covered, filling
-from ltx_jax.metrics.score import Score
 from ltx_jax.models.explainee import Explainee, in_chunks
 from ltx_jax.models.links import of_class
 
@@ -324,51 +320,3 @@ def _read(
 def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:
     """The trapezoid rule over 0, 0.1 … 0.9, in percent."""
     return 10.0 * (curve.sum(-1) - 0.5 * (curve[..., 0] + curve[..., -1]))
-
-
-def curves_of(case: Any) -> dict[str, Array]:
-    """The curve [n,k,points] under which each of these scores is the area, by its name."""
-    first, last = case.curves(True), case.curves(False)
-    return {
-        "pos": first.agreement,
-        "neg": last.agreement,
-        "ins": last.probability,
-        "del": first.probability,
-    }
-
-
-def _score(
-    column: int, name: str, better: Any, meaning: str, area: Callable[[Any], Array]
-) -> Score:
-    source = "the original's eval_perturbation_test"
-    return Score(name, name.upper(), better, 0, 90, meaning, source, area, column)
-
-
-POS = _score(
-    1,
-    "pos",
-    "lower",
-    "area under agreement, most relevant pixels removed first",
-    lambda case: case.most_relevant_first.agreement,
-)
-NEG = _score(
-    2,
-    "neg",
-    "higher",
-    "area under agreement, least relevant pixels removed first",
-    lambda case: case.least_relevant_first.agreement,
-)
-INS = _score(
-    3,
-    "ins",
-    "higher",
-    "area under probability, least relevant pixels removed first",
-    lambda case: case.least_relevant_first.probability,
-)
-DEL = _score(
-    4,
-    "del",
-    "lower",
-    "area under probability, most relevant pixels removed first",
-    lambda case: case.most_relevant_first.probability,
-)

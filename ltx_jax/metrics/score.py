@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jax import Array
 
 from ltx_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from ltx_jax.metrics.case import Case
+
+Better = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class Score:
       low, high: the range of its values.
       meaning: one line for people.
       source: the paper, or the original's function.
-      values: (`metrics.case.Case`) to [n,k], for each mask and class, or [n,1]; traced by JAX. Of a
-        score that is pooled [n,k,c] or [n,1,c], numbers of which only all images' make the score.
+      values: to [n,k], for each mask and class, or [n,1]; traced by JAX. Of a score that is pooled
+        [n,k,c] or [n,1,c], numbers of which only all images' make the score.
       column: its place in tables, low ones first.
       aggregate: of many masks' values [n] or [n,c] to one.
       usual: computed unless others are asked for.
@@ -35,12 +40,12 @@ class Score:
 
     name: str
     title: str
-    better: Literal["lower", "higher"] | None
+    better: Better | None
     low: float | int
     high: float | int
     meaning: str
     source: str
-    values: Callable[[Any], Array]
+    values: Callable[[Case], Array]
     column: int = 100
     aggregate: Callable[[np.ndarray], Any] = np.mean
     usual: bool = True
