@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ltx_jax.data.concepts import COLOURS, CONCEPTS, ConceptSceneSource
+from ltx_jax.engine.filter_passes import Asked, Vocabulary
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain, Words
-from ltx_jax.tasks.explain_filters import Asked, Vocabulary, explain_filters
+from ltx_jax.tasks.explain_filters import explain_filters
 from ltx_jax.tasks.train_words import train_words
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
