@@ -10,13 +10,11 @@ No figure of it is measured here: it takes a GPU and days.
 
 python -m ltx_jax.main --config=configs/nn_explainer_resnet50_coco.py \
     --config.task=train_classifier --config.explainee.weights=resnet50.safetensors \
-    --config.images=COCO/train2014 \
-    --config.pretrain.validation=0.1 --config.pretrain.learning_rate=1e-4 \
+    --config.images=COCO/train2014 --config.pretrain.learning_rate=1e-4 \
     --config.pretrain.patience=5 --workdir=results/resnet50_coco_classifier
 python -m ltx_jax.main --config=configs/nn_explainer_resnet50_coco.py --config.task=pretrain \
     --config.explainee.weights=results/resnet50_coco_classifier/classifier.safetensors \
-    --config.images=COCO/train2014 \
-    --config.pretrain.validation=0.1 --config.explainer.weights=resnet50.safetensors \
+    --config.images=COCO/train2014 --config.explainer.weights=resnet50.safetensors \
     --workdir=results/resnet50_coco_explainer
 python -m ltx_jax.main --config=configs/nn_explainer_resnet50_coco.py \
     --config.explainee.weights=results/resnet50_coco_classifier/classifier.safetensors \

@@ -12,8 +12,7 @@ python -m ltx_jax.main --config=configs/nn_explainer_resnet50_voc.py \
     --config.task=train_classifier --config.explainee.weights=resnet50.safetensors \
     --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \
     --config.pretrain.held_out=VOCdevkit/VOC2007/ImageSets/Main/val.txt \
-    --config.pretrain.learning_rate=1e-4 \
-    --config.pretrain.patience=5 --workdir=results/resnet50_voc_classifier
+    --workdir=results/resnet50_voc_classifier
 python -m ltx_jax.main --config=configs/nn_explainer_resnet50_voc.py --config.task=pretrain \
     --config.explainee.weights=results/resnet50_voc_classifier/classifier.safetensors \
     --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \

@@ -11,12 +11,10 @@ No figure of it is measured here: it takes a GPU and days.
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_coco.py \
     --config.task=train_classifier --config.explainee.weights=vgg16.safetensors \
     --config.images=COCO/train2014 \
-    --config.pretrain.validation=0.1 --config.pretrain.learning_rate=1e-5 \
     --config.pretrain.patience=5 --workdir=results/vgg16_coco_classifier
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_coco.py --config.task=pretrain \
     --config.explainee.weights=results/vgg16_coco_classifier/classifier.safetensors \
-    --config.images=COCO/train2014 \
-    --config.pretrain.validation=0.1 --config.explainer.weights=resnet50.safetensors \
+    --config.images=COCO/train2014 --config.explainer.weights=resnet50.safetensors \
     --workdir=results/vgg16_coco_explainer
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_coco.py \
     --config.explainee.weights=results/vgg16_coco_classifier/classifier.safetensors \

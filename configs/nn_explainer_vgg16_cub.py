@@ -10,13 +10,10 @@ No figure of it is measured here: it takes a GPU and days.
 
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py \
     --config.task=train_classifier --config.explainee.weights=vgg16.safetensors \
-    --config.images=CUB_200_2011/train \
-    --config.pretrain.validation=0.1 --config.pretrain.learning_rate=1e-5 \
-    --config.pretrain.patience=5 --workdir=results/vgg16_cub_classifier
+    --config.images=CUB_200_2011/train --workdir=results/vgg16_cub_classifier
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py --config.task=pretrain \
     --config.explainee.weights=results/vgg16_cub_classifier/classifier.safetensors \
-    --config.images=CUB_200_2011/train \
-    --config.pretrain.validation=0.1 --config.explainer.weights=resnet50.safetensors \
+    --config.images=CUB_200_2011/train --config.explainer.weights=resnet50.safetensors \
     --workdir=results/vgg16_cub_explainer
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_cub.py \
     --config.explainee.weights=results/vgg16_cub_classifier/classifier.safetensors \

@@ -12,8 +12,7 @@ python -m ltx_jax.main --config=configs/nn_explainer_vgg16_voc.py \
     --config.task=train_classifier --config.explainee.weights=vgg16.safetensors \
     --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \
     --config.pretrain.held_out=VOCdevkit/VOC2007/ImageSets/Main/val.txt \
-    --config.pretrain.learning_rate=1e-5 \
-    --config.pretrain.patience=5 --workdir=results/vgg16_voc_classifier
+    --workdir=results/vgg16_voc_classifier
 python -m ltx_jax.main --config=configs/nn_explainer_vgg16_voc.py --config.task=pretrain \
     --config.explainee.weights=results/vgg16_voc_classifier/classifier.safetensors \
     --config.images=VOCdevkit/VOC2007/ImageSets/Main/train.txt \

@@ -17,5 +17,4 @@ def get_config() -> ConfigDict:
     """The settings."""
     config = defaults(LTX)
     config.explainee.name = "resnet101"
-    config.objective.mask_weight = 50.0
     return config

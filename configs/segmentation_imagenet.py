@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config = defaults(LTX)
     config.dataset = "imagenet_segmentation"
     config.explainee.name = "vit_base_patch16_224.augreg_in21k_ft_in1k"
-    config.objective.mask_weight = 50.0
     config.scores = ("pixel_accuracy", "mean_iou", "average_precision", "f1", "f1_by_rows")
     config.rivals = ("grad_cam", "integrated_gradients")
     return config

@@ -23,5 +23,4 @@ def get_config() -> ConfigDict:
     config = defaults(LTX)
     # The weights of google/vit-base-patch16-224, which the original takes.
     config.explainee.name = "vit_base_patch16_224.augreg_in21k_ft_in1k"
-    config.objective.mask_weight = 50.0
     return config

@@ -6,11 +6,15 @@ import importlib
 import math
 import re
 import shlex
+from ast import literal_eval
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 from ltx_jax.attribution import RIVALS
 from ltx_jax.explainers.mask_itself import cells_for
@@ -63,6 +67,14 @@ def settings(name: str) -> Settings:
     return read(config)
 
 
+def literal(text: str) -> Any:
+    """What a flag's value says: a number, a tuple, or the text itself."""
+    try:
+        return literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
 def count(shapes) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
@@ -96,8 +108,23 @@ def test_what_is_named_is_there(name):
 
 
 @pytest.mark.parametrize("name", EXPECTED)
+def test_nothing_is_set_to_what_it_is(name, monkeypatch):
+    assign, needless = ConfigDict.__setattr__, []
+
+    def watched(config, key, value):
+        if key in config and config[key] == value:
+            needless.append(key)
+        assign(config, key, value)
+
+    monkeypatch.setattr(ConfigDict, "__setattr__", watched)
+    importlib.import_module(f"configs.{name}").get_config()
+    assert not needless
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_the_commands_of_the_docstring_are_commands(name):
-    told = importlib.import_module(f"configs.{name}").__doc__
+    module = importlib.import_module(f"configs.{name}")
+    told, config = module.__doc__, module.get_config()
     commands = re.findall(r"^python -m ltx_jax\.main(?:.*\\\n)*.*$", told, re.MULTILINE)
     assert commands
     known = {f"config.{f.name}" for f in fields_of(Settings)}
@@ -105,5 +132,7 @@ def test_the_commands_of_the_docstring_are_commands(name):
         words = shlex.split(command.replace("\\\n", " "))[3:]
         assert f"--config=configs/{name}.py" in words
         for word in words:
-            flag = word.removeprefix("--").partition("=")[0]
+            flag, _, value = word.removeprefix("--").partition("=")
             assert flag in known | {"config", "workdir"}, word
+            if flag in known:
+                assert reduce(getattr, flag.split(".")[1:], config) != literal(value), word
