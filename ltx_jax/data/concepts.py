@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from ltx_jax.data import figures
-from ltx_jax.data.examples import Example
+from ltx_jax.data.drawn import DrawnScenes, Scene
 from ltx_jax.data.figures import Figure
 from ltx_jax.data.painting import (
     RADII,
@@ -30,8 +29,6 @@ from ltx_jax.data.painting import (
     noise,
     relief,
 )
-from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.data.scenes import Scene, side_of
 from ltx_jax.files import digest_of
 
 SHAPES: Mapping[str, Figure] = {
@@ -166,63 +163,30 @@ def looks(seed: int, index: int, objects: tuple[int, int] = (1, 3)) -> tuple[Loo
 
 
 @dataclass(frozen=True)
-class ConceptSceneSource:
-    """Scenes of concepts, which are their labels (a `data.examples.Source`).
+class ConceptSceneSource(DrawnScenes):
+    """Scenes of concepts; the labels of one are its concepts, each once and ascending."""
 
-    Attributes:
-      seed: of the scenes.
-      indices: which of them.
-      objects: fewest and most objects.
-    """
-
-    seed: int
-    indices: Sequence[int]
     objects: tuple[int, int] = (1, 3)
-    has_masks = True
-
-    def __len__(self) -> int:
-        return len(self.indices)
+    kind, classes = "concepts", CONCEPTS
 
     @property
-    def label_names(self) -> Mapping[int, str]:
-        """What the concepts are called."""
-        return dict(enumerate(CONCEPTS))
+    def parts(self) -> list[Container[int]]:
+        """Each of the objects."""
+        return [(i,) for i in range(self.objects[1])]
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """`concepts-0007`."""
-        return tuple(f"concepts-{index:04d}" for index in self.indices)
-
-    @cached_property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The concepts of each scene, each once and ascending."""
-        return tuple(self._concepts(index) for index in self.indices)
-
-    def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
-        """The scene without each of its objects; as it is for as many of these as it has less than
-        the most."""
-        which = self.seed, self.indices[index], self.objects, how.size[0]
-        parts = range(self.objects[1])
-        return np.stack([concept_scene(*which, without=(part,)).image for part in parts])
-
-    def load(self, index: int, how: Preprocessing) -> Example:
-        """The scene, drawn at a network's size, which leaves nothing to resize or crop.
-
-        Raises:
-          InputError: where that is not square.
-        """
-        labels = self._concepts(self.indices[index])
-        drawn = concept_scene(self.seed, self.indices[index], self.objects, side_of(how))
-        return Example(drawn.image, labels, drawn.masks[list(labels)])
-
-    def digest(self) -> str:
-        """Of what they are drawn from."""
-        told = "concepts", self.seed, tuple(self.indices), self.objects
-        return digest_of([repr(told).encode()])
-
-    def _concepts(self, index: int) -> tuple[int, ...]:
+    def labels_of(self, index: int) -> tuple[int, ...]:
+        """Of a scene by its number; see `looks`."""
         of_each = looks(self.seed, index, self.objects)
         return tuple(sorted({concept for look in of_each for concept in look.concepts}))
+
+    def draw(self, index: int, size: int, without: Container[int] = ()) -> Scene:
+        """See `concept_scene`."""
+        return concept_scene(self.seed, index, self.objects, size, without)
+
+    def digest(self) -> str:
+        """Of what they are drawn from; other scenes are of the same numbers."""
+        told = self.kind, self.seed, tuple(self.indices), self.objects
+        return digest_of([repr(told).encode()])
 
 
 def _objects(seed: int, index: int, objects: tuple[int, int]) -> list[_Object]:

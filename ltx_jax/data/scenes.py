@@ -6,16 +6,14 @@ pieces of the same textures, so that neither alone tells the class.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
 
 from ltx_jax.data import figures
-from ltx_jax.data.examples import Example
+from ltx_jax.data.drawn import DrawnScenes, Scene
 from ltx_jax.data.figures import Figure
 from ltx_jax.data.painting import (
     RADII,
@@ -29,9 +27,6 @@ from ltx_jax.data.painting import (
     noise,
     relief,
 )
-from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.errors import InputError
-from ltx_jax.files import digest_of
 
 _FIGURES: dict[str, tuple[Figure, Figure]] = {
     "striped disc": (figures.disc, figures.stripes),
@@ -53,21 +48,6 @@ TEXTURES = tuple(texture for _, texture in _FIGURES.values())
 _PIECES = (9, 13)
 # Which random stream a scene draws from, so that its background is the same under any objects.
 _LAYOUT, _BACKGROUND = 1, 2
-
-
-class Scene(NamedTuple):
-    """One picture, or a batch of them with a leading axis.
-
-    Attributes:
-      image: uint8.
-      labels: 1 for each class that is there.
-      masks: the pixels where an object of a class is seen. Objects hide one another, so no pixel
-        is in two masks; a class that is not there has none.
-    """
-
-    image: UInt8[np.ndarray, "*n size size 3"]
-    labels: Float[np.ndarray, "*n classes"]
-    masks: Bool[np.ndarray, "*n classes size size"]
 
 
 class _Layout(NamedTuple):
@@ -135,72 +115,26 @@ def scene_classes(seed: int, index: int, objects: tuple[int, int] = (1, 3)) -> t
 
 
 @dataclass(frozen=True)
-class SceneSource:
-    """Scenes with all that is known of them (a `data.examples.Source`).
+class SceneSource(DrawnScenes):
+    """Scenes; the labels of one are its classes in the order of their drawing: the last lies in
+    front."""
 
-    Attributes:
-      seed: of the scenes.
-      indices: which of them.
-      objects: fewest and most objects.
-    """
-
-    seed: int
-    indices: Sequence[int]
     objects: tuple[int, int] = (1, 2)
-    has_masks = True
-
-    def __len__(self) -> int:
-        return len(self.indices)
+    kind, classes = "scene", CLASSES
 
     @property
-    def label_names(self) -> Mapping[int, str]:
-        """What the classes are called."""
-        return dict(enumerate(CLASSES))
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """`scene-0007`."""
-        return tuple(f"scene-{index:04d}" for index in self.indices)
-
-    @cached_property
-    def labels(self) -> tuple[tuple[int, ...], ...]:
-        """The classes of each scene in the order of their drawing: the last lies in front."""
-        return tuple(scene_classes(self.seed, index, self.objects) for index in self.indices)
-
-    def without(self, index: int, how: Preprocessing) -> UInt8[np.ndarray, "p H W C"]:
-        """The scene without the pieces of its background, and without each of its objects; as it is
-        for as many of these as it has less than the most."""
-        which = self.seed, self.indices[index], self.objects, how.size[0]
+    def parts(self) -> list[Container[int]]:
+        """The pieces of the background together, and each of the objects."""
         pieces = range(_PIECES[1])
-        parts = [pieces, *((pieces.stop + i,) for i in range(self.objects[1]))]
-        return np.stack([scene(*which, without=part).image for part in parts])
+        return [pieces, *((pieces.stop + i,) for i in range(self.objects[1]))]
 
-    def load(self, index: int, how: Preprocessing) -> Example:
-        """The scene, drawn at a network's size, which leaves nothing to resize or crop.
+    def labels_of(self, index: int) -> tuple[int, ...]:
+        """Of a scene by its number; see `scene_classes`."""
+        return scene_classes(self.seed, index, self.objects)
 
-        Raises:
-          InputError: where that is not square.
-        """
-        which = self.seed, self.indices[index], self.objects
-        labels = scene_classes(*which)
-        drawn = scene(*which, side_of(how))
-        return Example(drawn.image, labels, drawn.masks[list(labels)])
-
-    def digest(self) -> str:
-        """Of what they are drawn from."""
-        return digest_of([repr((self.seed, tuple(self.indices), self.objects)).encode()])
-
-
-def side_of(how: Preprocessing) -> int:
-    """Pixels along a scene's sides for a network's input.
-
-    Raises:
-      InputError: where that is not square.
-    """
-    height, width = how.size
-    if height != width:
-        raise InputError(f"scenes are square: a network for {height}×{width} cannot see them")
-    return height
+    def draw(self, index: int, size: int, without: Container[int] = ()) -> Scene:
+        """See `scene`."""
+        return scene(self.seed, index, self.objects, size, without)
 
 
 # --- Objects --------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_source_draws_each_scene_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(module, "scene", lambda *which: drawn.append(which) or scene(*which))
     SceneSource(2, [7]).load(0, Preprocessing((64, 64)))
-    assert drawn == [(2, 7, (1, 2), 64)]
+    assert drawn == [(2, 7, (1, 2), 64, ())]
 
 
 def test_source_draws_scenes_without_each_of_their_parts() -> None:
