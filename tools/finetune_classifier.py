@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import app, flags
+from demo_training import rates_of
 from jax import Array
 from jax.tree_util import Partial
 from jaxtyping import Float, UInt8
@@ -42,6 +42,7 @@ from ltx_jax.masks.covering import covered
 from ltx_jax.metrics.grid import cells_of
 from ltx_jax.metrics.single_cell import SIDE
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.layers import as_input
 from ltx_jax.progress import progress_bar
 from ltx_jax.runtime import prepare
 from ltx_jax.settings.configuration import read
@@ -144,7 +145,7 @@ def train(explainee: Explainee, learnt: Labelled, test: Labelled, training: Trai
     per_epoch = len(learnt.images) // size
     mesh, steps = data_mesh(size), per_epoch * training.epochs
     schedule = warmup_then_decay(training.learning_rate, steps // 10, steps)
-    rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
+    rates = rates_of(schedule, steps)
     loss = Partial(
         functools.partial(cross_entropy, delete_cells=training.delete_cells),
         replicate(explainee, mesh),
@@ -177,7 +178,7 @@ def cross_entropy(
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     """With the shares that each class should get, for `train_step`; every other image without one
     of its cells where they are to be deleted."""
-    images = batch["images"].astype(jnp.float32) / 255
+    images = as_input(batch["images"])
     if delete_cells:
         images = without_cell(images, jax.random.randint(rng, (len(images),), 0, 2 * SIDE**2))
     logits = _with(explainee, params)(images)
@@ -213,7 +214,7 @@ def _accuracy(explainee: Explainee, labelled: Labelled, cells: np.ndarray) -> fl
 
 @jax.jit
 def _answers(explainee: Explainee, images: Array, cells: Array) -> Array:
-    return explainee(without_cell(images.astype(jnp.float32) / 255, cells)).argmax(-1)
+    return explainee(without_cell(as_input(images), cells)).argmax(-1)
 
 
 def _with(explainee: Explainee, params: Any) -> Explainee:

@@ -14,29 +14,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from demo_training import ahead, rates_of, trained, unseen
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, UInt8
-from make_demo_assets import ahead, unit, veils
+from make_demo_assets import veils
 
 from ltx_jax import Explainee, Explainer, load_explainee, load_explainer, save_explainer
 from ltx_jax.data.scenes import CLASSES, scenes
 from ltx_jax.engine.class_masks import class_loss
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
-from ltx_jax.engine.training import adamw, create_train_state, data_mesh, train_step
+from ltx_jax.engine.training import adamw, data_mesh
 from ltx_jax.loading.classifiers import FRESH, classifier_from, save_classifier
 from ltx_jax.metrics.multi_label import multi_label_scores
 from ltx_jax.models.classifier import Classifier
+from ltx_jax.models.layers import as_input
 from ltx_jax.objectives.class_masks import merged
 from ltx_jax.settings.sections import ClassMasks, Network, Objective
 from ltx_jax.tasks.pretrain_classes import class_goal
@@ -138,7 +139,7 @@ def make_explainee(path: Path, recipe: Recipe) -> None:
     loss = Partial(seen_loss, replicate(without_leaves(classifier), mesh))
     begin = classifier.trained, classifier.statistics
     how_long = recipe.explainee_steps, recipe.explainee_rate
-    leaves, statistics = trained(*begin, hidden_in_part, loss, *how_long, mesh)
+    leaves, statistics = with_adamw(begin, hidden_in_part, loss, *how_long, mesh)
     frozen = classifier.frozen | statistics
     save_classifier(path, replace(classifier, trained=leaves, frozen=frozen), {})
 
@@ -183,7 +184,7 @@ def seen_loss(
     classifier: Classifier, params: Any, model_state: Any, batch: dict[str, Array], rng: Array
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     """Binary cross-entropy with how much of each class is seen, for `train_step`."""
-    images = batch["images"].astype(jnp.float32) / 255
+    images = as_input(batch["images"])
     logits, model_state = classifier.logits_in_training(params, model_state, images, rng)
     total = optax.sigmoid_binary_cross_entropy(logits, batch["seen"]).mean()
     return total, ({"total": total}, model_state)
@@ -201,7 +202,7 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> None:
     loss = Partial(class_loss, *replicate((explainee, explainer.without_trained(), goal), mesh))
     begin = explainer.trained, explainer.statistics
     how_long = recipe.explainer_steps, recipe.explainer_rate
-    leaves, statistics = trained(*begin, whole, loss, *how_long, mesh)
+    leaves, statistics = with_adamw(begin, whole, loss, *how_long, mesh)
     save_explainer(path, explainer.with_leaves(leaves, statistics))
 
 
@@ -217,9 +218,8 @@ def whole(size: int, number: int) -> dict[str, np.ndarray]:
     return {"images": drawn.image, "targets": drawn.labels > 0}
 
 
-def trained(
-    params: Any,
-    statistics: Any,
+def with_adamw(
+    begin: tuple[Any, Any],
     draw: Callable[[int, int], dict[str, np.ndarray]],
     loss: Partial,
     steps: int,
@@ -229,22 +229,14 @@ def trained(
     """Parameters and statistics after AdamW, gradients no longer than 1, on the batches that `draw`
     gives."""
     if not steps:
-        return params, statistics
+        return begin
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, _WARMUP, steps)
-    rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
 
-    def optimizer(rate: float) -> Partial:
+    def optimizer(rate: np.float32) -> Partial:
         return Partial(adamw, float(rate), 1e-4, 1.0)
 
-    state = create_train_state(params, statistics, optimizer(rate), mesh)
-    losses: list[Any] = []
-    for batch, now in zip(ahead(draw, _SIZE, steps), rates, strict=True):
-        state, metrics = train_step(state, batch, jax.random.key(0), loss, optimizer(now), mesh)
-        losses.append(metrics)
-        if len(losses) % 50 == 0:
-            recent = jax.tree.map(lambda *x: round(float(np.mean(x)), 4), *losses[-50:])
-            print(f"batch {len(losses)}: {recent}", flush=True)
-    return state.params, state.model_state
+    batches = ahead(draw, _SIZE, steps)
+    return trained(begin, batches, loss, rates_of(schedule, steps), optimizer, mesh)
 
 
 # --- What came of it ------------------------------------------------------------------------------
@@ -252,10 +244,10 @@ def trained(
 
 def answers(explainee: Explainee, count: int) -> dict[str, float]:
     """How often the classifier is right on unseen scenes, percent."""
-    predict = jax.jit(lambda images: explainee(images))
+    predict = jax.jit(lambda images: explainee(as_input(images)))
     logits, labels = [], []
-    for drawn in unseen(count):
-        logits.append(np.asarray(predict(unit(drawn.image))))
+    for drawn in unseen(TEST_SEED, count, OBJECTS):
+        logits.append(np.asarray(predict(drawn.image)))
         labels.append(drawn.labels > 0)
     found = multi_label_scores(np.concatenate(logits), np.concatenate(labels), threshold=0.0)
     return {name: round(value, 2) for name, value in found.items()}
@@ -267,13 +259,13 @@ def overlaps(explainee: Explainee, explainer: Explainer, count: int) -> dict[str
 
     @jax.jit
     def draw(images: Array, labels: Array) -> tuple[Array, Array]:
-        prefix = explainer.prefix(images)
+        prefix = explainer.prefix(as_input(images))
         pixels = explainer.at_pixels(explainer.draw(explainer.trained, prefix), prefix)
         return merged(pixels, labels)[0], jax.nn.sigmoid(pixels)
 
     together, alone = [], []
-    for drawn in unseen(count):
-        target, every = map(np.asarray, draw(unit(drawn.image), jnp.asarray(drawn.labels > 0)))
+    for drawn in unseen(TEST_SEED, count, OBJECTS):
+        target, every = map(np.asarray, draw(drawn.image, drawn.labels > 0))
         together.append(continuous_iou(target, drawn.masks.any(1)))
         alone.append(continuous_iou(every[drawn.labels > 0], drawn.masks[drawn.labels > 0]))
     parts = {"target_masks": together, "class_masks": alone}
@@ -283,12 +275,6 @@ def overlaps(explainee: Explainee, explainer: Explainer, count: int) -> dict[str
 def continuous_iou(masks: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Sum of the lesser of mask and truth over sum of the greater, of each of n."""
     return np.minimum(masks, truth).sum((1, 2)) / np.maximum(masks, truth).sum((1, 2))
-
-
-def unseen(count: int) -> Iterator[Any]:
-    """Test scenes in batches of 50 (the last may be smaller)."""
-    for first in range(0, count, 50):
-        yield scenes(TEST_SEED, min(50, count - first), OBJECTS, first=first)
 
 
 if __name__ == "__main__":

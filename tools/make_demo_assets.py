@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from demo_training import ahead, rates_of, trained, unseen
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, UInt8
 from safetensors.numpy import save
@@ -37,19 +37,14 @@ from ltx_jax import (
     load_explainer,
     save_explainer,
 )
-from ltx_jax.data.scenes import CLASSES, Scene, scenes
+from ltx_jax.data.scenes import CLASSES, scenes
 from ltx_jax.engine.pretraining import ltx_loss
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.sharding import replicate
-from ltx_jax.engine.training import (
-    create_train_state,
-    data_mesh,
-    train_step,
-    warmup_then_decay,
-)
+from ltx_jax.engine.training import data_mesh, warmup_then_decay
 from ltx_jax.masks.tokens import interpolation_matrix, upsample
 from ltx_jax.models.architecture import HALF
-from ltx_jax.models.layers import normalised
+from ltx_jax.models.layers import as_input, normalised
 from ltx_jax.models.vit import VisionTransformer
 from ltx_jax.weights.state_dict import Variables, to_state_dict
 from ltx_jax.weights.tables import vision_transformer
@@ -61,7 +56,6 @@ EXPLAINEE, EXPLAINER, FACTS = (
 )
 # Scenes by their seed; the demo itself explains those of seed 0.
 CLOSE_UP_SEED, EXPLAINEE_SEED, EXPLAINER_SEED, TEST_SEED = 1, 2, 3, 4
-Drawn = TypeVar("Drawn")
 SIZES: dict[str, Any] = {
     "image_size": 96,
     "patch_size": 8,
@@ -279,25 +273,19 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
     goal = make_goal(replace(LTX.objective, mask_weight=recipe.mask_weight))
     given = replicate((explainee, explainer.without_trained(), goal), mesh)
     schedule = warmup_then_decay(recipe.explainer_learning_rate, steps // 5, steps)
-    rates = np.asarray(jax.jit(schedule)(np.arange(steps, dtype=np.int32)), np.float32)
-    optimizers = [Partial(optax.adamw, rate, weight_decay=0.01) for rate in rates]
-    state = create_train_state(explainer.trained, {}, optimizers[0], mesh)
     targets = np.full(recipe.batch_size, -1, np.int32)
 
-    def draw(size: int, number: int) -> Scene:
-        return scenes(EXPLAINER_SEED, size, first=number * size)
+    def draw(size: int, number: int) -> dict[str, np.ndarray]:
+        drawn = scenes(EXPLAINER_SEED, size, first=number * size)
+        return {"images": np.asarray(as_input(jnp.asarray(drawn.image))), "targets": targets}
 
-    losses: list[Any] = []
+    def optimizer(rate: np.float32) -> Partial:
+        return Partial(optax.adamw, rate, weight_decay=0.01)
+
     batches = ahead(draw, recipe.batch_size, steps)
-    for optimizer, drawn in zip(optimizers, batches, strict=True):
-        batch = {"images": np.asarray(unit(drawn.image)), "targets": targets}
-        loss = Partial(ltx_loss, *given)
-        state, metrics = train_step(state, batch, jax.random.key(0), loss, optimizer, mesh)
-        losses.append(metrics["total"])
-        if len(losses) % 50 == 0:
-            recent = np.mean(jax.device_get(losses[-50:]))
-            print(f"explainer: batch {len(losses)}, loss {recent:.3f}", flush=True)
-    save_explainer(path, explainer, state.params)
+    loss, rates = Partial(ltx_loss, *given), rates_of(schedule, steps)
+    params, _ = trained((explainer.trained, {}), batches, loss, rates, optimizer, mesh)
+    save_explainer(path, explainer, params)
     return load_explainer(explainee, checkpoint=path)
 
 
@@ -306,12 +294,12 @@ def make_explainer(path: Path, explainee: Explainee, recipe: Recipe) -> Explaine
 
 def accuracy(explainee: Explainee, count: int) -> dict[str, float]:
     """Share of unseen scenes whose most likely class is there, by the number of their objects."""
-    predict = jax.jit(lambda images: explainee(images).argmax(-1))
+    predict = jax.jit(lambda images: explainee(as_input(images)).argmax(-1))
     found = {}
     for name, objects in {"single_object": (1, 1), "one_to_three_objects": (1, 3)}.items():
         hits = [
-            drawn.labels[np.arange(len(drawn.labels)), np.asarray(predict(unit(drawn.image)))]
-            for drawn in unseen(count, objects)
+            drawn.labels[np.arange(len(drawn.labels)), np.asarray(predict(drawn.image))]
+            for drawn in unseen(TEST_SEED, count, objects)
         ]
         found[name] = round(float(np.concatenate(hits).mean()), 4)
     return found
@@ -320,39 +308,15 @@ def accuracy(explainee: Explainee, count: int) -> dict[str, float]:
 def mask_figures(explainee: Explainee, explainer: Explainer, count: int) -> dict[str, float]:
     """The pretrained masks on unseen single objects: their scores, and the mean of the mask."""
     columns: dict[str, list[np.ndarray]] = {}
-    draw = jax.jit(lambda images: explainer.masks(explainer.trained, images))
-    for drawn in unseen(count, (1, 1)):
-        labels, masks = drawn.labels.argmax(-1), np.asarray(draw(unit(drawn.image)))
+    draw = jax.jit(lambda images: explainer.masks(explainer.trained, as_input(images)))
+    for drawn in unseen(TEST_SEED, count, (1, 1)):
+        labels, masks = drawn.labels.argmax(-1), np.asarray(draw(drawn.image))
         truth = drawn.masks[np.arange(len(labels)), labels]
         found = evaluate(explainee, drawn.image, masks, labels, truth=truth, chunk=72)
         pixels = upsample(masks, explainee.image_size)
         for name, column in {**found.scores, "mean": pixels.mean((1, 2))}.items():
             columns.setdefault(name, []).append(np.asarray(column))
     return {name: round(float(np.concatenate(parts).mean()), 4) for name, parts in columns.items()}
-
-
-# --- Small things ---------------------------------------------------------------------------------
-
-
-def unseen(count: int, objects: tuple[int, int]) -> Iterator[Scene]:
-    """Test scenes in batches of 50 (the last may be smaller)."""
-    for first in range(0, count, 50):
-        yield scenes(TEST_SEED, min(50, count - first), objects, first=first)
-
-
-def unit(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    """Bytes to [0,1]."""
-    return jnp.asarray(images, jnp.float32) / 255
-
-
-def ahead(make: Callable[[int, int], Drawn], size: int, count: int) -> Iterator[Drawn]:
-    """Batches `make(size, number)`, each drawn while the one before is trained on."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(make, size, 0)
-        for number in range(1, count + 1):
-            batch = waiting.result()
-            waiting = pool.submit(make, size, number)
-            yield batch
 
 
 if __name__ == "__main__":

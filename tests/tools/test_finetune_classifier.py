@@ -34,7 +34,7 @@ def test_accuracy_counts_any_label_of_an_image(explainee, images):
 
 def test_it_learns_what_it_is_shown(explainee, images):
     mesh, shares = slot_mesh(1), np.eye(5, dtype=np.float32)[np.arange(7) % 5]
-    batch = {"images": (255 * images).astype(np.uint8), "shares": shares}
+    batch = {"images": jnp.asarray((255 * images).astype(np.uint8)), "shares": shares}
     function = functools.partial(tool.cross_entropy, delete_cells=True)
     given = Partial(function, replicate(explainee, mesh))
     optimizer = Partial(optax.adamw, 1e-2)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+import jax.numpy as jnp
 import make_class_demo as make
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from configs import demo_classes
 from ltx_jax import load_explainee, load_explainer
 from ltx_jax.data.scenes import scenes
+from ltx_jax.models.layers import as_input
 
 
 def test_what_is_hidden_does_not_count():
@@ -59,6 +61,6 @@ def test_the_explainer_begins_as_the_classifier(tmp_path):
     explainee = load_explainee(make.NETWORK, path, link="sigmoid", **make.SIZES)
     make.make_explainer(tmp_path / make.EXPLAINER, explainee, make.Recipe(explainer_steps=0))
     start = load_explainer(explainee, checkpoint=tmp_path / make.EXPLAINER)
-    images = make.unit(scenes(3, 2, (2, 4)).image)
+    images = as_input(jnp.asarray(scenes(3, 2, (2, 4)).image))
     raw = start.draw(start.trained, start.prefix(images))
     np.testing.assert_allclose(raw.mean((2, 3)), explainee(images), atol=1e-3)
