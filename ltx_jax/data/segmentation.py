@@ -71,7 +71,11 @@ class SegmentationSource:
         return len(self.names)
 
     def load(self, index: int, how: Preprocessing) -> Example:
-        """The example at a network's size; raises `UnreadableImage`."""
+        """The example at a network's size.
+
+        Raises:
+          UnreadableImage: where a file of it cannot be read.
+        """
         image = self.images[index]
         with or_unreadable(image.files[0]):
             return image.read()._replace(labels=self.labels[index]).preprocessed(how)
@@ -90,7 +94,11 @@ class SegmentationSource:
 
 
 def refuse_another_size(image: Pixels, height: int, width: int) -> None:
-    """See that a segmentation is of the image's size; ValueError where it is not."""
+    """See that a segmentation is of the image's size.
+
+    Raises:
+      ValueError: where it is not.
+    """
     if image.shape[:2] != (height, width):
         raise ValueError(
             f"its segmentation is {height}×{width} pixels, and the image "

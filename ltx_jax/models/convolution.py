@@ -45,6 +45,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
+        """What the kernel makes of a map of features, of c channels."""
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         kernel = kernel.astype(self.dtype)

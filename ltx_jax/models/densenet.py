@@ -34,6 +34,8 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+        """The input's channels, and `growth_rate` new ones after them."""
+
         def convolution(name: str, width: int, kernel: int) -> nn.Module:
             return Convolution(
                 width,

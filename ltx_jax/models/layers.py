@@ -222,6 +222,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """The input with each channel normalised, scaled and shifted."""
         shape, exact = (x.shape[-1],), jnp.float32
         mean = self.variable(STATISTICS, "mean", jnp.zeros, shape, exact)
         var = self.variable(STATISTICS, "var", jnp.ones, shape, exact)

@@ -146,6 +146,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        """Tokens with each normalised over its values, scaled and shifted."""
         shape = tokens.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)

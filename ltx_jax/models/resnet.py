@@ -48,6 +48,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n H W c"]) -> Float[Array, "n h w d"]:
+        """The sum of the convolutions and the shortcut, after the last ReLU."""
         out = self.features * (4 if self.bottleneck else 1)
         widths = [self.features, self.features, out] if self.bottleneck else [out, out]
         kernels = [1, 3, 1] if self.bottleneck else [3, 3]

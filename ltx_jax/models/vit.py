@@ -43,6 +43,7 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "n H W C"]) -> Float[Array, "n t d"]:
+        """A token a patch, in reading order; images as the network wants them."""
         p = self.patch_size
         shape = (p, p, images.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
@@ -68,6 +69,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
+        """Of inputs of any width, `features` wide."""
         spread, zeros, width = nn.initializers.lecun_normal(), nn.initializers.zeros, self.features
         inputs = inputs.astype(self.dtype)
         kernel = self._weights("kernel", spread, inputs.shape[-1], width)
@@ -140,6 +142,12 @@ class Attention(nn.Module):
     def __call__(
         self, tokens: Float[Array, "n t d"], added: Added = None
     ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
+        """What each range gets of all tokens, and the intermediates.
+
+        Args:
+          tokens: after the first norm.
+          added: to intermediates by name.
+        """
         n, t, d = tokens.shape
         with_bias, by = self.qkv_bias, self.operations
         qkv = Dense(3 * d, self.dtype, self.lora_rank, with_bias, by, name="qkv")(tokens)
@@ -192,6 +200,12 @@ class Block(nn.Module):
     def __call__(
         self, tokens: Float[Array, "n t d"], added: Added = None
     ) -> tuple[list[Float[Array, "n _ d"]], Intermediates]:
+        """What each range becomes, and the intermediates.
+
+        Args:
+          tokens: of the block before.
+          added: to intermediates by name.
+        """
         width, by = tokens.shape[-1], self.operations
         tokens = by.enter(tokens)
         norm1, norm2 = (layer_norm(by, self.epsilon, name) for name in ("norm1", "norm2"))
@@ -238,6 +252,7 @@ class ScannedBlock(Block):
     def __call__(  # type: ignore[override]
         self, tokens: Float[Array, "n t d"], added: Added
     ) -> tuple[Float[Array, "n t d"], Intermediates]:
+        """The tokens and the intermediates, see `Block`; `added` as there."""
         (tokens,), out = super().__call__(tokens, added)
         return tokens, out
 
@@ -395,7 +410,11 @@ class VisionTransformer(Backbone):
         return jnp.stack(logits).mean(0)
 
     def with_trained(self, name: str, frozen_blocks: int, lora_rank: int) -> VisionTransformer:
-        """With its first blocks in a stack of their own, and updates beside its dense layers."""
+        """With its first blocks in a stack of their own, and updates beside its dense layers.
+
+        Raises:
+          InputError: where no block is left to be trained.
+        """
         if not 0 <= frozen_blocks < self.depth:
             raise InputError(
                 f"frozen_blocks {frozen_blocks} of {self.depth}: at least one block is to be "
@@ -408,7 +427,11 @@ class VisionTransformer(Backbone):
         return {"frozen_blocks": self.frozen_blocks, "lora_rank": self.lora_rank or None}
 
     def with_attention(self, name: str, kernel: str) -> VisionTransformer:
-        """With that kernel; cuDNN's has no float32."""
+        """With that kernel.
+
+        Raises:
+          InputError: for cuDNN's in float32, which it has not, or without a GPU.
+        """
         backend = jax.default_backend()
         if kernel == "cudnn" and (self.dtype == jnp.float32 or backend != "gpu"):
             raise InputError(
