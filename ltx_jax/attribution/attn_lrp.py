@@ -6,7 +6,7 @@ import jax
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.held_constant import HALVED, gradient_x_input
+from ltx_jax.attribution.held_constant import HALVED, patch_relevance
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.models.explainee import Explainee
 
@@ -25,7 +25,7 @@ def attn_lrp(
     Raises:
       InputError: where the explainee is no vision transformer of ours.
     """
-    return gradient_x_input(explainee, HALVED, images, targets, _TITLE)
+    return patch_relevance(explainee, HALVED, images, targets, _TITLE)
 
 
 ATTN_LRP = Rival(

@@ -52,7 +52,7 @@ HALVED = replace(
 )
 
 
-def gradient_x_input(
+def patch_relevance(
     explainee: Explainee,
     by: Operations,
     images: Float[Array, "n H W C"],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.held_constant import HALVED, constant, gradient_x_input
+from ltx_jax.attribution.held_constant import HALVED, constant, patch_relevance
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.models.explainee import Explainee
 
@@ -28,7 +28,7 @@ def res_lrp(
       InputError: where the explainee is no vision transformer of ours.
     """
     by = replace(HALVED, add=weighted_sum)
-    return gradient_x_input(explainee, by, images, targets, _TITLE)
+    return patch_relevance(explainee, by, images, targets, _TITLE)
 
 
 def weighted_sum(

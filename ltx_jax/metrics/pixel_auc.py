@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
 from ltx_jax.metrics.score import Score
+from ltx_jax.metrics.segmentation import counted_pixels
 
 
 def pixel_auc(case: Case) -> Float[Array, "n 1"]:
@@ -16,8 +17,7 @@ def pixel_auc(case: Case) -> Float[Array, "n 1"]:
     higher, ties counting half: the area under the ROC curve. NaN where no truth is known, or the
     object is everything."""
     assert case.truth is not None and case.known_truth is not None
-    n = len(case.order)
-    counted = jnp.ones_like(case.truth) if case.counted is None else case.counted
+    n, counted = len(case.order), counted_pixels(case)
     inside, outside = (x.reshape(n, -1) for x in (case.truth & counted, ~case.truth & counted))
     values = case.order.reshape(n, -1)
     others = jnp.sort(jnp.where(outside, values, jnp.inf))

@@ -415,7 +415,7 @@ class Evaluate(Section):
         "explained", "the class that masks are scored for: the one that each explains, or others"
     )
     reference: str | None = setting(
-        None, "the method that others are compared with; LTX's mask where there is one"
+        None, "the method that others are compared with; our mask where there is one"
     )
     merged: bool = setting(
         False,
@@ -498,7 +498,7 @@ class Settings(Section):
         "xla", "cudnn: fused, for ViTs in bfloat16 on CUDA GPUs"
     )
     limit: int | None = setting(None, "at most so many images", least=1)
-    indices: str | None = setting(None, "a slice of them, start:stop")
+    indices: str | None = setting(None, "a slice of them, start:stop:step")
     subset: int | None = setting(
         None, "of these so many, drawn by the seed and left in their order", least=1
     )

@@ -29,8 +29,9 @@ from ltx_jax.tasks.scoring import Asked, explained, keep_lines, lines_of, score_
 from ltx_jax.tasks.team import ALONE, Team
 from ltx_jax.tasks.waiting import Done, await_rows, open_store
 
-# LTX's masks, the first of which others are compared with where no other reference is named.
-_LTX = (*RESULT, ORIGINAL)
+# Our masks and the original's: the first that is there is what others are compared with, where no
+# reference is named.
+_OURS = (*RESULT, ORIGINAL)
 
 
 def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
@@ -136,7 +137,7 @@ def _reference(wanted: str | None, methods: Sequence[str]) -> str | None:
         raise InputError(
             f"config.evaluate.reference is {wanted!r}: the methods are {', '.join(methods)}"
         )
-    found = wanted or next((name for name in _LTX if name in methods), None)
+    found = wanted or next((name for name in _OURS if name in methods), None)
     return found if len(methods) > 1 else None
 
 

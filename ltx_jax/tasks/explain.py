@@ -1,4 +1,4 @@
-"""The task `explain`: each image with an explainer finetuned on it, scored, beside its rivals."""
+"""The task `explain`: a mask optimised for each image and class, scored, beside its rivals."""
 
 from __future__ import annotations
 

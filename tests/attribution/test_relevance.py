@@ -10,7 +10,7 @@ from conftest import TINY_VIT, random_weights
 from families import small
 
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.held_constant import HALVED, LINEAR, constant, gradient_x_input
+from ltx_jax.attribution.held_constant import HALVED, LINEAR, constant, patch_relevance
 from ltx_jax.attribution.intermediates import gradients
 from ltx_jax.attribution.relevance import RELEVANCE
 from ltx_jax.attribution.res_lrp import weighted_sum
@@ -109,7 +109,7 @@ def test_a_linear_networks_gradient_x_input_is_its_logit(add, explainee, images)
     )
     unbiased = dataclasses.replace(explainee, params=params)
     by = dataclasses.replace(LINEAR, add=add, softmax=lambda x: constant(softmax(x)))
-    maps = jax.jit(lambda x: gradient_x_input(unbiased, by, x, TARGETS, ""))
+    maps = jax.jit(lambda x: patch_relevance(unbiased, by, x, TARGETS, ""))
     expected = np.asarray(jax.jit(unbiased)(images[:3]))[range(3), TARGETS]
     found = maps(jnp.asarray(images[:3])).sum((1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
