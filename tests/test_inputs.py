@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -298,6 +299,9 @@ def test_sizes_that_fit_nothing(vit_weights, sizes, message):
 # --- Models of one's own, and what is asked of them -----------------------------------------------
 
 
+IN_TRAINING = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+
+
 def own(
     apply=lambda p, x: x.mean((1, 2)), params=None, size=(4, 4), classes=3, **more
 ) -> Explainee:
@@ -318,6 +322,11 @@ def own(
         (own(params={"name": "a string"}), "hold what is no array"),
         (own(size=(0, 4)), r"image_size of custom is \(0, 4\): expected"),
         (own(class_names=("a", "b")), "2 class names for 3 classes"),
+        (own(link="sigmod"), "the link of custom is 'sigmod': it is one of softmax, sigmoid"),
+        (own(lambda p, x: (x - x.mean(0)[None]).mean((1, 2))), "put it into evaluation mode"),
+        (own(lambda p, x: IN_TRAINING(x).mean((1, 2))), "put it into evaluation mode"),
+        (own(lambda p, x: np.asarray(x).mean((1, 2))), "explainee_of takes what is not JAX"),
+        (own(lambda p, x: p["w"], {"v": 1.0}), r"cannot be applied .*\(KeyError: 'w'\): correct"),
     ],
 )
 def test_models_that_are_not_what_they_say(explainee, message):

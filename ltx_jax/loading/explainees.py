@@ -14,7 +14,7 @@ import numpy as np
 from ltx_jax.errors import InputError
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.explainee import Explainee
-from ltx_jax.models.python_function import PythonFunction
+from ltx_jax.models.python_function import PythonFunction, in_one_line
 from ltx_jax.models.registry import architecture
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import Network, Settings
@@ -26,9 +26,6 @@ from ltx_jax.weights.state_dict import (
     shapes_of,
     unwrapped,
 )
-
-# Share of the logits by which two calls may differ that compute the same in another order.
-_SAME = 1e-2
 
 
 def load_explainee(
@@ -159,21 +156,16 @@ def _try_out(apply: PythonFunction, explainee: Explainee) -> None:
     except InputError:
         raise
     except Exception as error:  # whatever the function may raise
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
-            f"{name} cannot be applied to images {images.shape} ({told}): correct image_size and "
-            "channels, or the function, which gets NumPy's, channels last"
+            f"{name} cannot be applied to images {images.shape} ({in_one_line(error)}): correct "
+            "image_size and channels, or the function, which gets NumPy's, channels last"
         ) from error
     if not np.isfinite(both).all():
         raise InputError(
             f"the logits of {name} for a black or a white image are not finite: correct the "
             "function, since masks show what is nearly black"
         )
-    if np.abs(both[:1] - alone).max() > _SAME * max(np.abs(both).max(), 1):
-        raise InputError(
-            f"{name} gives a black image other logits beside a white one than alone: put it into "
-            "evaluation mode, without dropout, or make it a function of each image"
-        )
+    explainee.refuse_neighbours(both, alone)
 
 
 def computing(network: Architecture, compute_dtype: str, attention: str) -> Architecture:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import TraceContextError
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -20,7 +21,7 @@ from ltx_jax.models import backbone
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import is_bias
 from ltx_jax.models.links import LINKS, Link, of_answers, of_class
-from ltx_jax.models.python_function import PythonFunction
+from ltx_jax.models.python_function import PythonFunction, in_one_line
 
 Intermediates = dict[str, Array]
 Logits = Float[Array | np.ndarray, "... classes"]
@@ -28,6 +29,8 @@ Classes = Int[Array | np.ndarray, "..."]
 # What a compiled program depends on, and what it does not.
 _STRUCTURE = ("apply", "image_size", "channels", "num_classes", "link", "features")
 _WORDS = ("name", "class_names", "architecture")
+# Share of the logits by which two calls may differ that compute the same in another order.
+_SAME = 1e-2
 
 
 @jax.tree_util.register_pytree_node_class
@@ -79,11 +82,12 @@ class Explainee:
         return f"Explainee({self.name}, {height}×{width}×{channels}, {self.classes} classes)"
 
     def check(self) -> None:
-        """See that `apply` gives what the sizes say, without computing anything.
+        """See that `apply` gives what the sizes say, of each image by itself; a Python function is
+        not called.
 
         Raises:
-          InputError: where it does not, the names are not as many as the classes, or a parameter
-            is NaN.
+          InputError: where it does not, the names are not as many as the classes, there is no such
+            link, or a parameter is NaN.
         """
         size = self.image_size
         if not (isinstance(size, tuple) and len(size) == 2 and min(size) > 0):
@@ -92,6 +96,10 @@ class Explainee:
             raise InputError(
                 f"{self.name} has {len(self.class_names)} class names for {self.classes} classes: "
                 "give one a class"
+            )
+        if self.link not in tuple(LINKS):
+            raise InputError(
+                f"the link of {self.name} is {self.link!r}: it is one of {', '.join(LINKS)}"
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.params):
             if jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
@@ -103,11 +111,14 @@ class Explainee:
         images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         try:
             logits = _applied.eval_shape(self.apply, self.params, images)
-        except (TypeError, ValueError) as error:
-            told = " ".join(str(error).split())[:200]
+        except TraceContextError as error:  # NNX, as it keeps what a batch was like
+            raise InputError(self._in_training) from error
+        except InputError:
+            raise
+        except Exception as error:  # whatever `apply` may raise
             raise InputError(
-                f"{self.name} cannot be applied to images {images.shape} ({told}): correct "
-                "image_size and channels, or `apply`"
+                f"{self.name} cannot be applied to images {images.shape} ({in_one_line(error)}): "
+                "correct image_size and channels, or `apply`; explainee_of takes what is not JAX"
             ) from error
         shape = getattr(logits, "shape", None)
         if shape != (2, self.num_classes) or not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -116,6 +127,35 @@ class Explainee:
                 f"{self.name} gives {found} for two images: expected logits, floats "
                 f"(2, {self.num_classes}); correct num_classes, or take them out in `apply`"
             )
+        if not self.on_host:
+            black = np.zeros((2, *self.image_shape), np.float32)
+            beside_white = black.copy()
+            beside_white[1] = 1
+            alike, both = (_applied(self.apply, self.params, x) for x in (black, beside_white))
+            self.refuse_neighbours(both, alike)
+
+    def refuse_neighbours(
+        self, both: Float[Array | np.ndarray, "2 k"], black: Float[Array | np.ndarray, "n k"]
+    ) -> None:
+        """See that what else is in a batch makes no difference.
+
+        Args:
+          both: logits of a black image and a white one.
+          black: of a black image without a white one, the first.
+
+        Raises:
+          InputError: where it does.
+        """
+        both, black = np.asarray(both, np.float32), np.asarray(black, np.float32)
+        if np.abs(both[0] - black[0]).max() > _SAME * max(np.abs(both).max(), 1):
+            raise InputError(self._in_training)
+
+    @property
+    def _in_training(self) -> str:
+        return (
+            f"{self.name} gives a black image other logits beside a white one than alone: put it "
+            "into evaluation mode, without dropout, or make it a function of each image"
+        )
 
     def intermediates(
         self,

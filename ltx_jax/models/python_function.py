@@ -66,3 +66,8 @@ def _no_gradients(function: PythonFunction, primals: Any, tangents: Any) -> Any:
         "a Python function gives no gradients, which this needs: choose a method that needs none, "
         "or write the classifier in JAX"
     )
+
+
+def in_one_line(error: Exception) -> str:
+    """What somebody's function raised, for a message."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
