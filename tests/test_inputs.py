@@ -26,6 +26,8 @@ from ltx_jax.data.sources import open_images, refuse_address
 from ltx_jax.errors import InputError
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks.arrays import label_sets, targets_of
+from ltx_jax.tasks.classes import chosen_classes
 from ltx_jax.tasks.inputs import plan
 from ltx_jax.weights.files import read_safetensors
 from ltx_jax.weights.state_dict import unwrapped
@@ -340,16 +342,42 @@ def test_models_that_are_not_what_they_say(explainee, message):
     [
         (np.eye(3, dtype=int)[:2], "one-hot matrix"),
         (3, "targets for 1 of 2 images"),
-        ([0, 3], "classes 0 to 2"),
-        ([0, 1.5], "target 1.5"),
-        ([True, 0], "target True"),
-        ([None, 0], "target None"),
+        (np.eye(3, dtype=int)[:2].tolist(), r"image 0 are \[1, 0, 0\]: .* the index of its 1"),
+        ([0, [1, 1]], r"the targets of image 1 are \[1, 1\]: give each class once"),
+        ([0, ["dog", 2]], r"the targets of image 1 are \[2, 2\]"),
+        ({0: 1, 1: 2}, "targets are a dict: give a list in the order of the images"),
+        ({0, 1}, "targets are a set: give a list"),
+        ([{0}, 1], r"target \{0\} is a set: custom has"),
+        ([0, 3], "target 3: custom has classes 0 to 2"),
+        ([0.0, 1.0], "target 0.0 is a float: custom has classes 0 to 2, whole numbers"),
+        ([True, 0], "target True is a bool"),
+        ([None, 0], "target None is a NoneType"),
         (["cat", 0], "no class is called 'cat'"),
+        (["crane", 0], "classes 0, 1 of custom are all called 'crane': give the number"),
     ],
 )
 def test_targets_that_are_none(targets, message):
+    mine = own(class_names=("crane", "crane", "dog"))
     with pytest.raises(InputError, match=message):
-        ltx_jax.explain(own(), np.zeros((2, 4, 4, 3), np.float32), targets)
+        targets_of(targets, 2, mine)
+
+
+def test_every_form_of_targets():
+    mine = own(class_names=("crane", "crane", "dog"))
+    assert targets_of(["dog", [0, 1]], 2, mine) == [[2], [0, 1]]
+    assert targets_of((i for i in (1, 2)), 2, mine) == [[1], [2]]
+    # Of two classes a list of both is no one-hot row.
+    assert targets_of([[1, 0], [0, 1]], 2, own(classes=2)) == [[1, 0], [0, 1]]
+    for classes, message in ((("crane",), "are all called 'crane'"), (("cat",), "has 'cat'")):
+        with pytest.raises(InputError, match=message):
+            chosen_classes(classes, mine)
+    assert chosen_classes(("dog", 1), mine) == (1, 2)
+
+
+@pytest.mark.parametrize("labels", [{0: [1], 1: [2]}, {0, 1}])
+def test_labels_without_an_order(labels):
+    with pytest.raises(InputError, match="give a list in the order of the images"):
+        label_sets(labels, 2, own())
 
 
 @pytest.mark.parametrize("target", [2, np.int64(2), np.array(2), jnp.int32(2), "c"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ltx_jax.data.given import as_batch
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks.classes import class_called
 
 
 def with_arrays(explainee: Explainee) -> Explainee:
@@ -84,12 +86,14 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     """The classes to explain of each of so many images; None for the predicted one.
 
     Raises:
-      InputError: where they are none of the explainee's, or not as many as the images.
+      InputError: where they are none of the explainee's, not as many as the images, or one class
+        of an image comes twice.
     """
     if targets is None:
         return [[None]] * images
     if isinstance(targets, int | str) or getattr(targets, "ndim", 1) == 0:
         targets = [targets]
+    _refuse_unordered("targets", targets)
     _refuse_one_hot(targets, explainee)
     several = [
         [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
@@ -98,6 +102,7 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     if len(several) != images:
         raise InputError(f"targets for {len(several)} of {images} images: give some for each")
     _check_classes("target", [target for group in several for target in group], explainee)
+    _refuse_twice(several)
     return several
 
 
@@ -113,6 +118,7 @@ def label_sets(labels: Any, images: int, explainee: Explainee) -> tuple[tuple[in
     Raises:
       InputError: where they are none of the explainee's, or not as many as the images.
     """
+    _refuse_unordered("labels", labels)
     matrix = np.asarray(labels if hasattr(labels, "shape") else 0)
     if matrix.ndim == 2:
         if matrix.shape[1] != explainee.classes or not np.isin(matrix, (0, 1)).all():
@@ -127,6 +133,25 @@ def label_sets(labels: Any, images: int, explainee: Explainee) -> tuple[tuple[in
         raise InputError(f"{len(several)} labels for {images} images: give one an image")
     _check_classes("label", [label for group in several for label in group], explainee)
     return tuple(tuple(group) for group in several)
+
+
+def _refuse_unordered(what: str, given: Any) -> None:
+    """See that classes stand in an order, that of the images."""
+    if isinstance(given, Mapping | Set):
+        raise InputError(
+            f"{what} are a {type(given).__name__}: give a list in the order of the images"
+        )
+
+
+def _refuse_twice(several: list[list[Any]]) -> None:
+    """See that no class of an image comes twice: in lists, too, a one-hot row would be read as the
+    classes 0 and 1."""
+    for i, group in enumerate(several):
+        if len(set(group)) < len(group):
+            raise InputError(
+                f"the targets of image {i} are {group}: give each class once, or, where that is "
+                "one-hot, the index of its 1"
+            )
 
 
 def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
@@ -148,10 +173,11 @@ def _class(named: Any, explainee: Explainee) -> Any:
     """The index of a class by its name; whatever is no name as it is."""
     if not isinstance(named, str):
         return named.item() if isinstance(named, np.generic) else named
-    if named not in explainee.class_names:
+    index = class_called(named, explainee)
+    if index is None:
         known = ", ".join(explainee.class_names) or "it has no names"
         raise InputError(f"no class is called {named!r} by {explainee.name}: {known}")
-    return explainee.class_names.index(named)
+    return index
 
 
 def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
@@ -166,6 +192,8 @@ def _labels(labels: Any, images: int, explainee: Explainee) -> list[int]:
 def _check_classes(what: str, classes: list[Any], explainee: Explainee) -> None:
     for one in classes:
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < explainee.classes:
+            kind = "" if type(one) is int else f" is a {type(one).__name__}"
             raise InputError(
-                f"{what} {one!r}: {explainee.name} has classes 0 to {explainee.classes - 1}"
+                f"{what} {one!r}{kind}: {explainee.name} has classes 0 to {explainee.classes - 1}, "
+                "whole numbers"
             )

@@ -61,8 +61,8 @@ def chosen_classes(named: Sequence[str | int], explainee: Explainee) -> tuple[in
 
 def _class(named: str | int, explainee: Explainee) -> int:
     named = str(named)
-    if named in explainee.class_names:
-        return explainee.class_names.index(named)
+    if (index := class_called(named, explainee)) is not None:
+        return index
     if named.isascii() and named.isdecimal() and int(named) < explainee.classes:
         return int(named)
     known = ", ".join(explainee.class_names) or "it has no names"
@@ -70,3 +70,18 @@ def _class(named: str | int, explainee: Explainee) -> int:
         f"config.classes has {named!r}: give classes of {explainee.name} by name ({known}) or by "
         f"number, 0 to {explainee.classes - 1}"
     )
+
+
+def class_called(name: str, explainee: Explainee) -> int | None:
+    """The index of a class by its name; None where none is called that.
+
+    Raises:
+      InputError: where several are, as two of ImageNet's are called crane.
+    """
+    found = [i for i, known in enumerate(explainee.class_names) if known == name]
+    if len(found) > 1:
+        raise InputError(
+            f"classes {', '.join(map(str, found))} of {explainee.name} are all called {name!r}: "
+            "give the number of the one that is meant"
+        )
+    return found[0] if found else None
