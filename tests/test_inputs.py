@@ -401,20 +401,23 @@ def test_a_map_that_is_not_finite_is_no_mask():
 
 
 @pytest.mark.parametrize(
-    "images",
+    ("images", "message"),
     [
-        [np.zeros((4, 4, 3), np.float32), np.zeros((5, 4, 3), np.float32)],
-        np.zeros((0, 4, 4, 3), np.float32),
-        np.zeros((1, 3, 4, 4), np.float32),
-        np.full((1, 4, 4, 3), np.nan, np.float32),
-        np.full((1, 4, 4, 3), 255, np.int64),
-        np.zeros((4, 4), np.uint8),
-        [],
-        "nowhere.png",
+        ([np.zeros((4, 4, 3), np.float32), np.zeros((5, 4, 3), np.float32)], "several shapes"),
+        (np.zeros((0, 4, 4, 3), np.float32), "images are none at all: expected an array"),
+        (np.zeros((1, 3, 4, 4), np.float32), "channels last"),
+        (np.full((1, 4, 4, 3), np.nan, np.float32), "from nan to nan"),
+        (np.full((1, 4, 4, 3), 255, np.int64), "images are int64"),
+        (np.zeros((4, 4), np.uint8), r"images of shape \(4, 4\)"),
+        ([], "images are none at all: expected an array"),
+        (None, "images are a NoneType: expected an array, a path or an image of Pillow's"),
+        ((one for one in np.zeros((1, 4, 4, 3))), "images are a generator: expected"),
+        ("nowhere.png", "nowhere.png cannot be read"),
+        (".", r"^\. is a folder: give a list of the images in it"),
     ],
 )
-def test_images_that_are_none(images):
-    with pytest.raises(InputError) as caught:
+def test_images_that_are_none(images, message):
+    with pytest.raises(InputError, match=message) as caught:
         ltx_jax.explain(own(), images)
     assert "\n" not in str(caught.value)
 

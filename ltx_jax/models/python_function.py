@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from ltx_jax.data.given import detached
 from ltx_jax.errors import InputError
 
 
@@ -41,10 +42,7 @@ class PythonFunction:
         Raises:
           InputError: where that is not logits of these images.
         """
-        found = self.function(np.array(images, np.float32))
-        if hasattr(found, "detach"):  # PyTorch's know gradients, and may lie on an accelerator
-            found = found.detach().cpu()
-        logits: np.ndarray = np.asarray(found)
+        logits: np.ndarray = np.asarray(detached(self.function(np.array(images, np.float32))))
         expected = len(images), self.num_classes
         if logits.shape != expected or not np.issubdtype(logits.dtype, np.floating):
             raise InputError(

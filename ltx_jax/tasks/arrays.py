@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltx_jax.data.given import as_batch
+from ltx_jax.data.given import as_array, as_batch
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.errors import InputError
 from ltx_jax.models.explainee import Explainee
@@ -73,7 +73,7 @@ def source_of(images: Any, explainee: Explainee, labels: Any, truth: Any = None)
 def _truth(truth: Any, known: list[int] | None, images: np.ndarray) -> np.ndarray | None:
     if truth is None:
         return None
-    array = np.asarray(truth)
+    array = as_array(truth, "truth")
     if known is None or array.dtype != bool or array.shape != images.shape[:3]:
         raise InputError(
             f"truth is {array.dtype} of shape {array.shape}: expected bool {images.shape[:3]}, the "
