@@ -17,6 +17,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Float
 
+from ltx_jax.data.given import as_array
 from ltx_jax.data.sources import ArraySource
 from ltx_jax.engine.memory import lay_out
 from ltx_jax.engine.recipe import make_goal
@@ -50,7 +51,7 @@ from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals
 from ltx_jax.tasks.arrays import label_sets, source_of, targets_of, with_arrays
 from ltx_jax.tasks.inputs import WITHOUT_EFFECT, Row, Work
-from ltx_jax.tasks.maps import as_map
+from ltx_jax.tasks.maps import as_map, leaves_unit, refuse_larger
 from ltx_jax.tasks.pretrain_classes import class_goal, pretrain_classes
 from ltx_jax.tasks.scoring import Asked, score_rows
 
@@ -191,8 +192,8 @@ def evaluate(
     Args:
       explainee: the classifier.
       images: as `explain` takes them.
-      masks: [n,g,h] over cells, or [n,H,W] over pixels. Where a map lies in [0,1] it is the mask;
-        any other keeps its order, and is scaled to span [0,1] as a mask.
+      masks: [n,g,h] over cells, or [n,H,W] over pixels. Where all of them lie in [0,1] they are
+        masks as they are; else each keeps its order, and is scaled to span [0,1] as a mask.
       targets: the class of each image, by number or name; the predicted one where not given.
       truth: bool [n,H,W], the pixels of the object of each target, to be scored against.
       scores: names of further scores; the usual ones are always there.
@@ -204,18 +205,19 @@ def evaluate(
     """
     explainee = with_arrays(explainee)
     source = source_of(images, explainee, targets if truth is not None else None, truth)
-    maps = np.asarray(masks)
+    maps = as_array(masks, "masks")
     if maps.ndim != 3 or len(maps) != len(source) or maps.dtype.kind not in "fiub":
         raise InputError(
             f"masks are {maps.dtype} of shape {maps.shape}: expected numbers [{len(source)},g,h], "
             "one map for each image"
         )
     rows, asked = _row_an_image(source, targets, explainee)
-    given = [as_map(one) for one in maps]
-    if wrong := [i for i, one in enumerate(given) if not one.finite]:
-        raise InputError(f"mask {wrong[0]} holds values that are no numbers: give finite ones")
     work = _work(explainee, source, rows, scores)
-    groups = score_rows(work, asked, given.__getitem__, chunk)
+    refuse_larger("the array of masks", maps.shape[1:], work)
+    if wrong := [i for i, one in enumerate(maps) if not np.isfinite(one).all()]:
+        raise InputError(f"mask {wrong[0]} holds values that are no numbers: give finite ones")
+    stretched = leaves_unit(maps)
+    groups = score_rows(work, asked, lambda row: as_map(maps[row], stretched), chunk)
     found = [line for group in groups for _, line in group]
     return Evaluation(
         np.array([line["class"] for line in found]),

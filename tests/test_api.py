@@ -21,6 +21,7 @@ import ltx_jax
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Finetune
+from ltx_jax.tasks.maps import as_map
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,9 @@ def test_evaluate_knows_the_object(explainee, images):
         ({"masks": np.zeros((2, 4))}, r"masks are float64 of shape \(2, 4\): expected .*\[2,g,h\]"),
         ({"masks": np.zeros((3, 4, 4))}, r"expected numbers \[2,g,h\]"),
         ({"masks": np.full((2, 4, 4), np.nan)}, "mask 0 holds values that are no numbers"),
+        ({"masks": np.zeros((2, 4, 17))}, r"holds maps of \(4, 17\), and vit sees \(16, 16\)"),
+        ({"masks": np.zeros((2, 0, 0))}, r"holds maps of \(0, 0\), and vit sees"),
+        ({"masks": [np.zeros((4, 4)), np.zeros((5, 4))]}, "masks of several shapes: bring them"),
         ({"targets": [1, 9]}, "classes 0 to 4"),
         ({"targets": [1, [2, 3]]}, "one target for each mask"),
         ({"targets": [0, 1], "truth": np.zeros((2, 4, 4), bool)}, "truth is bool of shape"),
@@ -244,6 +248,53 @@ def test_maps_that_do_not_fit_are_refused(explainee, images, change, message):
     arguments = {"images": images[:2], "masks": np.zeros((2, 4, 4))} | change
     with pytest.raises(ltx_jax.InputError, match=message):
         ltx_jax.evaluate(explainee, **arguments)
+
+
+def test_maps_of_one_array_are_scaled_alike(explainee, images):
+    """One of them lies in [0,1], and is no mask where the other shows that they are none."""
+    maps = np.stack([np.linspace(0.5, 0.99, 16), np.linspace(0.5, 1.01, 16)]).reshape(2, 4, 4)
+    pictures = images[[0, 0]]
+    both = ltx_jax.evaluate(explainee, pictures, maps, [1, 1])
+    assert both.probability[0] == pytest.approx(both.probability[1], abs=1e-5)
+    alone = ltx_jax.evaluate(explainee, pictures[:1], maps[:1], [1])
+    assert abs(alone.probability[0] - both.probability[0]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[1, 1 + 1e-9], [2, 1 + 2e-9]], [[-1e39, 1e30], [2e39, 1e39]], [[1, 1e39], [3e39, 2e39]]],
+)
+def test_maps_beyond_float32_keep_their_order(values):
+    mask, order = as_map(np.array(values))
+    assert mask.dtype == order.dtype == np.float32 and np.isfinite(order).all()
+    expected = np.argsort(np.ravel(values))
+    for found in (mask, order):
+        np.testing.assert_array_equal(np.argsort(found.ravel()), expected)
+        assert len(np.unique(found)) == 4
+    assert (mask.min(), mask.max()) == (0, 1)
+
+
+def test_tensors_that_know_gradients_are_arrays(explainee, images):
+    class Tensor(np.ndarray):
+        """As PyTorch's, which NumPy takes once detached alone."""
+
+        def detach(self):
+            return self
+
+        def cpu(self):
+            return np.asarray(self)
+
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+    def tensor(values):
+        return np.array(values).view(Tensor)
+
+    maps = np.random.default_rng(0).random((1, 4, 4))
+    usual = ltx_jax.evaluate(explainee, images[:1], maps).probability
+    for given in (tensor(maps), [tensor(maps[0])]):
+        found = ltx_jax.evaluate(explainee, tensor(images[:1]), given).probability
+        np.testing.assert_array_equal(found, usual)
 
 
 def test_another_explainee_or_rate_compiles_nothing_more(vit_weights, images):

@@ -66,17 +66,31 @@ class Map(NamedTuple):
 Maps = Callable[[int], Map]
 
 
-def as_map(values: np.ndarray) -> Map:
+def as_map(values: np.ndarray, stretched: bool | None = None) -> Map:
     """Anybody's relevance as a map: as it is where it lies in [0,1], or is not finite; else it
     keeps its order, and is scaled to span [0,1] as a mask.
 
     Args:
       values: [g,h] or [H,W].
+      stretched: whether it is scaled; what others of its method are where it is known. Where it is
+        not, as of maps in folders, which are read one by one, this map alone decides.
     """
-    values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all() or (values.min() >= 0 and values.max() <= 1):
-        return Map(values)
-    return Map(np.asarray(spanning(values[None]))[0], values)
+    if stretched is None:
+        stretched = leaves_unit(values)
+    if not stretched or not np.isfinite(values).all():
+        return Map(np.asarray(values, np.float32))
+    # In float32 1 + 1e-9 is 1, and 1e39 is none.
+    scaled = np.asarray(values, np.float64)
+    scaled = scaled / (np.abs(scaled).max() or 1)
+    mask = ((scaled - scaled.min()) / (np.ptp(scaled) or 1)).astype(np.float32)
+    if np.can_cast(values.dtype, np.float32):
+        return Map(mask, np.asarray(values, np.float32))
+    return Map(mask, scaled.astype(np.float32) if scaled.min() < 0 else mask)
+
+
+def leaves_unit(values: np.ndarray) -> bool:
+    """Whether any value is outside [0,1]."""
+    return bool(values.min() < 0 or values.max() > 1)
 
 
 def ranked_alike(maps: Sequence[Map]) -> list[Map]:
@@ -204,7 +218,7 @@ def _of_method(path: Path, work: Work) -> Maps:
             f"{path} holds an array of shape {values.shape}: expected [{len(work.rows)},g,h], a "
             "map for each row, or a file named as each image"
         )
-    _refuse_larger(path, values.shape[1:], work)
+    refuse_larger(path, values.shape[1:], work)
     raw = _array(raw_path) if raw_path.exists() else None
 
     def of_row(row: int) -> Map:
@@ -246,7 +260,7 @@ def _of_images(
                 f"{files[stem]} holds an array of shape {values.shape}: expected a map [g,h], of "
                 f"one size with {files[first_of].name} {first.shape}"
             )
-    _refuse_larger(files[first_of], first.shape, work)
+    refuse_larger(files[first_of], first.shape, work)
     return lambda row: as_map(_array(files[stems[row]]))
 
 
@@ -323,8 +337,12 @@ def _and_more(found: Sequence[object]) -> str:
 # --- Arrays ---------------------------------------------------------------------------------------
 
 
-def _refuse_larger(path: Path, shape: tuple[int, ...], work: Work) -> None:
-    """A map has cells or pixels, at most as many as the image either way."""
+def refuse_larger(path: Path | str, shape: tuple[int, ...], work: Work) -> None:
+    """See that a map has cells or pixels, at most as many as the image either way.
+
+    Raises:
+      InputError: where it has not, naming what holds it.
+    """
     size = work.explainee.image_size
     if shape[0] > size[0] or shape[1] > size[1] or 0 in shape:
         raise InputError(
