@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +116,7 @@ def explain(
     *,
     labels: Any = None,
     objective: Objective | None = None,
-    scores: Sequence[str] = (),
+    scores: Iterable[str] | None = (),
     seed: int = Settings.seed,
     **options: Any,
 ) -> Explanations:
@@ -184,7 +184,7 @@ def evaluate(
     targets: Any = None,
     *,
     truth: Any = None,
-    scores: Sequence[str] = (),
+    scores: Iterable[str] | None = (),
     chunk: int | None = None,
 ) -> Evaluation:
     """Score maps of any origin: no explainer is needed.

@@ -240,6 +240,7 @@ def test_evaluate_knows_the_object(explainee, images):
         ({"masks": np.zeros((2, 0, 0))}, r"holds maps of \(0, 0\), and vit sees"),
         ({"masks": [np.zeros((4, 4)), np.zeros((5, 4))]}, "masks of several shapes: bring them"),
         ({"targets": [1, 9]}, "classes 0 to 4"),
+        ({"scores": ["iou"]}, "iou needs truth="),
         ({"targets": [1, [2, 3]]}, "one target for each mask"),
         ({"targets": [0, 1], "truth": np.zeros((2, 4, 4), bool)}, "truth is bool of shape"),
     ],

@@ -75,20 +75,35 @@ class Score:
 
 
 def chosen_scores(
-    scores: dict[str, Score], further: Iterable[str], truth: bool, interventions: bool = False
+    scores: dict[str, Score],
+    further: Iterable[str] | None,
+    truth: bool,
+    interventions: bool = False,
 ) -> tuple[str, ...]:
-    """Names of the usual scores and of further ones; those that need the truth where it is known,
-    those that need interventions where they can be made.
+    """Names of the usual scores and of further ones, a single one among them; those that nobody
+    asked for and that need the truth where it is known.
 
     Raises:
-      InputError: for an unknown name.
+      InputError: for an unknown name, or a further score that needs what is not there.
     """
-    if unknown := set(further) - set(scores):
-        raise InputError(f"unknown score {min(unknown)!r}: there are {', '.join(scores)}")
+    asked = [further] if isinstance(further, str) else list(further or ())
+    for name in asked:
+        if name not in scores:
+            raise InputError(f"unknown score {name!r}: there are {', '.join(scores)}")
+        if scores[name].needs_truth and not truth:
+            raise InputError(
+                f"{name} needs truth=… of evaluate, the pixels of objects, or a data set that has "
+                "them: give it, or leave the score out"
+            )
+        if scores[name].needs_interventions and not interventions:
+            raise InputError(
+                f"{name} needs images that can be made again without one of their parts, as those "
+                "of config.images=scenes: leave the score out"
+            )
     return tuple(
         score.name
         for score in scores.values()
-        if (score.usual or score.name in further)
+        if (score.usual or score.name in asked)
         and (truth or not score.needs_truth)
         and (interventions or not score.needs_interventions)
     )

@@ -164,10 +164,26 @@ def test_scores_that_are_asked_for():
     assert "iou" in chosen_scores(SCORES, (), truth=True)
     assert "rise_insertion" in chosen_scores(SCORES, ("rise_insertion",), truth=False)
     single = ("single_deletion",)
-    assert "single_deletion" not in chosen_scores(SCORES, single, truth=True)
     assert "single_deletion" in chosen_scores(SCORES, single, truth=True, interventions=True)
-    with pytest.raises(InputError, match=r"unknown score 'rise': there are pos, neg, "):
-        chosen_scores(SCORES, ("rise",), truth=False)
+    assert chosen_scores(SCORES, None, truth=False) == usual
+    further = "srg_mean", "rise_deletion"
+    expected = {*usual, *further}
+    assert set(chosen_scores(SCORES, (name for name in further), truth=False)) == expected
+    assert set(chosen_scores(SCORES, "srg_mean", truth=False)) == {*usual, "srg_mean"}
+
+
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        (("rise",), r"^unknown score 'rise': there are pos, neg, "),
+        ("rise", r"^unknown score 'rise': there are"),
+        (("iou",), r"^iou needs truth=… of evaluate, the pixels of objects, or a data set that"),
+        (("single_deletion",), r"^single_deletion needs images that can be made again"),
+    ],
+)
+def test_scores_that_cannot_be_had(further, message):
+    with pytest.raises(InputError, match=message):
+        chosen_scores(SCORES, further, truth=False)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 9, 20, None])
