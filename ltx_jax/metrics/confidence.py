@@ -19,9 +19,10 @@ def average_drop(case: Case) -> Float[Array, "n k"]:
 
 
 def increase(case: Case) -> Float[Array, "n k"]:
-    """100 where the probability rises, else 0."""
+    """100 where the probability rises, else 0; NaN where it is."""
     before, after = case.probability(case.logits), case.probability(case.masked_logits)
-    return 100.0 * (before < after).astype(jnp.float32)
+    rises = 100.0 * (before < after).astype(jnp.float32)
+    return jnp.where(jnp.isnan(after), jnp.nan, rises)
 
 
 ADP = Score(

@@ -43,8 +43,9 @@ class Curves(NamedTuple):
     logit: Float[Array, "n k points"]
 
     def areas(self) -> Areas:
-        """The area under each."""
-        return Areas(_area(self.agreement.astype(jnp.float32)), _area(self.probability))
+        """The area under each; NaN where a logit is, which agrees with nothing."""
+        agreement, probability = _area(self.agreement.astype(jnp.float32)), _area(self.probability)
+        return Areas(jnp.where(jnp.isnan(probability), jnp.nan, agreement), probability)
 
 
 class Removal(NamedTuple):
@@ -248,6 +249,7 @@ def contending_areas(
         _area(jnp.concatenate([first, rest], -1).astype(jnp.float32))
         for first, rest in zip(unperturbed, curves[1:], strict=True)
     ]
+    beats &= ~jnp.isnan(areas[1])
     return Areas(*(jnp.where(beats, area, jnp.nan) for area in areas))
 
 

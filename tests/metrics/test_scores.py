@@ -1,5 +1,6 @@
 """Every declared score: by hand where it is not elsewhere, and none mistaken for another."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scoring_tools import FIRST_PIXEL, scored
@@ -121,6 +122,22 @@ def test_rise_by_hand():
     blurred = np.array([(16 - 4 * row) / 16 * values.mean() for row in range(5)])
     p = 1 / (1 + np.exp(-10 * (np.array(shown) + blurred)))
     np.testing.assert_allclose(found["rise_insertion"], 100 * np.trapezoid(p, dx=0.25), rtol=1e-3)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_what_is_no_number_through_a_mask_has_no_score(link):
+    """Its arg max is a class as any other, and NaN is no more than anything."""
+
+    def whole_alone(_, x):
+        left = x[..., 0].mean((1, 2))
+        seen = jnp.where((left > 0.2) & (left < 0.7), jnp.nan, left)
+        return jnp.stack([seen, -seen], -1)
+
+    blind = Explainee(whole_alone, None, (1, 10), num_classes=2, link=link)
+    mask = np.linspace(0, 1, 10)[None, None]
+    names = ("pos", "neg", "ins", "del", "adp", "pic", "srg", "srg_probability", "tied")
+    found = scored(blind, WHITE, mask, [[0]], names)
+    assert [name for name in names if not np.isnan(found[name]).all()] == ["tied"]
 
 
 def test_ties():
