@@ -9,7 +9,9 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import field
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from ltx_jax.errors import InputError
 
@@ -77,7 +79,8 @@ def setting_names(section: type) -> tuple[str, ...]:
 
 
 def checked(section: Any, prefix: str = "") -> Any:
-    """The section, once each of its values is of its type, one of its choices and in its range.
+    """The section, once each of its values is of its type, one of its choices and in its range;
+    NumPy's numbers are Python's in it.
 
     Args:
       section: a section, or settings with sections inside.
@@ -86,6 +89,7 @@ def checked(section: Any, prefix: str = "") -> Any:
     Raises:
       InputError: naming the first setting that is not, and what it may be.
     """
+    section = _of_python(section)
     for f in fields_of(type(section)):
         value = section
         for name in f.name.split("."):
@@ -96,6 +100,15 @@ def checked(section: Any, prefix: str = "") -> Any:
         if isinstance(inner := getattr(section, part.name), Section):
             inner.check_together(f"{prefix}{part.name}.")
     return section
+
+
+def _of_python(value: Any) -> Any:
+    if isinstance(value, Section):
+        own = {name: _of_python(getattr(value, name)) for name in setting_names(type(value))}
+        return dataclasses.replace(cast(Any, value), **own)
+    if isinstance(value, Mapping):
+        return {name: _of_python(one) for name, one in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check(f: Field, value: Any, name: str) -> None:
@@ -118,6 +131,8 @@ def _check(f: Field, value: Any, name: str) -> None:
         raise InputError(f"{name} is empty: give it a value, or leave it out")
     numbers = value.values() if isinstance(value, Mapping) else (value,)
     for number in numbers:
+        if get_args(kind) == (str, float) and type(number) not in (int, float):
+            raise InputError(f"{name} has {number!r}: expected numbers by name")
         if isinstance(number, float) and not math.isfinite(number):
             raise InputError(f"{name} is {number}: expected a finite number")
     if f.least is not None and value < f.least:

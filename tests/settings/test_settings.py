@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -92,6 +93,8 @@ def test_values_come_through():
         (Finetune(lazy_scoring="no"), "lazy_scoring is 'no': expected True or False"),
         (Objective(mask_weight="50"), "mask_weight is '50': expected a number"),
         (Objective(terms={"total_variation": float("nan")}), "terms is nan"),
+        (Objective(terms={"budget": "a"}), "terms has 'a': expected numbers by name"),
+        (Objective(terms={"budget": True}), "terms has True: expected numbers"),
         (Settings(rivals="smoothgrad"), "rivals is 'smoothgrad': expected several names"),
         (Settings(seed=-1), "seed is -1"),
         (Settings(labels=""), "labels is empty: give it a value, or leave it out"),
@@ -125,6 +128,10 @@ def test_what_cannot_be_used_is_named(section, message):
 
 def test_whole_numbers_serve_as_numbers():
     assert checked(Finetune(learning_rate=1, stop_below=6)).learning_rate == 1
+    terms = {"budget": np.float32(0.5)}
+    found = checked(Settings(seed=np.int64(2), objective=Objective(terms=terms)))
+    assert type(found.seed) is int and found.seed == 2
+    assert type(checked(found.objective).terms["budget"]) is float
 
 
 @pytest.mark.parametrize(
