@@ -34,6 +34,7 @@ from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.reporting.filters import records_of
 from ltx_jax.reporting.records import column
+from ltx_jax.models.python_function import failing_plainly
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.section import checked, setting_names
 from ltx_jax.settings.sections import (
@@ -58,13 +59,14 @@ from ltx_jax.tasks.scoring import Asked, score_rows
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def nan_is_unknown(function: Function) -> Function:
-    """Let a function mark by NaN what is not known, also where JAX is to stop at NaN
-    (`jax_debug_nans`): what an explainee must not give is refused all the same."""
+def entry(function: Function) -> Function:
+    """What everything here that computes goes through. NaN marks what is not known, also where JAX
+    is to stop at NaN (`jax_debug_nans`): what an explainee must not give is refused all the same.
+    A Python function that fails is told of plainly."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with jax.debug_nans(False):
+        with jax.debug_nans(False), failing_plainly():
             return function(*args, **kwargs)
 
     return cast(Function, run)
@@ -106,7 +108,7 @@ def _options(section: Any, options: dict[str, Any], *but: str) -> Any:
     return checked(replace(section, **options))
 
 
-@nan_is_unknown
+@entry
 @keywords(Finetune, "resume", "schedule_steps")
 def explain(
     explainee: Explainee,
@@ -176,7 +178,7 @@ def explain(
     return Explanations(explainee.name, explainee.class_names, pictures, images_of, tuple(done))
 
 
-@nan_is_unknown
+@entry
 def evaluate(
     explainee: Explainee,
     images: Any,
@@ -226,7 +228,7 @@ def evaluate(
     )
 
 
-@nan_is_unknown
+@entry
 def attribute(
     explainee: Explainee, images: Any, method: str, targets: Any = None
 ) -> Float[np.ndarray, "n g h"]:
@@ -253,7 +255,7 @@ def attribute(
     return rivals.attribute(_work(explainee, source, rows, ()), method, asked)
 
 
-@nan_is_unknown
+@entry
 @keywords(Words, "layer", "vectors", "checkpoint", "supervised", "least", "margin")
 def explain_filters(
     explainee: Explainee,
@@ -290,7 +292,7 @@ def explain_filters(
     return records_of(filters.explain_filters(asked), filters.told_of(asked))
 
 
-@nan_is_unknown
+@entry
 @keywords(Pretrain, "held_out")
 def pretrain(
     explainee: Explainee,

@@ -161,6 +161,31 @@ def test_functions_that_are_none_of_an_image_are_refused(function, message):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        (
+            lambda x: 1 / 0,
+            r"^the function failed on images \(ZeroDivisionError: division",
+        ),
+        (lambda x: in_numpy(x)[:, :3], r"^the function gives float32 \(\d+, 3\) for \d+ images"),
+    ],
+)
+def test_a_function_that_fails_later_is_told_of_plainly(fails, message, caplog):
+    mine = ltx_jax.explainee_of(
+        lambda x: fails(x) if x[0].any() else in_numpy(x),
+        image_size=SIZE,
+        num_classes=CLASSES,
+    )
+    for call in (
+        lambda: ltx_jax.evaluate(mine, IMAGES, IMAGES[..., 0]),
+        lambda: ltx_jax.attribute(mine, IMAGES, "occlusion"),
+    ):
+        with pytest.raises(ltx_jax.InputError, match=message) as told:
+            call()
+        assert "\n" not in str(told.value) and not caplog.records
+
+
 def test_names_for_other_classes_are_refused():
     with pytest.raises(ltx_jax.InputError, match="2 class names for 4 classes"):
         ltx_jax.explainee_of(in_numpy, image_size=SIZE, num_classes=CLASSES, class_names=("a", "b"))

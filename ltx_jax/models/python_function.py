@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -51,11 +52,58 @@ class PythonFunction:
             )
         return logits.astype(np.float32)
 
+    def or_told_later(self, images: Array) -> Float[np.ndarray, "n classes"]:
+        """The same as compiled programs call it: where it fails within `failing_plainly`, NaN, and
+        what it failed with is kept."""
+        try:
+            return self.on_host(images)
+        except Exception as error:
+            if not _LISTENING:
+                raise
+            for kept in _LISTENING:
+                kept.errors.append(error)
+            return np.full((len(images), self.num_classes), np.nan, np.float32)
+
+
+@dataclass(eq=False)
+class _Kept:
+    errors: list[Exception] = field(default_factory=list)
+
+
+# Of all calls at the time, whose functions run in whatever thread.
+_LISTENING: list[_Kept] = []
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """Tell at the end what a Python function failed with: JAX buries it in a page about callbacks.
+
+    Raises:
+      InputError: where one failed.
+    """
+    kept = _Kept()
+    _LISTENING.append(kept)
+    try:
+        yield
+    finally:
+        _LISTENING.remove(kept)
+        if kept.errors:
+            raise _told(kept.errors[0]) from kept.errors[0]
+
+
+def _told(error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return InputError(*error.args)
+    return InputError(
+        f"the function failed on images ({in_one_line(error)}): correct it; it gets as many images "
+        "at a time as suits, at least one"
+    )
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _called(function: PythonFunction, images: Array) -> Array:
     shape = jax.ShapeDtypeStruct((len(images), function.num_classes), jnp.float32)
-    return jax.pure_callback(function.on_host, shape, images, vmap_method="sequential")
+    return jax.pure_callback(function.or_told_later, shape, images, vmap_method="sequential")
 
 
 @_called.defjvp
