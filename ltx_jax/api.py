@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Float
@@ -374,7 +375,12 @@ def _pretraining_of(
 
 def _digest_of_leaves(values: Any) -> str:
     """Another one for other numbers in a pytree of arrays, or others of their shapes and types."""
-    each = [(keystr(path), np.asarray(x)) for path, x in tree_leaves_with_path(values)]
+
+    def numbers(leaf: Any) -> np.ndarray:
+        key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if key else leaf)
+
+    each = [(keystr(path), numbers(leaf)) for path, leaf in tree_leaves_with_path(values)]
     told = repr([(path, x.shape, str(x.dtype)) for path, x in each])
     return digest_of([told.encode(), *(x.tobytes() for _, x in each)])
 
