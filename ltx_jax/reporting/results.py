@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from ltx_jax.engine.explain import Explanation
 from ltx_jax.engine.recipe import result_of
 from ltx_jax.engine.scoring import PROBABILITY
+from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics import SCORES
@@ -87,10 +88,16 @@ class Explanations:
         )
 
     @property
+    def _first(self) -> Explanation:
+        if not self.each:
+            raise InputError("there are no explanations here: take a part that has some")
+        return self.each[0]
+
+    @property
     def shown(self) -> str:
         """The mask that is the result: `final`, where a score selects `selected`, and of a single
         step `pltx`."""
-        return result_of(self.each[0].masks)
+        return result_of(self._first.masks)
 
     @property
     def masks(self) -> Float[np.ndarray, "n g h"]:
@@ -109,13 +116,27 @@ class Explanations:
 
     def token_masks(self, which: str) -> Float[np.ndarray, "n g h"]:
         """Masks over cells by name: `final`; or, where a score selects, `pltx`, and of more than
-        one step `selected`, `last` or `by_loss`."""
+        one step `selected`, `last` or `by_loss`.
+
+        Raises:
+          InputError: where none is called that.
+        """
+        self._refuse_unknown(which)
         return np.stack([one.masks[which] for one in self.each])
 
     def scores_of(self, which: str) -> dict[str, np.ndarray]:
-        """The scores of masks by name, [n] each; [n,c] of one that is pooled over images."""
-        names = [name for name in self.each[0].scores[which] if name in SCORES]
+        """The scores of masks by name, [n] each; [n,c] of one that is pooled over images.
+
+        Raises:
+          InputError: where none is called that.
+        """
+        self._refuse_unknown(which)
+        names = [name for name in self._first.scores[which] if name in SCORES]
         return {name: np.array([one.scores[which][name] for one in self.each]) for name in names}
+
+    def _refuse_unknown(self, which: str) -> None:
+        if which not in (known := self._first.masks):
+            raise InputError(f"no mask is called {which!r}: there are {', '.join(known)}")
 
     def pixel_masks(self, which: str | None = None) -> Float[np.ndarray, "n H W"]:
         """Masks at the images' size, in [0,1]: the result's, unless others are named."""
@@ -130,8 +151,12 @@ class Explanations:
         """Write what the main command leaves: results, masks, summary, overlays and page.
 
         Raises:
-          InputError: where the directory cannot be written, or holds another run.
+          InputError: where there is nothing to write, the directory cannot be written, or holds
+            another run.
         """
+        masks = self._first.masks
+        if Path(directory).is_file():
+            raise InputError(f"{directory} is a file: give a folder, of this result alone")
         arrays = [self.images, *(mask for one in self.each for mask in one.masks.values())]
         told = {
             "explainee": self.explainee,
@@ -139,8 +164,8 @@ class Explanations:
             "images and masks (sha256)": digest_of(array.tobytes() for array in arrays),
         }
         store = ResultStore.open(Path(directory), told, len(self))
-        for name, mask in self.each[0].masks.items():
-            order = self.each[0].raw.get(name)
+        for name, mask in masks.items():
+            order = self._first.raw.get(name)
             store.hold(name, mask.shape, None if order is None else order.shape)
         rows = {
             row: (record(one, f"image {self.image_of[row]}", row, self.class_names), one.masks)
