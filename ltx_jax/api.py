@@ -26,16 +26,17 @@ from ltx_jax.engine.scoring import PROBABILITY
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Drawer
 from ltx_jax.explainers.explainer import Explainer
+from ltx_jax.explainers.mask_itself import MaskItself
 from ltx_jax.explainers.one_class import OneClass, drawer_of
 from ltx_jax.files import claimed, digest_of
-from ltx_jax.loading.explainers import load_explainer, load_mask
+from ltx_jax.loading.explainers import load_explainer, load_mask, refuse_unfit
 from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.models.python_function import failing_plainly
 from ltx_jax.reporting.filters import records_of
 from ltx_jax.reporting.records import column
-from ltx_jax.models.python_function import failing_plainly
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.section import checked, setting_names
 from ltx_jax.settings.sections import (
@@ -98,6 +99,38 @@ def keywords(section: type, *but: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def _section(given: Any, usual: Any, name: str) -> Any:
+    """A section of settings as it is given; the usual one where none is.
+
+    Raises:
+      InputError: for something else than such a section, or one with a value that cannot be used.
+    """
+    given = usual if given is None else given
+    if not isinstance(given, type(usual)):
+        raise InputError(
+            f"{name} is a {type(given).__name__}: expected {type(usual).__name__}(…), as "
+            f"ltx_jax.LTX.{name} is"
+        )
+    return checked(given, f"{name}.")
+
+
+def _fitting(explainer: Any, kind: type, explainee: Explainee) -> Any:
+    """An explainer as it is given.
+
+    Raises:
+      InputError: for something else, or one for other images or classes.
+    """
+    if not isinstance(explainer, kind):
+        raise InputError(
+            f"explainer is a {type(explainer).__name__}: expected what load_explainer gives, which "
+            "takes a file as checkpoint=…" + ", or load_mask" * (kind is Drawer)
+        )
+    network = explainer.network if isinstance(explainer, MaskItself) else explainer
+    if isinstance(network, Explainer):
+        refuse_unfit(network, explainee)
+    return explainer
+
+
 def _options(section: Any, options: dict[str, Any], *but: str) -> Any:
     """A section of settings with some of them changed by keywords.
 
@@ -150,13 +183,15 @@ def explain(
       InputError: where images, targets, labels or options do not fit, memory the slots; or the
         explainee gives no finite numbers for a black image or one of the images.
     """
-    rivals.refuse_without_gradients(explainee, "explain")
     explainee = with_arrays(explainee)
-    explainer = explainer or load_mask(explainee)
+    rivals.refuse_without_gradients(explainee, "explain")
+    explainer = load_mask(explainee) if explainer is None else explainer
+    explainer = _fitting(explainer, Drawer, explainee)
     explainer = drawer_of(explainer) if isinstance(explainer, Explainer) else explainer
     usual = LTX if isinstance(explainer, Explainer | OneClass) else Settings()
     chosen = _options(usual.finetune, options, "resume", "schedule_steps")
-    objective = checked(objective or usual.objective)
+    objective = _section(objective, usual.objective, "objective")
+    seed = checked(Settings(seed=seed)).seed
     source = source_of(images, explainee, labels)
     wanted = targets_of(targets, len(source), explainee)
     known = [labels[0] if labels else None for labels in source.labels]
@@ -207,6 +242,7 @@ def evaluate(
         that are no numbers.
     """
     explainee = with_arrays(explainee)
+    chunk = checked(Finetune(chunk=chunk)).chunk
     source = source_of(images, explainee, targets if truth is not None else None, truth)
     maps = as_array(masks, "masks")
     if maps.ndim != 3 or len(maps) != len(source) or maps.dtype.kind not in "fiub":
@@ -250,6 +286,8 @@ def attribute(
         where images or targets do not fit it.
     """
     explainee = with_arrays(explainee)
+    if not isinstance(method, str):
+        raise InputError(f"method is {method!r}: expected the name of one, e.g. 'occlusion'")
     rivals.check_rivals([method], explainee)
     source = source_of(images, explainee, None)
     rows, asked = _row_an_image(source, targets, explainee)
@@ -333,15 +371,19 @@ def pretrain(
         or at work there.
     """
     chosen = _options(Pretrain(), options, "held_out")
-    rivals.refuse_without_gradients(explainee, "pretrain")
+    seed = checked(Settings(seed=seed)).seed
     explainee = with_arrays(explainee)
-    explainer = explainer or load_explainer(explainee, seed=seed)
+    rivals.refuse_without_gradients(explainee, "pretrain")
+    explainer = load_explainer(explainee, seed=seed) if explainer is None else explainer
+    explainer = _fitting(explainer, Explainer, explainee)
     several = explainer.classes > 1
     source = source_of(images, explainee, None if several else labels)
+    if len(source) < 2:
+        raise InputError("1 image to train on: give two at least, one of which is held out")
     if several and labels is not None:
         source = replace(source, labels=label_sets(labels, len(source), explainee))
-    objective = checked(objective or LTX.objective)
-    of_classes = checked(class_masks or ClassMasks(), "class_masks.")
+    objective = _section(objective, LTX.objective, "objective")
+    of_classes = _section(class_masks, ClassMasks(), "class_masks")
     about = explainee, explainer, source, chosen
     told = _pretraining_of(*about)
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}

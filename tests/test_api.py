@@ -18,6 +18,7 @@ import pytest
 from conftest import TINY_VIT, random_weights
 
 import ltx_jax
+from ltx_jax import api
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Finetune
@@ -149,6 +150,107 @@ def test_what_does_not_fit_is_said(explainee, explainer, images, change, message
     arguments = {"images": images[:2], "explainer": explainer} | change
     with pytest.raises(ltx_jax.InputError, match=message):
         ltx_jax.explain(explainee, **arguments)
+
+
+WRONG = """
+import numpy as np, ltx_jax as l
+from flax import nnx
+apply = lambda p, x: x.mean((1, 2))
+mine = l.Explainee(apply, None, (4, 4), 3)
+image = np.full((4, 4, 3), 0.5, np.float32)
+for call, told in (
+    (lambda: l.explain(apply, image), "the explainee is a function: give what load_explainee"),
+    (lambda: l.evaluate(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), image, image[None, ..., 0]),
+     "the explainee is a Linear: "),
+    (lambda: l.attribute(None, image, "random"), "the explainee is a NoneType"),
+    (lambda: l.explain_filters("vit", "layer", image, "w", "v"), "the explainee is a str"),
+    (lambda: l.pretrain(apply, image), "the explainee is a function"),
+    (lambda: l.attribute(mine, image, ["random"]), "method is ['random']: expected the name"),
+    (lambda: l.explain(mine, image, objective=l.LTX),
+     "objective is a Settings: expected Objective(…), as ltx_jax.LTX.objective is"),
+    (lambda: l.explain(mine, image, objective={"budget": 1}), "objective is a dict: "),
+    (lambda: l.explain(mine, image, objective=l.Objective(terms={"budget": "a"})),
+     "objective.terms has 'a': expected numbers by name"),
+    (lambda: l.explain(mine, image, explainer="x.safetensors"), "explainer is a str: expected "),
+    (lambda: l.explain(mine, image, explainer=mine), "explainer is a Explainee: expected what "),
+    (lambda: l.pretrain(mine, image, explainer=l.load_mask(mine)), "explainer is a MaskItself"),
+    (lambda: l.save_explainer(mine, "x.safetensors"), "a str in place of an explainer: call "),
+    (lambda: l.explain(mine, image, seed=-1), "seed is -1: it must be at least 0"),
+    (lambda: l.explain(mine, image, seed=2**70), "seed is 118"),
+    (lambda: l.explain(mine, image, seed=None), "seed is None: expected a whole number"),
+    (lambda: l.pretrain(mine, image, seed=1.5), "seed is 1.5: expected a whole number"),
+    (lambda: l.load_explainer(mine, seed="a"), "seed is 'a': expected a whole number"),
+    (lambda: l.evaluate(mine, image, image[None, ..., 0], chunk=0), "chunk is 0: it must be"),
+    (lambda: l.evaluate(mine, image, image[None, ..., 0], chunk="a"), "chunk is 'a': expected"),
+    (lambda: l.load_mask(mine, grid="8"), "explainer.grid is '8': expected a whole number"),
+):
+    try:
+        call()
+        print("nothing, in place of", told)
+    except Exception as error:
+        text = str(error)
+        if not (type(error) is l.InputError and text.startswith(told) and "\\n" not in text):
+            print(f"{type(error).__name__}: {text}, in place of {told}")
+"""
+
+
+def test_what_is_of_another_kind_is_named():
+    """Without the checks of annotations that tests are run with."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_numbers_of_numpy_are_numbers(explainee, explainer, images):
+    given = {"steps": np.int64(2), "learning_rate": np.float32(0.5)}
+    one, other = (
+        ltx_jax.explain(explainee, images[:1], explainer=explainer, **options)
+        for options in (given, {"steps": 2, "learning_rate": 0.5})
+    )
+    np.testing.assert_array_equal(one.masks, other.masks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((8, 8, 3), r"takes images \(16, 16, 3\), the explainee custom \(8, 8, 3\): choose two"),
+        ((16, 16, 1), r"the explainee custom \(16, 16, 1\): choose two of the same size and ch"),
+    ],
+)
+@pytest.mark.parametrize("function", [ltx_jax.explain, ltx_jax.pretrain])
+def test_an_explainer_for_other_images(explainer, function, shape, message):
+    mine = Explainee(lambda _, x: x.mean((1, 2)), None, shape[:2], shape[2], channels=shape[2])
+    with pytest.raises(ltx_jax.InputError, match=message):
+        function(replace(mine, num_classes=shape[2]), np.zeros((2, *shape)), explainer=explainer)
+
+
+def test_one_image_is_no_data_set(explainee, explainer, images):
+    with pytest.raises(ltx_jax.InputError, match="1 image to train on: give two at least"):
+        ltx_jax.pretrain(explainee, images[0], explainer=explainer, batch_size=1)
+
+
+def test_random_keys_are_parameters_as_well():
+    one, same, other = ({"rng": jax.random.key(seed)} for seed in (1, 1, 2))
+    assert api._digest_of_leaves(one) == api._digest_of_leaves(same)
+    assert api._digest_of_leaves(one) != api._digest_of_leaves(other)
+
+
+def test_what_a_part_of_results_does_not_have(result, tmp_path):
+    for asked in (
+        lambda: result[:0].masks,
+        lambda: result[:0].scores,
+        lambda: result[:0].save(tmp_path / "none"),
+    ):
+        with pytest.raises(ltx_jax.InputError, match="no explanations here"):
+            asked()
+    assert not (tmp_path / "none").exists()
+    for asked in (result.token_masks, result.pixel_masks, result.scores_of):
+        with pytest.raises(ltx_jax.InputError, match="no mask is called 'selekted': there are"):
+            asked("selekted")
+    (tmp_path / "file").touch()
+    with pytest.raises(ltx_jax.InputError, match="file is a file: give a folder"):
+        result.save(tmp_path / "file")
 
 
 def test_the_core_imports_without_what_the_command_needs():

@@ -73,8 +73,13 @@ def save_explainer(
       notes: more metadata, by name: what only who trained it knows.
 
     Raises:
-      InputError: where the file cannot be written.
+      InputError: where the file cannot be written, or something else than an explainer is given.
     """
+    if not isinstance(explainer, Explainer):
+        raise InputError(
+            f"a {type(explainer).__name__} in place of an explainer: call "
+            "save_explainer(path, explainer), with one of load_explainer or pretrain"
+        )
     table = explainer.table()
     trained = explainer.trained if trained is None else trained
     tensors = to_state_dict(join(trained, explainer.frozen), table)

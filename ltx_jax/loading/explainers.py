@@ -75,9 +75,11 @@ def load_explainer(
       InputError: as `load_explainee`; for an option that is none, or that the checkpoint
         contradicts; or where the image sizes of the two, or the classes, differ.
     """
+    seed = checked(Settings(seed=seed)).seed
     saved = None if checkpoint is None else read_explainer(checkpoint)
     drawer = _section(name, checkpoint, weights, options, saved, explainee.image_size)
-    _refuse_other_classes(explainee, drawer)
+    where = "explainer.classes" if checkpoint is None else f"the explainer of {checkpoint}"
+    _refuse_other_classes(explainee, drawer.classes, where)
     backbone = backbone_for(explainee, drawer, compute_dtype, attention)
     if checkpoint is None or saved is None:
         state, source = _backbone_state(explainee, backbone, drawer.weights)
@@ -108,19 +110,21 @@ def load_mask(
     Raises:
       InputError: for an unknown start, a grid beyond the image, or an explainer for another size.
     """
+    grid = checked(MaskDrawer(grid=grid), "explainer.").grid
     if isinstance(start, Explainer):
         if grid is not None and max(start.grid()) != grid:
             raise InputError(
                 f"explainer.grid is {grid}, the explainer that starts the mask has {start.grid()}: "
                 "leave explainer.grid out"
             )
+        refuse_unfit(start, explainee)
         return MaskItself(start.grid(), network=start)
     cells = cells_for(explainee.image_size, grid)
     name = start or (_START_WITH_FEATURES if _gives_a_map(explainee) else _START)
     if name == CENTRE:
         return MaskItself(cells)
     if name not in RIVALS:
-        known = ", ".join((CENTRE, PLTX, *RIVALS))
+        known = ", ".join(dict.fromkeys((CENTRE, PLTX, *RIVALS)))
         raise InputError(f"unknown start {name!r}: there are {known}")
     return MaskItself(cells, RIVALS[name].signed or RIVALS[name].maps)
 
@@ -143,12 +147,27 @@ def backbone_for(
       InputError: as `load_explainer`, but for what has to do with weights.
     """
     backbone = computing(_backbone(explainee, drawer), compute_dtype, attention)
-    if backbone.size != explainee.image_size:
-        raise InputError(
-            f"the explainer {backbone.name} takes images of {backbone.size} pixels, the explainee "
-            f"{explainee.name} of {explainee.image_size}: choose two of the same size"
-        )
+    _refuse_other_images(explainee, backbone)
     return backbone
+
+
+def refuse_unfit(explainer: Explainer, explainee: Explainee) -> None:
+    """See that an explainer takes an explainee's images, and has one mask or one a class.
+
+    Raises:
+      InputError: where it does not.
+    """
+    _refuse_other_images(explainee, explainer.architecture)
+    _refuse_other_classes(explainee, explainer.classes, "the explainer")
+
+
+def _refuse_other_images(explainee: Explainee, network: Architecture) -> None:
+    shape = (*network.size, network.channels)
+    if shape != explainee.image_shape:
+        raise InputError(
+            f"the explainer {network.name} takes images {shape}, the explainee {explainee.name} "
+            f"{explainee.image_shape}: choose two of the same size and channels"
+        )
 
 
 def mask_network(backbone: Architecture, drawer: MaskDrawer) -> tuple[Architecture, MaskNetwork]:
@@ -232,13 +251,11 @@ def _as_saved(given: MaskDrawer, saved: MaskDrawer, size: tuple[int, int]) -> Ma
     return dataclasses.replace(given.completed(saved), name=saved.name, sizes=told | sizes)
 
 
-def _refuse_other_classes(explainee: Explainee, drawer: MaskDrawer) -> None:
+def _refuse_other_classes(explainee: Explainee, classes: int | None, where: str) -> None:
     """See that a network has one mask, or one for each class of the explainee."""
-    if drawer.classes not in (1, explainee.classes):
-        given = drawer.checkpoint
-        where = "explainer.classes" if given is None else f"the explainer of {given}"
+    if classes not in (1, explainee.classes):
         raise InputError(
-            f"{where} has masks for {drawer.classes} classes, and {explainee.name} has "
+            f"{where} has masks for {classes} classes, and {explainee.name} has "
             f"{explainee.classes}: give one of {explainee.classes}, or of 1"
         )
 

@@ -17,12 +17,18 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.classes import class_called
 
 
-def with_arrays(explainee: Explainee) -> Explainee:
+def with_arrays(explainee: Any) -> Explainee:
     """Numbers in a pytree of one's own are arrays as well.
 
     Raises:
-      InputError: where an explainee of one's own is not what it says.
+      InputError: for something else than an explainee, or where one of one's own is not what it
+        says.
     """
+    if not isinstance(explainee, Explainee):
+        raise InputError(
+            f"the explainee is a {type(explainee).__name__}: give what load_explainee makes, "
+            "Explainee(…) of a function in JAX, or explainee_of(…) of any other"
+        )
     try:
         arrays = replace(explainee, params=jax.tree.map(jnp.asarray, explainee.params))
     except TypeError as error:

@@ -87,7 +87,7 @@ def test_a_head_resumes_its_share_of_the_moments(explainee, checkpoint):
         ({"activation": "tanh"}, "activation is 'tanh': it is one of sigmoid, relu, softmax, cl"),
         ({"activaton": "relu"}, "explainer.sizes has activaton, .* set explainer.name as well"),
         ({"sizes": {"depth": 2}}, "explainer.sizes has depth"),
-        ({"name": "vit", "image_size": 32}, "images of \\(32, 32\\) pixels, the explainee vit of"),
+        ({"name": "vit", "image_size": 32}, "images \\(32, 32, 3\\), the explainee vit "),
     ],
 )
 def test_parts_that_cannot_be_trained(explainee, options, message):
@@ -194,7 +194,7 @@ def test_a_cnn_says_what_it_is(tmp_path):
     smaller = load_explainer(of_ones(16), checkpoint=tmp_path / "e.safetensors")
     assert (made.grid(), smaller.grid()) == ((8, 8), (4, 4))
     assert_same(smaller.trained | smaller.frozen, made.trained | made.frozen)
-    with pytest.raises(InputError, match=r"images of \(32, 32\) pixels, the explainee custom of"):
+    with pytest.raises(InputError, match=r"images \(32, 32, 3\), the explainee custom "):
         load_explainer(of_ones(16), "cifar_resnet20", weights=weights, depth=8)
 
 
