@@ -464,5 +464,5 @@ def test_explainer_and_explainee_of_different_sizes(config, tmp_path):
     config.explainer.sizes = ConfigDict({"depth": 8})
     weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)
     config.explainer.weights = str(weights)
-    with pytest.raises(InputError, match=r"\(32, 32\).*\(16, 16\).*same size"):
+    with pytest.raises(InputError, match=r"\(32, 32, 3\).*\(16, 16, 3\).*same size"):
         run(config, tmp_path / "out")
