@@ -13,7 +13,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.files import digest_of
 
 # Before the name of an image held out that one to train on has as well.
-_HELD_OUT = "held out: "
+HELD_OUT = "held out: "
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Joined:
     def names(self) -> tuple[str, ...]:
         """Of both, all different."""
         there = set(self.first.names)
-        others = (_HELD_OUT + name if name in there else name for name in self.second.names)
+        others = (HELD_OUT + name if name in there else name for name in self.second.names)
         return (*self.first.names, *others)
 
     @cached_property

@@ -172,8 +172,8 @@ def _point(
     """Enter what is found of some filters in images: (place in the batch, row, slot) each."""
     chosen, thresholds = of_filters
     size = _size(_PAIRS, mesh)
-    places = np.array(_filled([k for k, *_ in some], size, 0), np.int32)
-    rows = np.array(_filled([row for _, row, _ in some], size, 0), np.int32)
+    places = _filled([k for k, *_ in some], size, 0)
+    rows = _filled([row for _, row, _ in some], size, 0)
     pairs = place(Pairs(places, chosen[rows], thresholds[rows]), mesh)
     how = asked.words.stands, mesh
     found = to_host(pointed(asked.explainee, asked.explainer, looked, pairs, *how))

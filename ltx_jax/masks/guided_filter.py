@@ -37,11 +37,11 @@ def guided_filter(
 
     middle, middles = mean(values), [mean(x) for x in channels]
     shared = [mean(x * values) - m * middle for x, m in zip(channels, middles, strict=True)]
-    spread = [
-        [mean(x * y) - m * k for y, k in zip(channels, middles, strict=True)]
-        for x, m in zip(channels, middles, strict=True)
-    ]
-    for i in range(len(channels)):
+    spread: list[list[Array]] = []
+    for i, (x, m) in enumerate(zip(channels, middles, strict=True)):
+        symmetric = [row[i] for row in spread]
+        others = zip(channels[i:], middles[i:], strict=True)
+        spread.append(symmetric + [mean(x * y) - m * k for y, k in others])
         spread[i][i] += _EPSILON
     slopes = _solved(spread, shared)
     offset = middle - sum(a * m for a, m in zip(slopes, middles, strict=True))

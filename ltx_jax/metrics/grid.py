@@ -15,8 +15,13 @@ from ltx_jax.models.explainee import in_chunks
 
 def cells_of(height: int, width: int, side: int) -> Int[Array, "H W"]:
     """The number of each pixel's cell in a grid of side × side, in reading order."""
-    rows, columns = (jnp.arange(n, dtype=jnp.int32) * side // n for n in (height, width))
+    rows, columns = (_cells_along(n, side) for n in (height, width))
     return rows[:, None] * side + columns[None]
+
+
+def _cells_along(pixels: int, side: int) -> Int[Array, " pixels"]:
+    """The number of each pixel's cell along one side."""
+    return jnp.arange(pixels, dtype=jnp.int32) * side // pixels
 
 
 def means_of_cells(maps: Float[Array, "n H W"], side: int) -> Float[Array, "n c"]:
@@ -26,10 +31,7 @@ def means_of_cells(maps: Float[Array, "n H W"], side: int) -> Float[Array, "n c"
     all of them; and neither an offset nor a scale of the map changes anything.
     """
     _, height, width = maps.shape
-    down, across = (
-        jax.nn.one_hot(jnp.arange(n, dtype=jnp.int32) * side // n, side, axis=0)
-        for n in (height, width)
-    )
+    down, across = (jax.nn.one_hot(_cells_along(n, side), side, axis=0) for n in (height, width))
     pixels = jnp.outer(down.sum(1), across.sum(1))
     # Values to be ranked: no accelerator may round them first.
     with jax.default_matmul_precision("highest"):

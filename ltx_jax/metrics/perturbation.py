@@ -43,9 +43,8 @@ class Curves(NamedTuple):
     logit: Float[Array, "n k points"]
 
     def areas(self) -> Areas:
-        """The area under each; NaN where a logit is, which agrees with nothing."""
-        agreement, probability = _area(self.agreement.astype(jnp.float32)), _area(self.probability)
-        return Areas(jnp.where(jnp.isnan(probability), jnp.nan, agreement), probability)
+        """The area under each."""
+        return _areas(self.agreement, self.probability)
 
 
 class Removal(NamedTuple):
@@ -245,12 +244,8 @@ def contending_areas(
     )
     curves = jax.lax.while_loop(lambda curves: wanted(curves).any(), one_round, nothing)
     beats = contending(curves)[:, None]  # known as a whole, or it would still be wanted
-    areas = [
-        _area(jnp.concatenate([first, rest], -1).astype(jnp.float32))
-        for first, rest in zip(unperturbed, curves[1:], strict=True)
-    ]
-    beats &= ~jnp.isnan(areas[1])
-    return Areas(*(jnp.where(beats, area, jnp.nan) for area in areas))
+    whole = (jnp.concatenate(parts, -1) for parts in zip(unperturbed, curves[1:], strict=True))
+    return Areas(*(jnp.where(beats, area, jnp.nan) for area in _areas(*whole)))
 
 
 class _Curves(NamedTuple):
@@ -317,6 +312,12 @@ def _read(
 ) -> tuple[Bool[Array, "n k steps"], Float[Array, "n k steps"]]:
     answers, asked = logits[:, None], jnp.asarray(classes)[..., None]
     return explainee.agreement(answers, asked), explainee.probability(answers, asked)
+
+
+def _areas(agreement: Bool[Array, "n k steps"], probability: Float[Array, "n k steps"]) -> Areas:
+    """The areas under both; NaN where a logit is, which agrees with nothing."""
+    agreed, area = _area(agreement.astype(jnp.float32)), _area(probability)
+    return Areas(jnp.where(jnp.isnan(area), jnp.nan, agreed), area)
 
 
 def _area(curve: Float[Array, "n k steps"]) -> Float[Array, "n k"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import STATISTICS, normalised, precision, statistics_of
-from ltx_jax.models.links import of_answers
+from ltx_jax.models.links import of_answers, one_is_the_answer
 from ltx_jax.weights.state_dict import Leaves, flatten, unflatten
 
 
@@ -50,7 +50,7 @@ class Classifier:
     @property
     def single(self) -> bool:
         """Whether one class is the answer, see `Explainee`."""
-        return self.architecture.module.num_classes == 1 or self.link == "softmax"
+        return one_is_the_answer(self.architecture.module.num_classes, self.link)
 
     def logits(self, images: Float[Array, "n H W C"]) -> Float[Array, "n classes"]:
         """Of images in [0,1], in evaluation mode; of one logit those of no and yes."""

@@ -20,7 +20,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.models import backbone
 from ltx_jax.models.architecture import Architecture
 from ltx_jax.models.layers import is_bias
-from ltx_jax.models.links import LINKS, Link, of_answers, of_class
+from ltx_jax.models.links import LINKS, Link, of_answers, of_class, one_is_the_answer
 from ltx_jax.models.python_function import PythonFunction, in_one_line
 
 Intermediates = dict[str, Array]
@@ -235,7 +235,7 @@ class Explainee:
     @property
     def single(self) -> bool:
         """Whether one class is the answer."""
-        return self.num_classes == 1 or self.link == "softmax"
+        return one_is_the_answer(self.num_classes, self.link)
 
     def held(self, logits: Float[Array | np.ndarray, "*n classes"]) -> Bool[Array, "*n classes"]:
         """The classes that it holds to be there, p > 0.5; the most likely one where there is none,

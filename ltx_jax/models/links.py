@@ -26,6 +26,11 @@ class Link(NamedTuple):
     misfit: Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, " n"]]
 
 
+def one_is_the_answer(outputs: int, link: str) -> bool:
+    """Whether one class is the answer of a network with so many outputs."""
+    return outputs == 1 or link == "softmax"
+
+
 def of_answers(logits: Float[Array, "... outputs"]) -> Float[Array, "... classes"]:
     """A network's outputs as a logit of each answer, in float32. A single one z says no or yes: its
     two are (−z/2, z/2), whose softmax is the sigmoid of z, and each of which has a gradient."""

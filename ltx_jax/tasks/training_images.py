@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from ltx_jax.data.examples import Source, label_names, names_of_all
+from ltx_jax.data.joined import HELD_OUT
 from ltx_jax.data.sources import chosen
 from ltx_jax.errors import InputError
 from ltx_jax.files import read_json, write_json
@@ -18,8 +19,6 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain
 
 SPLIT = "split.json"
-# Before a name of `data.joined`'s, where an image to train on is called the same.
-_HELD_OUT = "held out: "
 # Classes that a warning names.
 _NAMED = 100
 
@@ -101,7 +100,7 @@ def unseen(source: Source, workdir: Path) -> list[int]:
 
 def _as_named(names: Iterable[str]) -> set[str]:
     """Names as a source of these images alone has them."""
-    return {name.removeprefix(_HELD_OUT) for name in names}
+    return {name.removeprefix(HELD_OUT) for name in names}
 
 
 def _refuse_other_names(source: Source, known: set[str], workdir: Path) -> None:

@@ -82,7 +82,7 @@ def test_images_under_other_names_are_not_taken_for_unseen(tmp_path):
 
 
 def test_images_held_out_by_themselves_were_seen(tmp_path):
-    names = "a.png", "b.png", f"{joined._HELD_OUT}a.png", "c.png"
+    names = "a.png", "b.png", f"{joined.HELD_OUT}a.png", "c.png"
     keep_split(tmp_path, named(*names), Split([1], [2, 3], []))
     assert unseen(named("a.png", "b.png", "c.png", "d.png"), tmp_path) == [3]
 
