@@ -94,6 +94,7 @@ def test_what_is_shown_of_them_is_short(result, explainee, explainer):
     assert "&lt;b&gt;" in page and "<b>" not in page and "http" not in page
 
 
+@pytest.mark.slow
 def test_bytes_and_floats_are_the_same(explainee, explainer):
     bytes_ = np.random.default_rng(2).integers(0, 255, (1, 16, 16, 3), np.uint8)
     one, other = (
@@ -115,6 +116,7 @@ def test_save(result, tmp_path):
         other.save(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_explainee_of_your_own(explainee, explainer, images):
     mine = Explainee(
         apply=lambda p, x: (p["scale"] * x.mean((1, 2))) @ p["weights"],
@@ -281,6 +283,7 @@ def test_prepare_does_later_what_can_be_done(tmp_path):
     assert list((tmp_path / "ltx_jax" / "compiled").iterdir())
 
 
+@pytest.mark.slow
 def test_a_cnn_explains_a_vit(tmp_path):
     sizes = TINY_VIT | {"image_size": 32, "patch_size": 8}
     vit, cnn = tmp_path / "vit.safetensors", tmp_path / "cnn.safetensors"
@@ -296,6 +299,7 @@ def test_a_cnn_explains_a_vit(tmp_path):
     assert found.each[0].loss[2] < found.each[0].loss[0]
 
 
+@pytest.mark.slow
 def test_evaluate_scores_maps_of_any_origin(explainee, images):
     pictures, rng = images[:3], np.random.default_rng(1)
     pixels, cells = rng.random((3, 16, 16), np.float32), rng.random((3, 4, 4), np.float32)

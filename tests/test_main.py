@@ -28,6 +28,7 @@ def test_a_faulty_configuration_file_is_one_line(tmp_path, fault):
     assert message in found.stderr and found.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_asked_to_end_says_so(tmp_path, sent, code):
     command = [sys.executable, "-m", "ltx_jax.main", "--config=configs/demo.py"]

@@ -232,6 +232,7 @@ def test_features_of_ones_own_start_a_mask_where_they_are_a_map():
         ltx_jax.explain(named("map", (32, 32)), image, explainer=mask, steps=2)
 
 
+@pytest.mark.slow
 def test_images_as_people_have_them(tmp_path):
     from PIL import Image
 

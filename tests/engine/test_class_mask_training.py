@@ -54,6 +54,7 @@ def stepped(explainee, explainer, goal, images, mesh, steps=1):
     return seen
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_masks_through_the_mean_colour(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
     goal = goal_of(multi, "nn_explainer", entropy=3.0, least=0.1)
@@ -92,6 +93,7 @@ def test_some_classes_are_drawn_of_those_that_are_there():
     np.testing.assert_allclose(drawn[:, 0].mean(0), [0.625, 0, 0, 0.625, 0], atol=0.08)
 
 
+@pytest.mark.slow
 def test_some_classes_through_the_mean_colour(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
     (found,) = stepped(multi, every, goal_of(multi, "some_classes"), images[:4], slot_mesh(1))
@@ -121,6 +123,7 @@ def test_where_one_class_is_the_answer_there_are_no_parts(explainee):
         goal_of(explainee, "some_classes")
 
 
+@pytest.mark.slow
 def test_held_out_images_are_judged_alone(explainee, every, images):
     multi = replace(explainee, link="sigmoid")
     goal, mesh = goal_of(multi, "nn_explainer"), slot_mesh(2)
@@ -133,6 +136,7 @@ def test_held_out_images_are_judged_alone(explainee, every, images):
     assert float(alone.losses["loss"][0]) == pytest.approx(float(found.losses["loss"][3]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_masks_that_follow_edges_are_judged_as_they_are(explainee, images, tmp_path):
     multi = replace(explainee, link="sigmoid")
     weights = random_weights(tmp_path / "w.safetensors", "cifar_resnet20", depth=8)

@@ -82,6 +82,7 @@ def plain_loop(explainee, explainer, task, recipe=RECIPE, state=None):
     return tuple(np.stack(column) for column in zip(*seen, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
 def test_slots_do_what_a_plain_loop_does(explainee, explainer, images, optimize):
     chosen = recipe(optimize=optimize, chunk=18)
@@ -94,6 +95,7 @@ def test_slots_do_what_a_plain_loop_does(explainee, explainer, images, optimize)
         np.testing.assert_allclose(done.masks, masks[done.mask_steps], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_of_each_images_own(images, tmp_path):
     weights = random_weights(tmp_path / "cnn.safetensors", "cifar_resnet20", depth=8)
     pictures = np.random.default_rng(1).random((2, 32, 32, 3), np.float32)
@@ -136,6 +138,7 @@ def test_the_number_of_devices_changes_nothing(explainee, explainer, images, dev
         np.testing.assert_array_equal(ours.masks, theirs.masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimize", ["pos", "neg"])
 def test_lazy_scoring_keeps_the_same_masks(explainee, explainer, images, optimize):
     limits = {"optimize": optimize, "stop_below": 20.0, "stop_above": 70.0}
@@ -200,6 +203,7 @@ def test_refilling_does_not_compile_again(explainee, explainer, images):
     assert advance._cache_size() == compiled
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay(explainee, images):
     explainer = load_explainer(explainee, frozen_blocks=1, seed=3)
     assert all("/frozen_blocks/" not in path for path in explainer.trained)
@@ -240,6 +244,7 @@ def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, 
         np.testing.assert_allclose(ours.loss, theirs.loss, rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "leaves"),
     [
@@ -262,6 +267,7 @@ def test_a_part_is_trained_by_itself(explainee, images, trained, leaves):
     assert np.abs(masks[-1] - masks[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_factored_second_moment_is_two_means(explainee, explainer, images):
     settings, whole = AdamW("float32", "factored"), AdamW("float32", "full")
     zeros = Moments({"a/kernel": jnp.zeros((1, 2, 3))}, {"a/kernel": jnp.zeros((1, 2, 3))})

@@ -95,6 +95,7 @@ def test_an_order_is_learnt_with_budgets(explainee, explainer, images):
     assert float(budget(state.params)) < before - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_masks_are_scored_for_the_predicted_class(explainee, explainer, images, devices):
     @jax.jit

@@ -48,6 +48,7 @@ def test_nothing_added_changes_nothing(name):
     np.testing.assert_allclose(jax.jit(network.apply)(variables, images), plain, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gradient_is_the_slope_of_what_is_added(name):
     network, variables, images = small(name)

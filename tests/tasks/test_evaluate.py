@@ -72,6 +72,7 @@ def test_what_a_run_stored_has_the_scores_of_the_run(config, tmp_path):
     assert read.seen.count("article") == 5 and read.seen.count("img") == 5 * 5
 
 
+@pytest.mark.slow
 def test_the_image_beside_is_the_next_of_the_run(config, tmp_path):
     config.scores = ("srg_other", "srg_mean")
     run(config, tmp_path / "out")
@@ -89,6 +90,7 @@ def test_the_image_beside_is_the_next_of_the_run(config, tmp_path):
     assert [row for row, scores in found.items() if scores["srg_other"] is None] == [1]
 
 
+@pytest.mark.slow
 def test_scenes_are_drawn_again_without_their_parts(config, tmp_path):
     config.images, config.limit, config.task = "scenes", 3, "evaluate"
     config.explainee.sizes.num_classes = len(CLASSES)
@@ -350,6 +352,7 @@ def test_rivals_by_name_for_both_classes(small, tmp_path):
     assert np.load(out / "masks" / "gradient_x_input.npy").shape == (3, 16, 16)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_to_the_same_files(small, tmp_path, monkeypatch):
     config, _ = small
     config.rivals = ("gradient_x_input", "smoothgrad")
@@ -504,6 +507,7 @@ def test_an_image_that_is_gone_is_left_out_of_the_page(explainee, tmp_path, capl
     np.testing.assert_array_equal(original(1).mask, RANDOM[1])
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_told(small, tmp_path, caplog):
     config, _ = small
     whole, half = tmp_path / "whole", tmp_path / "half"

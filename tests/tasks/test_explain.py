@@ -99,6 +99,7 @@ def test_what_a_run_leaves(config, tmp_path):
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 5
 
 
+@pytest.mark.slow
 def test_an_image_whose_logits_are_no_numbers_is_skipped(config, tmp_path, monkeypatch):
     Image.new("RGB", (20, 24), "white").save(Path(config.images) / "bright.png")
 
@@ -194,6 +195,7 @@ def test_no_steps_leave_the_explainer_alone(config, tmp_path):
         assert one.get("pltx") == other.get("pltx")
 
 
+@pytest.mark.slow
 def test_a_rival_is_added_to_a_finished_run(config, tmp_path, monkeypatch):
     config.rivals = ("integrated_gradients",)
     run(config, tmp_path / "out")
@@ -231,6 +233,7 @@ def test_a_rival_is_added_to_a_finished_run(config, tmp_path, monkeypatch):
     assert not computed
 
 
+@pytest.mark.slow
 def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
     config.rivals = ("grad_cam",)  # whose maps are of cells
     monkeypatch.setitem(memory._SLOTS_OF_USE, "cpu", 1)
@@ -254,6 +257,7 @@ def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
     assert masks(tmp_path / "whole", "grad_cam").shape == (6, 4, 4)
 
 
+@pytest.mark.slow
 def test_further_scores(config, tmp_path):
     config.scores = ("rise_deletion",)
     config.finetune.steps = 2
@@ -303,6 +307,7 @@ def test_label_scores_are_those_of_an_explanation_of_the_label(config, tmp_path)
     assert compared
 
 
+@pytest.mark.slow
 def test_scores_left_out_while_finetuning_are_made_up_for(config, tmp_path):
     """Lazy scoring leaves gaps in the trace, never in the scores of the masks that are kept."""
     config.finetune.stop_below = -1.0

@@ -117,6 +117,7 @@ def test_a_run_is_evaluated_with_its_class_table(scenes, tmp_path):
     assert [file.read_bytes() for file in files] == before and len(files) == 2
 
 
+@pytest.mark.slow
 def test_classes_that_are_held_to_be_there_are_explained(scenes, tmp_path):
     scenes.limit, scenes.target, scenes.explainee.link = 2, "held", "sigmoid"
     scenes.classes = tuple(map(str, range(2, 10)))

@@ -228,6 +228,7 @@ def test_targets_that_masks_are_not_trained_for(explainee, explainer):
     pretrain.refuse_several("held", every)
 
 
+@pytest.mark.slow
 def test_masks_of_every_class_from_python(explainee, images):
     multi = replace(explainee, link="sigmoid")
     start = load_explainer(multi, classes=5, seed=3)

@@ -92,6 +92,7 @@ def test_the_bundled_explainee_knows_the_classes() -> None:
     assert make.accuracy(explainee, 100)["single_object"] >= 0.95
 
 
+@pytest.mark.slow
 def test_the_bundled_explainer_finds_the_objects() -> None:
     explainee = load_explainee("vit", ASSETS / make.EXPLAINEE, **make.SIZES)
     explainer = load_explainer(explainee, checkpoint=ASSETS / make.EXPLAINER)

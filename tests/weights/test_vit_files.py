@@ -68,6 +68,7 @@ def test_what_is_given_is_not_told(vit_weights):
     assert (module.num_heads, module.averaged, module.depth) == (4, True, 3)
 
 
+@pytest.mark.slow
 def test_an_explanation_without_a_class_token(tmp_path):
     file = random_weights(tmp_path / "w.safetensors", "vit", **TINY_VIT, **WITHOUT_CLASS)
     explainee = load_explainee("vit", file, num_heads=2)
