@@ -57,6 +57,7 @@ from ltx_jax.tasks.inputs import WITHOUT_EFFECT, Row, Work
 from ltx_jax.tasks.maps import as_map, leaves_unit, refuse_larger
 from ltx_jax.tasks.pretrain_classes import class_goal, pretrain_classes
 from ltx_jax.tasks.scoring import Asked, score_rows
+from ltx_jax.tasks.training import Course
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -384,18 +385,19 @@ def pretrain(
         source = replace(source, labels=label_sets(labels, len(source), explainee))
     objective = _section(objective, LTX.objective, "objective")
     of_classes = _section(class_masks, ClassMasks(), "class_masks")
-    about = explainee, explainer, source, chosen
-    told = _pretraining_of(*about)
+    told = _pretraining_of(explainee, explainer, source, chosen)
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
     told |= {"class_masks": dataclasses.asdict(of_classes)} if several else {}
-    how: dict[str, Any] = {"target": target, "seed": seed, "fingerprint": told}
-    how |= {"workdir": None if workdir is None else Path(workdir)}
+    folder = None if workdir is None else Path(workdir)
+    course = Course(source, chosen, seed=seed, workdir=folder, fingerprint=told)
+    about = explainee, explainer, course
     goal = make_goal(objective)
     pretraining.refuse_several(target, explainer)
     with claimed(Path(workdir)) if workdir and not jax.process_index() else nullcontext():
         if several:
-            return pretrain_classes(*about, goal=class_goal(of_classes, goal, explainee), **how)[0]
-        return pretraining.pretrain(*about, goal=goal, **how).explainer
+            every = class_goal(of_classes, goal, explainee)
+            return pretrain_classes(*about, goal=every, target=target)[0]
+        return pretraining.pretrain(*about, goal=goal, target=target).explainer
 
 
 def _pretraining_of(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from ltx_jax.data.examples import Source
 from ltx_jax.engine.memory import default_chunk
 from ltx_jax.engine.pretraining import ltx_loss, validate
 from ltx_jax.engine.recipe import make_goal
@@ -23,14 +22,14 @@ from ltx_jax.loading.checkpoints import load_trained, save_explainer
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
 from ltx_jax.runtime import termination_held
-from ltx_jax.settings.sections import Pretrain, Settings
+from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.inputs import named_by, open_explainee, open_network, open_training_source
 from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes
-from ltx_jax.tasks.training import Data, mesh_for, train
+from ltx_jax.tasks.training import Course, train
 from ltx_jax.tasks.training_files import Epoch, Snapshot, chosen_select, told_of
-from ltx_jax.tasks.training_images import split, targets_of
+from ltx_jax.tasks.training_images import targets_of
 
 
 @dataclass(frozen=True)
@@ -96,48 +95,33 @@ class Pretrained(NamedTuple):
 def pretrain(
     explainee: Explainee,
     explainer: Explainer,
-    source: Source,
-    settings: Pretrain,
+    course: Course,
     *,
     goal: Goal,
     target: str = "predicted",
-    resize: str = "squash",
-    apart: int = 0,
-    seed: int = 0,
     chunk: int | None = None,
-    workdir: Path | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    leave: Callable[[int], bool] = lambda _: False,
 ) -> Pretrained:
-    """Pretrain an explainer and keep the epoch whose masks are best by `settings.select`.
+    """Pretrain an explainer and keep the epoch whose masks are best by `course.settings.select`.
 
     Args:
       explainee, explainer: the classifier, and the explainer to start from.
-      source: images; some of them are held out.
-      settings: of the section.
+      course: of the training.
       goal: the objective.
       target: the class to keep: `predicted`, or `label`, the first one of an image.
-      resize: see `Explainee.preprocessing`.
-      apart: so many of the images, the last, are held out by themselves.
-      seed: of the split and of each epoch's order.
       chunk: most images in one forward of the explainee; as many as are of use where not given.
-      workdir, fingerprint, leave: see `tasks.training.train`.
 
     Raises:
       InputError: for too few images or labels, or a directory of another pretraining.
       Terminated: where it left.
     """
-    select = chosen_select(settings, "pos", "neg")
-    images = split(source, settings, seed, apart)
-    targets = targets_of(source, images.training, target, explainee)
-    data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
-    mesh = mesh_for(settings)
-    given = replicate((explainee, explainer.without_trained(), goal), mesh)
+    select = chosen_select(course.settings, "pos", "neg")
+    images = course.split()
+    targets = targets_of(course.source, images.training, target, explainee)
+    data = course.data(explainee, images, targets)
+    given = replicate((explainee, explainer.without_trained(), goal), course.mesh)
     explainee, network, goal = given
     trainee = MasksOnData(explainee, network, explainer, goal, chunk or default_chunk(), select)
-    made = train(
-        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
-    )
+    made = train(trainee, data, course)
     leaves = jax.tree.map(jnp.asarray, made.leaves)
     return Pretrained(replace(explainer, trained=leaves), made.curves, made.best)
 
@@ -161,24 +145,18 @@ def run(settings: Settings, workdir: Path) -> str:
         "words.",
         *(("class_masks.",) if explainer.classes == 1 else ()),
     )
-    about = explainee, explainer, source, settings.pretrain
     goal = make_goal(settings.objective)
     with termination_held() as leave:
-        how: dict[str, Any] = {
-            "target": settings.target,
-            "resize": settings.resize,
-            "apart": apart,
-            "seed": settings.seed,
-            "workdir": workdir,
-            "fingerprint": fingerprint_of(settings, source.names, source, (), without=sections),
-            "leave": leave,
-        }
+        told = fingerprint_of(settings, source.names, source, (), without=sections)
+        given = source, settings.pretrain, settings.resize, apart, settings.seed
+        about = explainee, explainer, Course(*given, workdir, told, leave)
         if explainer.classes > 1:
             every = class_goal(settings.class_masks, goal, explainee)
-            best = pretrain_classes(*about, goal=every, **how)[1].best
+            best = pretrain_classes(*about, goal=every, target=settings.target)[1].best
             names = ["loss"]
         else:
-            best = pretrain(*about, goal=goal, chunk=settings.finetune.chunk, **how).best
+            chunk = settings.finetune.chunk
+            best = pretrain(*about, goal=goal, target=settings.target, chunk=chunk).best
             names = ["pos", "neg"]
     return told_of(workdir / BEST, best, names)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
 from ltx_jax.data.batches import Targets
-from ltx_jax.data.examples import Source
 from ltx_jax.engine.class_masks import SOME_CLASSES, ClassGoal, class_loss, validate_classes
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
@@ -22,11 +20,11 @@ from ltx_jax.loading.checkpoints import load_leaves, save_explainer
 from ltx_jax.metrics.multi_label import answer_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
-from ltx_jax.settings.sections import ClassMasks, Pretrain
+from ltx_jax.settings.sections import ClassMasks
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
-from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
+from ltx_jax.tasks.training import Course, Trained, keep_test_scores, train
 from ltx_jax.tasks.training_files import Snapshot, chosen_select
-from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
+from ltx_jax.tasks.training_images import classes_of, refuse_unless_single
 
 # The explainer of the best epoch.
 BEST = "explainer.safetensors"
@@ -119,39 +117,27 @@ def class_goal(section: ClassMasks, goal: Goal, explainee: Explainee) -> ClassGo
 def pretrain_classes(
     explainee: Explainee,
     explainer: Explainer,
-    source: Source,
-    settings: Pretrain,
+    course: Course,
     *,
     goal: ClassGoal,
     target: str = "label",
-    resize: str = "squash",
-    apart: int = 0,
-    seed: int = 0,
-    workdir: Path | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    leave: Callable[[int], bool] = lambda _: False,
 ) -> tuple[Explainer, Trained]:
     """Train an explainer and keep the epoch with the lowest loss on images held out.
 
     Args:
       explainee, explainer: the classifier, and the explainer to start from.
-      source: images; some of them are held out.
-      settings: of the section.
+      course: of the training; its directory also gets the loss on the images that were kept from
+        the training, where there are some.
       goal: the objective.
       target: the classes of an image: `predicted` or `held`, those that the explainee holds to be
         there; `label` or `labels`, those that it is labelled with.
-      resize: see `Explainee.preprocessing`.
-      apart: so many of the images, the last, are held out by themselves.
-      seed: of the split, of each epoch's order, and of what is drawn.
-      workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the loss on
-        the images that were kept from the training, where there are some.
 
     Raises:
       InputError: for too few images or labels, or a directory of another training.
       Terminated: where it left.
     """
-    select = chosen_select(settings, _LOSS)
-    images = split(source, settings, seed, apart)
+    select = chosen_select(course.settings, _LOSS)
+    images, source = course.split(), course.source
     targets: Targets = np.full(len(source), -1, np.int32)
     if target in ("label", "labels"):
         targets = classes_of(source, images.training, explainee)
@@ -159,13 +145,10 @@ def pretrain_classes(
             refuse_unless_single(source, targets)
         most = int(targets.sum(1).max())
         goal = replace(goal, together=max(most, 1))
-    data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
-    mesh = mesh_for(settings)
-    given = replicate((explainee, explainer.without_trained(), goal), mesh)
+    data = course.data(explainee, images, targets)
+    given = replicate((explainee, explainer.without_trained(), goal), course.mesh)
     explainee, network, goal = given
     trainee = ClassMasksOnData(explainee, network, explainer, goal, select)
-    made = train(
-        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
-    )
-    keep_test_scores(trainee, data, made, mesh, workdir)
+    made = train(trainee, data, course)
+    keep_test_scores(trainee, data, course, made)
     return explainer.with_leaves(made.leaves, made.model_state), made

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from ltx_jax.data.examples import Source
 from ltx_jax.engine.classifier_training import answers, classifier_loss
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.explainers.leaves import Leaves
@@ -21,13 +19,13 @@ from ltx_jax.metrics.multi_label import answer_scores
 from ltx_jax.models.classifier import Classifier
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
-from ltx_jax.settings.sections import Pretrain, Settings
+from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
+from ltx_jax.tasks.training import Course, Trained, keep_test_scores, train
 from ltx_jax.tasks.training_files import Snapshot, chosen_select, told_of
-from ltx_jax.tasks.training_images import classes_of, refuse_unless_single, split
+from ltx_jax.tasks.training_images import classes_of, refuse_unless_single
 
 # The classifier of the best epoch.
 BEST = "classifier.safetensors"
@@ -92,48 +90,30 @@ class ClassifierOnData:
 
 
 def train_classifier(
-    classifier: Classifier,
-    explainee: Explainee,
-    source: Source,
-    settings: Pretrain,
-    *,
-    resize: str = "squash",
-    apart: int = 0,
-    seed: int = 0,
-    workdir: Path | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    leave: Callable[[int], bool] = lambda _: False,
+    classifier: Classifier, explainee: Explainee, course: Course
 ) -> tuple[Classifier, Trained]:
     """Train a classifier and keep the epoch with the lowest loss on images held out.
 
     Args:
       classifier: to start from.
       explainee: the same, for its classes, names and images.
-      source: images with labels; some of them are held out.
-      settings: of the section.
-      resize: see `Explainee.preprocessing`.
-      apart: so many of the images, the last, are held out by themselves.
-      seed: of the split, of each epoch's order, and of what is dropped.
-      workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the scores
-        of the images that were kept from the training, where there are some.
+      course: of the training, on images with labels; its directory also gets the scores of the
+        images that were kept from the training, where there are some.
 
     Raises:
       InputError: for too few images, labels that do not fit, or a directory of another training.
       Terminated: where it left.
     """
-    select = chosen_select(settings, _LOSS)
-    images = split(source, settings, seed, apart)
-    labels = classes_of(source, images.training, explainee)
+    select = chosen_select(course.settings, _LOSS)
+    images = course.split()
+    labels = classes_of(course.source, images.training, explainee)
     if classifier.single:
-        refuse_unless_single(source, labels)
-    data = Data(source, explainee.preprocessing(resize), images, labels, explainee.image_shape)
-    mesh = mesh_for(settings)
-    network = replicate(replace(classifier, trained={}), mesh)
+        refuse_unless_single(course.source, labels)
+    data = course.data(explainee, images, labels)
+    network = replicate(replace(classifier, trained={}), course.mesh)
     trainee = ClassifierOnData(network, classifier, labels, select)
-    made = train(
-        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
-    )
-    keep_test_scores(trainee, data, made, mesh, workdir)
+    made = train(trainee, data, course)
+    keep_test_scores(trainee, data, course, made)
     leaves, state = jax.tree.map(jnp.asarray, (made.leaves, made.model_state))
     return replace(classifier, trained=leaves, frozen=classifier.frozen | state), made
 
@@ -160,17 +140,8 @@ def run(settings: Settings, workdir: Path) -> str:
         "words.",
     )
     told = fingerprint_of(settings, source.names, source, (), without=without)
+    given = source, settings.pretrain, settings.resize, apart, settings.seed
     with termination_held() as leave:
-        _, made = train_classifier(
-            classifier,
-            explainee,
-            source,
-            settings.pretrain,
-            resize=settings.resize,
-            apart=apart,
-            seed=settings.seed,
-            workdir=workdir,
-            fingerprint=told,
-            leave=leave,
-        )
+        course = Course(*given, workdir, told, leave)
+        _, made = train_classifier(classifier, explainee, course)
     return told_of(workdir / BEST, made.best, made.best["scores"])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +27,9 @@ from ltx_jax.tasks.concepts import Concepts, concepts_of, names_of
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_explainee, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.training import Data, Trained, keep_test_scores, mesh_for, train
+from ltx_jax.tasks.training import Course, Trained, keep_test_scores, train
 from ltx_jax.tasks.training_files import Snapshot, chosen_select, told_of
-from ltx_jax.tasks.training_images import Split, split
+from ltx_jax.tasks.training_images import Split
 
 # The network of the best epoch.
 BEST = "words.safetensors"
@@ -98,17 +97,10 @@ class WordsOnData:
 
 def train_words(
     explainee: Explainee,
-    source: Source,
     words: Words,
-    settings: Pretrain,
+    course: Course,
     *,
     class_names: Sequence[str] = (),
-    resize: str = "squash",
-    apart: int = 0,
-    seed: int = 0,
-    workdir: Path | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    leave: Callable[[int], bool] = lambda _: False,
 ) -> tuple[WordExplainer, Learnt, Trained]:
     """Train a word network and keep the epoch with the lowest loss on images held out.
 
@@ -117,15 +109,10 @@ def train_words(
 
     Args:
       explainee: the frozen CNN.
-      source: images with labels and the pixels of each; some of them are held out.
       words: the section.
-      settings: of the training.
+      course: of the training, on images with labels and the pixels of each; its directory also
+        gets the scores of the images that were kept from the training, where there are some.
       class_names: what labels are called, by number, where the source does not say.
-      resize: see `Explainee.preprocessing`.
-      apart: so many of the images, the last, are held out by themselves.
-      seed: of the split, of the supervised concepts, of each epoch's order, and of what is drawn.
-      workdir, fingerprint, leave: see `tasks.training.train`; the directory also gets the scores
-        of the images that were kept from the training, where there are some.
 
     Returns:
       The network, its concepts, and what each epoch gave.
@@ -135,25 +122,22 @@ def train_words(
         directory of another training.
       Terminated: where it left.
     """
-    select = chosen_select(settings, _LOSS)
+    select, source = chosen_select(course.settings, _LOSS), course.source
     layer = words.layer or LAYER
     height, width, channels = layer_shape(explainee, layer)
-    parts = split(source, settings, seed, apart)
-    known = concepts_of(source, parts.training, names_of(source, class_names), words, seed)
-    images = _once_a_concept(source, parts, known, settings)
+    parts = course.split()
+    known = concepts_of(source, parts.training, names_of(source, class_names), words, course.seed)
+    images = _once_a_concept(source, parts, known, course.settings)
     targets = ConceptTargets(known.places, len(known.vectors), (height, width), known.unseen)
-    data = Data(source, explainee.preprocessing(resize), images, targets, explainee.image_shape)
-    mesh = mesh_for(settings)
-    start = fresh_word_explainer(layer, channels, known.vectors.shape[1], seed)
+    data = course.data(explainee, images, targets)
+    start = fresh_word_explainer(layer, channels, known.vectors.shape[1], course.seed)
     goal = WordGoal(jnp.asarray(known.vectors), words.margin)
     explainee, network, goal = replicate(
-        (explainee, replace(start, trained={}, statistics={}), goal), mesh
+        (explainee, replace(start, trained={}, statistics={}), goal), course.mesh
     )
     trainee = WordsOnData(explainee, network, start, goal, known.learnt, select)
-    made = train(
-        trainee, data, settings, seed=seed, workdir=workdir, fingerprint=fingerprint, leave=leave
-    )
-    keep_test_scores(trainee, data, made, mesh, workdir)
+    made = train(trainee, data, course)
+    keep_test_scores(trainee, data, course, made)
     leaves, state = jax.tree.map(jnp.asarray, (made.leaves, made.model_state))
     return replace(start, trained=leaves, statistics=state), known.learnt, made
 
@@ -179,20 +163,11 @@ def run(settings: Settings, workdir: Path) -> str:
     if words.vectors is not None and is_there(Path(words.vectors), Path.is_file):
         content = Path(words.vectors).read_bytes()
         told["words.vectors (sha256)"] = digest_of([content])
+    given = source, settings.pretrain, settings.resize, apart, settings.seed
     with termination_held() as leave:
-        _, learnt, made = train_words(
-            explainee,
-            source,
-            words,
-            settings.pretrain,
-            class_names=class_names_of(settings),
-            resize=settings.resize,
-            apart=apart,
-            seed=settings.seed,
-            workdir=workdir,
-            fingerprint=told,
-            leave=leave,
-        )
+        course = Course(*given, workdir, told, leave)
+        names = class_names_of(settings)
+        _, learnt, made = train_words(explainee, words, course, class_names=names)
     known = f"{len(learnt.supervised)} concepts learnt, {len(learnt.unseen)} left unseen"
     return f"{told_of(workdir / BEST, made.best, (_LOSS, 'recall_5'))}; {known}"
 

@@ -35,6 +35,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Leaves, Moments
 from ltx_jax.files import write_json
 from ltx_jax.loading.checkpoints import SavedOptimizer
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import Pace, progress_bar
 from ltx_jax.runtime import Terminated
 from ltx_jax.settings.sections import Pretrain
@@ -49,7 +50,7 @@ from ltx_jax.tasks.training_files import (
     falls,
     since_better,
 )
-from ltx_jax.tasks.training_images import Split
+from ltx_jax.tasks.training_images import Split, split
 
 # What a plateau leaves of the learning rate.
 _FALL = 0.1
@@ -100,6 +101,53 @@ class Data(NamedTuple):
     def held_out(self, numbers: list[int], size: int, mesh: Mesh) -> HeldOut:
         """Some of its images, to judge by."""
         return HeldOut(self.source, self.how, self.targets, numbers, size, mesh, self.shape)
+
+
+class Course(NamedTuple):
+    """What every training is told.
+
+    Attributes:
+      source: images; some of them are held out.
+      settings: of the section.
+      resize: see `Explainee.preprocessing`.
+      apart: so many of the images, the last, are held out by themselves.
+      seed: of the split, of each epoch's order, and of all else that is drawn.
+      workdir: gets the best network, checkpoints, log and page, see `TrainingFiles`; a training
+        that it holds goes on. None writes nothing.
+      fingerprint: what determines the result; a directory with another one is refused.
+      leave: asked after each step whether to save and leave, see `termination_held`.
+    """
+
+    source: Source
+    settings: Pretrain
+    resize: str = "squash"
+    apart: int = 0
+    seed: int = 0
+    workdir: Path | None = None
+    fingerprint: Mapping[str, Any] | None = None
+    leave: Callable[[int], bool] = lambda _: False
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices that share a batch, or a part of it.
+
+        Raises:
+          InputError: where several processes' devices do not divide it.
+        """
+        return data_mesh(self.settings.batch_size // self.settings.accumulate)
+
+    def split(self) -> Split:
+        """Its images, divided.
+
+        Raises:
+          InputError: as `training_images.split`.
+        """
+        return split(self.source, self.settings, self.seed, self.apart)
+
+    def data(self, explainee: Explainee, images: Split, targets: Targets) -> Data:
+        """Its images as inputs of an explainee."""
+        how = explainee.preprocessing(self.resize)
+        return Data(self.source, how, images, targets, explainee.image_shape)
 
 
 @dataclass(frozen=True)
@@ -173,79 +221,56 @@ class Trained(NamedTuple):
     best: Epoch
 
 
-def mesh_for(settings: Pretrain) -> Mesh:
-    """The devices that share a batch, or a part of it.
-
-    Raises:
-      InputError: where several processes' devices do not divide it.
-    """
-    return data_mesh(settings.batch_size // settings.accumulate)
-
-
-def train(
-    trainee: Trainee,
-    data: Data,
-    settings: Pretrain,
-    *,
-    seed: int = 0,
-    workdir: Path | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
-    leave: Callable[[int], bool] = lambda _: False,
-) -> Trained:
+def train(trainee: Trainee, data: Data, course: Course) -> Trained:
     """Train a network and keep the epoch that is best by `trainee.select`.
 
     Args:
-      trainee: what is trained, on the devices of `mesh_for(settings)`.
+      trainee: what is trained, on the devices of `course.mesh`.
       data: images.
-      settings: of the section.
-      seed: of each epoch's order, and of what a step draws.
-      workdir: gets the best network, checkpoints, log and page, see `TrainingFiles`; a training
-        that it holds goes on. None writes nothing.
-      fingerprint: what determines the result; a directory with another one is refused.
-      leave: asked after each step whether to save and leave, see `termination_held`.
+      course: of the training.
 
     Raises:
       InputError: for a directory of another training, a loss that is no number, a full disk.
       Terminated: where it left.
     """
-    mesh, size = mesh_for(settings), settings.batch_size // settings.accumulate
+    settings = course.settings
     order = Order(
         source=data.source,
         how=data.how,
         images=np.array(data.images.training, np.int32),
         targets=data.targets,
-        seed=seed,
+        seed=course.seed,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         share=(jax.process_index(), jax.process_count()),
     )
     rates = learning_rates(settings, len(data.images.training))
-    held_out = data.held_out(data.images.validation, size, mesh)
+    size = settings.batch_size // settings.accumulate
+    held_out = data.held_out(data.images.validation, size, course.mesh)
     run = Run(trainee, order, held_out, settings, rates)
     opened: AbstractContextManager[TrainingFiles | None] = nullcontext()
-    if workdir is not None:
-        told = json.loads(json.dumps(dict(fingerprint or {})))
+    if course.workdir is not None:
+        told = json.loads(json.dumps(dict(course.fingerprint or {})))
         about = data.source, data.how, data.images, settings, told
-        opened = TrainingFiles(workdir, trainee, *about)
+        opened = TrainingFiles(course.workdir, trainee, *about)
     with opened as files:
         progress = _begin(run, files)
-        asked = _train(run, progress, files, leave)
+        asked = _train(run, progress, files, course.leave)
     if asked:
         raise Terminated
     return Trained(*progress.best, progress.curves, run.best_of(progress.curves))
 
 
-def keep_test_scores(
-    trainee: Trainee, data: Data, made: Trained, mesh: Mesh, workdir: Path | None
-) -> None:
+def keep_test_scores(trainee: Trainee, data: Data, course: Course, made: Trained) -> None:
     """Write what the best epoch is worth on the images that were kept from the training, if any."""
-    if workdir is None or not data.images.test:
+    if course.workdir is None or not data.images.test:
         return
+    mesh = course.mesh
     held_out = data.held_out(data.images.test, mesh.size, mesh)
     best = replicate((made.leaves, made.model_state), mesh)
     scores = trainee.judge(held_out, *best).scores  # all processes share it
     if jax.process_index() == 0:
-        write_json(workdir / TEST, scores)
+        write_json(course.workdir / TEST, scores)
 
 
 def learning_rates(settings: Pretrain, images: int) -> Float[np.ndarray, " steps"]:

@@ -15,6 +15,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain, Words
 from ltx_jax.tasks.explain_filters import explain_filters
 from ltx_jax.tasks.train_words import train_words
+from ltx_jax.tasks.training import Course
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
 NAMES = tuple(COLOURS)
@@ -50,7 +51,8 @@ def test_the_first_word_of_each_is_its_colour(tmp_path, fast_programs):
     source = Kept(0, range(200), (1, 2))
     given = {"vectors": str(tmp_path / "words.json"), "layer": "cells", "nearest": 1}
     how = Pretrain(epochs=30, batch_size=32, learning_rate=2e-2, warmup=0.0, weight_decay=0.0)
-    explainer, learnt, _ = train_words(explainee, source, Words(**given, supervised=1.0), how)
+    words = Words(**given, supervised=1.0)
+    explainer, learnt, _ = train_words(explainee, words, Course(source, how))
     assert {*learnt.supervised} == {*NAMES}
     places = {CONCEPTS.index(name): k for k, name in enumerate(NAMES)}
     vocabulary = Vocabulary(NAMES, vectors, np.ones(len(NAMES), bool), places)

@@ -17,6 +17,7 @@ from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.runtime import Terminated
 from ltx_jax.settings.configuration import defaults, read
 from ltx_jax.tasks import explain_filters, train_words
+from ltx_jax.tasks.training import Course
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
 SIZES = {"depth": 1}
@@ -81,13 +82,10 @@ def test_training_goes_on_where_it_was_left(folder, trained):
     settings, again = read(configuration(folder)), folder / "again"
     source, _ = train_words.open_training_source(settings)
     explainee = train_words.open_explainee(settings, named=False)
-    for leave in (lambda step: step == 2, lambda step: False):
+    course = Course(source, settings.pretrain, workdir=again)
+    for one in (course._replace(leave=lambda step: step == 2), course):
         try:
-            found, *_ = train_words.train_words(
-                *(explainee, source, settings.words, settings.pretrain),
-                workdir=again,
-                leave=leave,
-            )
+            found, *_ = train_words.train_words(explainee, settings.words, one)
         except Terminated:
             continue
     for path, leaf in found.trained.items():

@@ -25,7 +25,7 @@ from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks import training
 from ltx_jax.tasks.pretrain import BEST, MasksOnData
-from ltx_jax.tasks.training import learning_rates
+from ltx_jax.tasks.training import Course, learning_rates
 from ltx_jax.tasks.training_files import (
     MASKS,
     Snapshot,
@@ -52,9 +52,9 @@ TIMES = ("images_per_second", "waiting")
 def run(explainee, explainer):
     """A pretraining of the tiny explainer."""
 
-    def run(workdir=None, source=None, settings=SETTINGS, **more):
-        given = {"goal": GOAL, "chunk": 9, "workdir": workdir} | more
-        return task.pretrain(explainee, explainer, source or Pictures(), settings, **given)
+    def run(workdir=None, source=None, settings=SETTINGS, target="predicted", **more):
+        course = Course(source or Pictures(), settings, workdir=workdir, **more)
+        return task.pretrain(explainee, explainer, course, goal=GOAL, target=target, chunk=9)
 
     return run
 
@@ -63,11 +63,8 @@ def run(explainee, explainer):
 def whole(explainee, explainer, tmp_path_factory):
     """One that nothing stopped: what it returned, and its directory."""
     directory = tmp_path_factory.mktemp("pretraining") / "whole"
-    found = task.pretrain(
-        *(explainee, explainer, Pictures(), SETTINGS),
-        **{"goal": GOAL, "chunk": 9, "workdir": directory, "fingerprint": {"seed": 0}},
-    )
-    return found, directory
+    course = Course(Pictures(), SETTINGS, workdir=directory, fingerprint={"seed": 0})
+    return task.pretrain(explainee, explainer, course, goal=GOAL, chunk=9), directory
 
 
 def lines(directory):

@@ -23,6 +23,7 @@ from ltx_jax.settings.configuration import defaults, read
 from ltx_jax.settings.sections import LTX, Network
 from ltx_jax.tasks import pretrain, train_classifier
 from ltx_jax.tasks.inputs import named_by
+from ltx_jax.tasks.training import Course
 from ltx_jax.tasks.training_images import classes_of
 from ltx_jax.weights.files import read_safetensors
 
@@ -75,14 +76,11 @@ def test_a_classifier_from_nothing(scenes, classifier, tmp_path):
     source, apart = train_classifier.open_training_source(settings)
     how = {"compute_dtype": "float32", "attention": "xla", "class_names": (), "seed": 0}
     network, explainee = classifier_from(settings.explainee, **how)
-    for leave in (lambda step: step == 3, lambda step: False):
+    told = json.loads((folder / "settings.json").read_text())
+    course = Course(source, settings.pretrain, workdir=again, fingerprint=told)
+    for one in (course._replace(leave=lambda step: step == 3), course):
         try:
-            train_classifier.train_classifier(
-                *(network, explainee, source, settings.pretrain),
-                workdir=again,
-                fingerprint=json.loads((folder / "settings.json").read_text()),
-                leave=leave,
-            )
+            train_classifier.train_classifier(network, explainee, one)
         except Terminated:
             assert not (again / "test.json").exists()
     assert files(again, *names) == files(folder, *names) and apart == 0
