@@ -210,7 +210,7 @@ def engine_method(
         """Of the selected mask; where none is selected the loss of the last."""
         if recipe.method.optimize is None:
             return float(one.loss[-1])
-        return float(one.agreement[one.mask_steps[selected], 0])
+        return float(recipe.method.selecting(one)[one.mask_steps[selected], 0])
 
     def run(tasks: Sequence[Task]) -> Measured:
         began = time.perf_counter()
@@ -232,6 +232,8 @@ def pytorch_methods(job: Job, settings: Settings) -> dict[str, Method]:
         return pytorch_mask_methods(job, settings)
     if settings.finetune.resume:
         raise InputError("the PyTorch loop does not resume: leave config.finetune.resume out")
+    if settings.finetune.optimize not in ("pos", "neg"):
+        raise InputError("the PyTorch loop selects by POS or NEG: set config.finetune.optimize so")
     explainee = job.work.explainee
     how = settings.objective, settings.finetune
     return {

@@ -205,7 +205,8 @@ def beside_original(
       InputError: where the directory holds no run, or shares no image with the results.
     """
     pairs = original_pairs(directory, files, scores)
-    optimized = read_json(directory / SETTINGS).get("finetune.optimize") or "pos"
+    optimized = read_json(directory / SETTINGS).get("finetune.optimize")
+    optimized = "neg" if optimized == "neg" else "pos"
     auc = SCORES[optimized].title
     lines = [f"{'image':24}{f'{auc}, added':>{_WIDTH}}{'Pearson':>10}{'Spearman':>10}{'steps':>12}"]
     for pair in pairs:

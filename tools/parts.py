@@ -124,7 +124,7 @@ def priced(settings: Settings) -> dict[str, Any]:
 
 def without_stopping(recipe: Recipe) -> Recipe:
     """The recipe with a limit that no score reaches."""
-    limit = jnp.float32(-1 if recipe.method.most_relevant_first else 101)
+    limit = jnp.float32(-1 if recipe.method.optimize == "pos" else 101)
     return recipe._replace(numbers=recipe.numbers._replace(stop_at=limit))
 
 
@@ -204,8 +204,8 @@ def time_parts(models: Models, recipe: Recipe, start: Start, tasks: Sequence[Tas
 
     def score(masks: jax.Array, explainee: Explainee, state: Slots, numbers: Any) -> Any:
         pixels = upsample(masks, state.images.shape[1:3])
-        order = state.classes, state.logits, method.most_relevant_first
-        return perturbation_areas(explainee, state.images, pixels, *order, method.chunk)
+        given = explainee, state.images, pixels, state.classes, state.logits
+        return [perturbation_areas(*given, order, method.chunk) for order in method.orders]
 
     def update(trained: Leaves, moments: Moments) -> Any:
         count, rate = jnp.ones(len(tasks), jnp.int32), jnp.full(len(tasks), 1e-3)

@@ -4,13 +4,14 @@ python tools/plan_run.py --config=configs/vit_base.py --images=50000 --device=h2
     [--measured=FIGURES.json | --reached=0.5] [--compile] [--price=DOLLARS_AN_HOUR]
 
 Counts the operations of one image-step from the networks' shapes (explainer forward and backward,
-masked explainee and its gradient, nine forwards for the score) and the bytes that the optimizer
-moves, and divides them by what the device can do. That is the least a step can take; with
---reached, the share of that speed which a run really reaches, it becomes an estimate. With
---measured, what `tools/benchmark.py --config=… --parts --json=FIGURES.json` wrote on such devices,
-time, steps and memory rest on those figures instead; with --compile, the memory of a TPU on what
-its compiler says (`tools/compile_for.py`). With --config.task=pretrain it is the training that is
-planned, of so many images in each epoch. No weights are read and no network is run.
+masked explainee and its gradient, nine forwards for each order of removal that selects) and the
+bytes that the optimizer moves, and divides them by what the device can do. That is the least a step
+can take; with --reached, the share of that speed which a run really reaches, it becomes an
+estimate. With --measured, what `tools/benchmark.py --config=… --parts --json=FIGURES.json` wrote on
+such devices, time, steps and memory rest on those figures instead; with --compile, the memory of a
+TPU on what its compiler says (`tools/compile_for.py`). With --config.task=pretrain it is the
+training that is planned, of so many images in each epoch. No weights are read, and no network is
+run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ml_collections import config_flags
 from parts import priced
 
 from ltx_jax.engine import adamw
+from ltx_jax.engine.recipe import make_recipe
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
@@ -267,7 +269,7 @@ def count_step(settings: Settings) -> Step:
     kept = jax.eval_shape(lambda t: adamw.kept(optimizer, Moments(t, t)), drawer.trained)
     parameters, moments = _bytes(drawer.trained), _bytes(kept)
     return Step(
-        operations=len(FRACTIONS) * operations(_classify, image, explainee)
+        operations=_scoring(settings, explainee, image)
         + operations(jax.grad(_classify), image, explainee)
         + operations(jax.grad(draw), *drawn),
         # Read forward and backward, gradient written; AdamW reads weights, gradient and moments
@@ -307,14 +309,21 @@ def _classify(image: jax.Array, explainee: Explainee) -> jax.Array:
 def _count_mask_step(
     settings: Settings, explainee: Explainee, mask: MaskItself, image: jax.ShapeDtypeStruct
 ) -> Step:
-    """Of a mask of its own: forwards and gradients of the explainee; it scores nothing, and there
-    are no weights to move."""
+    """Of a mask of its own: forwards and gradients of the explainee; no weights are moved."""
     views, cells = len(views_of(settings.objective.weights())), math.prod(mask.cells)
     return Step(
-        operations=views * operations(jax.grad(_classify), image, explainee),
+        operations=_scoring(settings, explainee, image)
+        + views * operations(jax.grad(_classify), image, explainee),
         bytes=8 * 4 * cells,
         slot_bytes=4 * (4 * cells + math.prod(image.shape)),  # raw, gradient, moments; the image
     )
+
+
+def _scoring(settings: Settings, explainee: Explainee, image: jax.ShapeDtypeStruct) -> int:
+    """Operations of the score that selects, whichever orders of removal it takes."""
+    orders = make_recipe(settings.finetune, settings.objective).method.orders
+    forward = operations(_classify, image, explainee) if orders else 0
+    return len(orders) * len(FRACTIONS) * forward
 
 
 def _bytes(leaves: Any) -> int:

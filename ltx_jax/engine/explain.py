@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.calibration import calibrate
 from ltx_jax.engine.finetune import Finetuned, Start, Task, finetune
-from ltx_jax.engine.recipe import Recipe
+from ltx_jax.engine.recipe import Method, Recipe
 from ltx_jax.engine.scoring import (
     PROBABILITY,
     Masked,
@@ -54,8 +54,8 @@ class Explanation(NamedTuple):
       target, predicted, label: classes; `target` is the one explained.
       probability: of the target on the unmasked image.
       steps: masks drawn.
-      score, loss: at each step [steps]; `score` is the POS (or NEG) that selects, NaN of a mask
-        that lazy scoring found no better than those before.
+      score, loss: at each step [steps]; `score` is the one that selects, NaN of a mask that lazy
+        scoring found no better than those before.
       masks: [a,b] in [0,1] by the names of `Recipe.masks`, over cells or parts of them.
       raw: [g,h], values of the cells that rank the pixels; empty where the masks do.
       mask_steps: the step each is from.
@@ -191,11 +191,11 @@ def _score(
     method = recipe.method
     found: list[_ByStep] = [{} for _ in group]
     steps = [(i, step) for i, done in enumerate(group) for step in set(done.mask_steps.tolist())]
-    traced = [(i, step) for i, step in steps if _is_traced(group[i], step)]
+    traced = [(i, step) for i, step in steps if _is_traced(group[i], step, method)]
     for some in (traced, [place for place in steps if place not in traced]):
         masks = [_masked(requests[i], group[i], step, names) for i, step in some]
         known = [
-            {method.most_relevant_first: _traced(group[i], step)} if some is traced else {}
+            {method.orders[0]: _traced(group[i], step)} if some is traced else {}
             for i, step in some
         ]
         values = score(explainee, masks, names, batch, mesh, method.chunk, known)
@@ -213,8 +213,9 @@ def _masked(request: Request, done: Finetuned, step: int, names: Sequence[str]) 
     return with_needs(masked, request.example, names)
 
 
-def _is_traced(done: Finetuned, step: int) -> bool:
-    return step < done.steps and not np.isnan(done.agreement[step, 0])
+def _is_traced(done: Finetuned, step: int, method: Method) -> bool:
+    known = step < done.steps and not np.isnan(done.agreement[step, 0])
+    return known and len(method.orders) == 1
 
 
 def _traced(done: Finetuned, step: int) -> Areas:
@@ -248,7 +249,7 @@ def _explanation(
         label=request.label,
         probability=float(before[0]),
         steps=done.steps,
-        score=done.agreement[:, 0],
+        score=recipe.method.selecting(done)[:, 0],
         loss=done.loss,
         masks=dict(zip(names, done.masks[kept], strict=True)),
         raw={} if done.raw is None else dict(zip(names, done.raw, strict=True)),

@@ -66,8 +66,8 @@ class Finetuned(NamedTuple):
     `masks` [m,g,h] and the steps they are from, `mask_steps` [m], are in the order of `SELECTED`,
     or of `FINAL` where no score selects; `raw` [m,g,h] are their values before the activation, None
     where the masks themselves rank the pixels; `loss` [steps] is the total loss; `agreement` and
-    `probability` [steps,k] are the areas of the chosen perturbation order for each class, NaN where
-    nothing was scored.
+    `probability` [steps,k] are the areas of the chosen perturbation order for each class (of both
+    orders what the second has more), NaN where nothing was scored.
     """
 
     task: Task
@@ -338,19 +338,20 @@ def _areas(
     state: Slots, explainee: Explainee, masks: Float[Array, "S g h"], method: Method
 ) -> Areas:
     """The perturbation scores that select; NaN for a mask found not to be selected."""
-    first = method.most_relevant_first
     pixels = upsample(masks, state.images.shape[1:3])
-    setting = (explainee, state.images, pixels, state.classes, state.logits, first)
-    if not method.lazy:
-        return perturbation_areas(*setting, chunk=method.chunk)
-    worst, perfect = method.sign * jnp.inf, -method.sign * jnp.inf
-    to_beat = jnp.where(state.steps == 0, worst, _selected_score(state))
-    return contending_areas(*setting, jnp.where(state.active, to_beat, perfect), method.chunk)
+    setting = (explainee, state.images, pixels, state.classes, state.logits)
+    if method.lazy and len(method.orders) == 1:
+        worst, perfect = method.sign * jnp.inf, -method.sign * jnp.inf
+        to_beat = jnp.where(state.steps == 0, worst, _selected_score(state, method))
+        to_beat = jnp.where(state.active, to_beat, perfect)
+        return contending_areas(*setting, *method.orders, to_beat, method.chunk)
+    found = [perturbation_areas(*setting, order, chunk=method.chunk) for order in method.orders]
+    return found[0] if len(found) == 1 else jax.tree.map(jnp.subtract, *reversed(found))
 
 
-def _selected_score(state: Slots) -> Float[Array, " S"]:
+def _selected_score(state: Slots, method: Method) -> Float[Array, " S"]:
     rows = jnp.arange(len(state.steps), dtype=jnp.int32)
-    return state.agreement[rows, state.mask_steps[:, _SELECTED], 0]
+    return method.selecting(state)[rows, state.mask_steps[:, _SELECTED], 0]
 
 
 def _judge(
@@ -368,8 +369,8 @@ def _judge(
     now = state.steps
     rows = jnp.arange(now.shape[0], dtype=jnp.int32)
 
-    score = method.sign * areas.agreement[:, 0]
-    best_score = method.sign * _selected_score(state)
+    score = method.sign * method.selecting(areas)[:, 0]
+    best_score = method.sign * _selected_score(state, method)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
     first = now == 0
     better = jnp.stack(

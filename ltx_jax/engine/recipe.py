@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,9 +40,10 @@ class Method:
     """What a step is compiled for.
 
     Attributes:
-      optimize: `pos` (lower is better) or `neg` (higher is better): the perturbation score that
-        selects the mask and stops early; None where nothing is scored on the way, no mask selected,
-        and the one after the last update is the result.
+      optimize: `pos` (lower is better), `neg` or `srg_probability` (higher is better): the
+        perturbation score that selects the mask, and but for the last, which takes both orders of
+        removal, stops early; None where nothing is scored on the way, no mask selected, and the one
+        after the last update is the result.
       adamw: the optimizer's hyper-parameters and how it keeps its moments.
       lazy: stop scoring a mask once it cannot be selected any more. No mask that is kept changes;
         the trace has no score of a mask that is no better than those before.
@@ -55,14 +56,19 @@ class Method:
     chunk: int | None
 
     @property
-    def most_relevant_first(self) -> bool:
-        """The order in which the score that selects removes pixels."""
-        return self.optimize == "pos"
+    def orders(self) -> tuple[bool, ...]:
+        """Whether the score that selects removes the most relevant pixels first, or the least, or
+        is what the second is more than the first."""
+        return {None: (), "pos": (True,), "neg": (False,)}.get(self.optimize, (True, False))
+
+    def selecting(self, found: Any) -> Any:
+        """Of areas, or traces of them, those that select."""
+        return found.probability if len(self.orders) > 1 else found.agreement
 
     @property
     def sign(self) -> float:
         """Times which the score that selects is to be low."""
-        return 1.0 if self.most_relevant_first else -1.0
+        return 1.0 if self.optimize == "pos" else -1.0
 
 
 class Numbers(NamedTuple):
@@ -71,7 +77,8 @@ class Numbers(NamedTuple):
     Attributes:
       goal: the objective; other fills and shifts compile anew.
       learning_rates: of each step's update [steps]; as long as there are steps (masks).
-      stop_at: an image stops once its POS is below, or its NEG above.
+      stop_at: an image stops once its POS is below, or its NEG above; infinite where neither
+        selects.
       weight_decay: of AdamW.
       seed: of all that is drawn, with the row of the image and the step.
       keep: share of the class's probability that the result's mask keeps, where no score selects.
@@ -134,12 +141,12 @@ def make_recipe(
         finetune.lazy_scoring,
         finetune.chunk,
     )
-    stop_at = finetune.stop_below if method.most_relevant_first else finetune.stop_above
+    stops = {"pos": finetune.stop_below, "neg": finetune.stop_above}
     rates = jnp.asarray(_learning_rates(finetune, resumed), jnp.float32)
     numbers = Numbers(
         make_goal(objective),
         rates,
-        jnp.float32(stop_at),
+        jnp.float32(stops.get(finetune.optimize or "", np.inf)),
         jnp.float32(finetune.weight_decay),
         jnp.uint32(seed),
         jnp.float32(finetune.keep),

@@ -16,6 +16,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.drawer import Beginning
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.leaves import Leaves
+from ltx_jax.masks.tokens import upsample
 from ltx_jax.models.explainee import Explainee
 
 # (explainee, images [n,H,W,C], targets [n]) to relevance of any size [n,a,b] and range.
@@ -27,7 +28,11 @@ _PIXELS, _FEWEST, _MOST = 8, 8, 14
 _BIAS, _SPREAD = 0.5, 2.0
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["network"], meta_fields=["cells", "start"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["network"],
+    meta_fields=["cells", "start", "changed"],
+)
 @dataclass(frozen=True, eq=False)
 class MaskItself:
     """Raw values of each image's own, a `Drawer`.
@@ -38,11 +43,15 @@ class MaskItself:
         where there is one, else for a bias towards the centre.
       network: an explainer whose raw values, of one for every class those of the class explained,
         are the start.
+      changed: size (H, W) of what the network draws at pixels, where the values are a change of
+        that; None where they are the mask's. So edges stay sharp and where they are, while a
+        plateau gets an order.
     """
 
     cells: tuple[int, int]
     start: Relevance | None = None
     network: Explainer | None = None
+    changed: tuple[int, int] | None = None
 
     activation = "sigmoid"
 
@@ -57,8 +66,10 @@ class MaskItself:
         image: Float[Array | np.ndarray, "H W C"],
         target: Int[Array, ""],
     ) -> Beginning:
-        """The start for one image; nothing comes before what is trained."""
+        """The start for one image; what is changed, if anything, comes before what is trained."""
         raw = self._start(explainee, jnp.asarray(image)[None], target[None])
+        if self.changed is not None:
+            return Beginning({_RAW: jnp.zeros(self.cells, jnp.float32)}, raw)
         return Beginning({_RAW: raw}, self.prefix(image[None])[0])
 
     def _start(
@@ -68,17 +79,19 @@ class MaskItself:
             return by_rank(self.start(explainee, images, targets)[0], self.cells)
         if self.network is not None:
             prefix = self.network.prefix(images)
-            raw = self.network.draw(self.network.trained, prefix)
-            raw = self.network.at_cells(raw, prefix)[0]
-            return raw[targets[0] if self.network.classes > 1 else 0]
+            raw = self.network.draw(self.network.trained, prefix)[0]
+            raw = raw[targets[:1] if self.network.classes > 1 else jnp.zeros(1, jnp.int32)][None]
+            return (self.network.at_pixels(raw, prefix) if self.changed else raw)[0, 0]
         return centre_bias(self.cells)
 
     def prefix(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n 0"]:
         """Nothing."""
         return jnp.zeros((len(images), 0), jnp.float32)
 
-    def draw(self, leaves: Leaves, prefix: Float[Array, "n 0"]) -> Float[Array, "n 1 g h"]:
-        """The raw values, for each image the same."""
+    def draw(self, leaves: Leaves, prefix: Float[Array, "n ..."]) -> Float[Array, "n 1 g h"]:
+        """The raw values, for each image the same, or what they change plus them."""
+        if self.changed is not None:
+            return (prefix + upsample(leaves[_RAW][None], self.changed))[:, None]
         return jnp.broadcast_to(leaves[_RAW], (len(prefix), 1, *self.cells))
 
     def slot_axis(self, path: str) -> int:
@@ -86,8 +99,8 @@ class MaskItself:
         return 0
 
     def grid(self) -> tuple[int, int]:
-        """Cells along height and width."""
-        return self.cells
+        """Cells along height and width; pixels where those of a network are changed."""
+        return self.changed or self.cells
 
     def for_slots(self) -> MaskItself:
         """The same."""

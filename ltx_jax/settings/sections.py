@@ -126,7 +126,10 @@ class MaskDrawer(Section):
                 )
             return
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for name in ("frozen_blocks", "lora_rank", "head_bias", "classes", "head", "edge_radius"):
+        refused = ["frozen_blocks", "lora_rank", "head_bias", "classes", "head"]
+        if self.checkpoint is None:
+            refused.append("edge_radius")
+        for name in refused:
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "
@@ -207,8 +210,10 @@ class Finetune(Section):
     schedule_steps: int = setting(
         1_250_000, "of that schedule; the original's 25 masks of 50,000 images", least=1
     )
-    optimize: Literal["pos", "neg"] | None = setting(
-        None, "the score that selects a mask and stops; if not given the last mask is the result"
+    optimize: Literal["pos", "neg", "srg_probability"] | None = setting(
+        None,
+        "the score that selects a mask: pos or neg, by which an image stops as well, or the "
+        "difference of ins and del, which takes both; if not given the last mask is the result",
     )
     keep: float = setting(
         0.9,

@@ -59,7 +59,7 @@ def plain_loop(explainee, explainer, task, recipe=RECIPE, state=None):
         return losses(recipe.numbers.goal.weights, explainee, image, masks, target)[0][0], masks
 
     def score(mask, image, target, logits):
-        pixels, first = upsample(mask, image.shape[1:3]), recipe.method.most_relevant_first
+        pixels, first = upsample(mask, image.shape[1:3]), recipe.method.optimize == "pos"
         given = (explainee, image, pixels, target[None], logits, first)
         return perturbation_areas(*given).agreement[0, 0]
 
@@ -136,6 +136,25 @@ def test_the_number_of_devices_changes_nothing(explainee, explainer, images, dev
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.mask_steps.tolist() == theirs.mask_steps.tolist()
         np.testing.assert_array_equal(ours.masks, theirs.masks)
+
+
+@pytest.mark.slow
+def test_both_orders_select_together(explainee, explainer, images):
+    chosen = recipe(optimize="srg_probability", chunk=18, lazy_scoring=True)
+    for one in finetune(
+        explainee, explainer, chosen, tasks(explainee, images[:2]), 2, slot_mesh(1)
+    ):
+        assert one.steps == len(RATES)
+        order = images[one.task.key][None], one.task.classes[None], one.task.logits[None]
+        for place, step in enumerate(one.mask_steps):
+            pixels = upsample(jnp.asarray(one.masks[place])[None], (16, 16))
+            most, least = (
+                perturbation_areas(explainee, order[0], pixels, *order[1:], first)
+                for first in (True, False)
+            )
+            difference = least.probability - most.probability
+            np.testing.assert_allclose(one.probability[step], difference[0], atol=1e-2)
+        assert one.mask_steps[1] == np.argmax(one.probability[:, 0])
 
 
 @pytest.mark.slow

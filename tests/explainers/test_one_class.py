@@ -76,6 +76,14 @@ def test_masks_follow_the_edges_of_the_image(explainee, following, images, tmp_p
     leaves, begun = drawer_of(following).begin(explainee, images[2], jnp.int32(3))
     alone = drawer_of(following).draw(leaves, begun[None])
     np.testing.assert_allclose(alone[0, 0], every[2, 3], atol=1e-4)
+    # The mask itself begins as all of that, and its own values change it.
+    mask = load_mask(explainee, following)
+    leaves, begun = mask.begin(explainee, images[2], jnp.int32(3))
+    assert mask.grid() == (16, 16) and not np.any(leaves["raw"])
+    np.testing.assert_allclose(begun, every[2, 3], atol=1e-4)
+    change = jnp.arange(leaves["raw"].size, dtype=jnp.float32).reshape(leaves["raw"].shape)
+    drawn = mask.without_trained().draw({"raw": change}, begun[None])
+    np.testing.assert_allclose(drawn[0, 0], begun + upsample(change[None], (16, 16))[0], atol=1e-5)
     # A file says so, and whoever loads it may say otherwise.
     save_explainer(tmp_path / "e.safetensors", following)
     assert load_explainer(explainee, checkpoint=tmp_path / "e.safetensors").edge_radius == 2
@@ -115,9 +123,6 @@ def test_on_the_grid_they_are_means_of_pixels(explainee, following, images):
     np.testing.assert_allclose(cells, wanted, atol=1e-6)
     plain = replace(following, edge_radius=0)
     np.testing.assert_array_equal(plain.at_cells(raw, prefix), raw)
-    # A mask of its own starts from these.
-    begun = load_mask(explainee, following).begin(explainee, images[2], jnp.int32(3))
-    np.testing.assert_allclose(begun.leaves["raw"], cells[2, 3], atol=1e-4)
 
 
 def test_its_classes_are_the_explainees(explainee):
