@@ -79,8 +79,8 @@ class MaskItself:
             return by_rank(self.start(explainee, images, targets)[0], self.cells)
         if self.network is not None:
             prefix = self.network.prefix(images)
-            raw = self.network.draw(self.network.trained, prefix)[0]
-            raw = raw[targets[:1] if self.network.classes > 1 else jnp.zeros(1, jnp.int32)][None]
+            raw = self.network.draw(self.network.trained, prefix)
+            raw = raw[:, targets[0] if self.network.classes > 1 else 0][:, None]
             return (self.network.at_pixels(raw, prefix) if self.changed else raw)[0, 0]
         return centre_bias(self.cells)
 
