@@ -33,7 +33,6 @@ def get_config() -> ConfigDict:
     config.explainee.sizes = ConfigDict({"image_size": 96, "depth": 14, "num_classes": 10})
     config.explainer.checkpoint = str(ASSETS / "demo_classes_explainer.safetensors")
     config.explainer.name = None
-    config.explainer.classes = None
     # It was trained with 6; trained with 8 it is no better, and used with 8 it is.
     config.explainer.edge_radius = 8
     config.explainer.head = None

@@ -39,7 +39,7 @@ def test_every_setting_is_in_the_configuration_and_in_the_help():
     assert all(f"--config.{name}=" in told for name in names)
     assert all(f.told for f in fields_of(Settings))
     assert "--config.finetune.steps=50\n      most masks an image gets" in told
-    assert "(pos | neg)" in told
+    assert "(pos | neg | srg_probability)" in told
 
 
 def test_what_is_not_given_is_a_checkpoints_or_the_usual():
