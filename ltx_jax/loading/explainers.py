@@ -102,10 +102,9 @@ def load_mask(
     Args:
       explainee: what is to be explained.
       start: `centre`, a bias towards the centre; the name of a rival, whose relevance orders the
-        cells; or an explainer whose masks they are to begin with, of one for every class that of
-        the class explained (where these follow edges, what is optimised is a change of them). If
-        not given, `grad_cam` where the explainee gives a map called `features`, else
-        `gradient_x_input`.
+        cells; or an explainer whose masks they are to begin with; of one for every class that of
+        the class explained, at pixels, and what is optimised is a change of it. If not given,
+        `grad_cam` where the explainee gives a map called `features`, else `gradient_x_input`.
       grid: cells along the longer side; of about 8 pixels, 8 to 14, where not given.
 
     Raises:
@@ -119,7 +118,7 @@ def load_mask(
                 "leave explainer.grid out"
             )
         refuse_unfit(start, explainee)
-        changed = explainee.image_size if start.edge_radius else None
+        changed = explainee.image_size if start.classes > 1 else None
         return MaskItself(start.grid(), network=start, changed=changed)
     cells = cells_for(explainee.image_size, grid)
     name = start or (_START_WITH_FEATURES if _gives_a_map(explainee) else _START)
