@@ -41,11 +41,10 @@ class MaskItself:
       cells: of the mask along height and width.
       start: whose relevance orders the cells to begin with; None for the network's raw values
         where there is one, else for a bias towards the centre.
-      network: an explainer whose raw values, of one for every class those of the class explained,
-        are the start.
-      changed: size (H, W) of what the network draws at pixels, where the values are a change of
-        that; None where they are the mask's. So edges stay sharp and where they are, while a
-        plateau gets an order.
+      network: an explainer whose raw values are the start.
+      changed: of a network with a mask for every class, the size (H, W) of what it draws for the
+        class explained at pixels, of which the values are a change; None where they are the mask's.
+        So edges stay sharp and where they are, while a plateau gets an order.
     """
 
     cells: tuple[int, int]
@@ -80,8 +79,9 @@ class MaskItself:
         if self.network is not None:
             prefix = self.network.prefix(images)
             raw = self.network.draw(self.network.trained, prefix)
-            raw = raw[:, targets[0] if self.network.classes > 1 else 0][:, None]
-            return (self.network.at_pixels(raw, prefix) if self.changed else raw)[0, 0]
+            if self.changed is None:
+                return raw[0, 0]
+            return self.network.at_pixels(raw[:, targets], prefix)[0, 0]
         return centre_bias(self.cells)
 
     def prefix(self, images: Float[Array | np.ndarray, "n H W C"]) -> Float[Array, "n 0"]:
