@@ -66,13 +66,27 @@ def igos_plus_plus(
     def descend(masks: Array, key: Array) -> tuple[Array, None]:
         way = points, jax.random.split(key, path)
 
-        def loss(masks: Array) -> Array:
-            return _summed(lambda point: score(masks, point), way) + penalty(masks)
+        def above(masks: Array, limit: Array, asked: Array) -> Array:
+            """Whether the loss is above a limit: points are gone through until it is plain for
+            all images asked for, since those left take off 2 / path each at most."""
+            fixed = penalty(masks)
+
+            def least(k: Array, total: Array) -> Array:
+                return total + fixed - 2 * (path - k) / path
+
+            def undecided(state: tuple[Array, Array]) -> Array:
+                return (state[0] < path) & (asked & (least(*state) <= limit)).any()
+
+            def add(state: tuple[Array, Array]) -> tuple[Array, Array]:
+                k, total = state
+                return k + 1, total + score(masks, jax.tree.map(lambda x: x[k], way))
+
+            return least(*jax.lax.while_loop(undecided, add, (0, jnp.zeros_like(fixed)))) > limit
 
         value, slope = _summed(lambda point: _with_slope(partial(score, point=point), masks), way)
         more, pull = _with_slope(penalty, masks)
         slope = slope / 2 + pull
-        return _stepped(masks, slope, _line_search(loss, masks, slope, value + more)), None
+        return _stepped(masks, slope, _line_search(above, masks, slope, value + more)), None
 
     masks = jnp.ones((len(images), 2, min(_CELLS, height), min(_CELLS, width)))
     masks, _ = jax.lax.scan(descend, masks, jax.random.split(jax.random.key(0), steps))
@@ -149,19 +163,27 @@ def _stepped(
 
 
 def _line_search(
-    loss: Callable[[Array], Array],
+    above: Callable[[Array, Array, Array], Array],
     masks: Float[Array, "n 2 g h"],
     slope: Float[Array, "n 2 g h"],
     before: Float[Array, " n"],
 ) -> Float[Array, " n"]:
     """For each image the longest step that lowers the loss by 1e-4 of its length times the squared
-    slope, of 1000, a fifth of it, and so on down to about 1e-5."""
+    slope, of 1000, a fifth of it, and so on down to about 1e-5.
+
+    Args:
+      above: from masks, a limit for each image and which images are asked for, to whether their
+        loss is above it.
+      masks, slope: where they are, and the direction.
+      before: the loss there.
+    """
     steepness = (slope**2).sum((1, 2, 3))
 
     def shorten(state: tuple[Array, Array]) -> tuple[Array, Array]:
         length, searching = state
-        after = loss(_stepped(masks, slope, length))
-        searching &= (after > before - _GAIN * length * steepness) & (length >= _SHORTEST)
+        limit = before - _GAIN * length * steepness
+        searching &= above(_stepped(masks, slope, length), limit, searching)
+        searching &= length >= _SHORTEST
         return jnp.where(searching, _SHRINK * length, length), searching
 
     longest = jnp.full(len(masks), _LONGEST), jnp.ones(len(masks), bool)
