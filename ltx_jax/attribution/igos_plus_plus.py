@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.masks.blurring import blurred
@@ -67,21 +67,7 @@ def igos_plus_plus(
         way = points, jax.random.split(key, path)
 
         def above(masks: Array, limit: Array, asked: Array) -> Array:
-            """Whether the loss is above a limit: points are gone through until it is plain for
-            all images asked for, since those left take off 2 / path each at most."""
-            fixed = penalty(masks)
-
-            def least(k: Array, total: Array) -> Array:
-                return total + fixed - 2 * (path - k) / path
-
-            def undecided(state: tuple[Array, Array]) -> Array:
-                return (state[0] < path) & (asked & (least(*state) <= limit)).any()
-
-            def add(state: tuple[Array, Array]) -> tuple[Array, Array]:
-                k, total = state
-                return k + 1, total + score(masks, jax.tree.map(lambda x: x[k], way))
-
-            return least(*jax.lax.while_loop(undecided, add, (0, jnp.zeros_like(fixed)))) > limit
+            return _is_above(lambda point: score(masks, point), way, penalty(masks), limit, asked)
 
         value, slope = _summed(lambda point: _with_slope(partial(score, point=point), masks), way)
         more, pull = _with_slope(penalty, masks)
@@ -154,6 +140,39 @@ def _summed(function: Callable[[Any], Any], points: Any) -> Any:
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
     return jax.lax.scan(add, zeros, points)[0]
+
+
+def _is_above(
+    score: Callable[[Any], Array],
+    points: Any,
+    more: Float[Array, " n"],
+    limit: Float[Array, " n"],
+    asked: Bool[Array, " n"],
+) -> Bool[Array, " n"]:
+    """Whether a loss is above a limit: points are gone through until that is plain for all images
+    asked for, since those left take off no more than two of the four probabilities' shares each.
+
+    Args:
+      score: of a point to its part of each image's loss, at least −2 divided by their number.
+      points: along their leading axis.
+      more: the rest of the loss.
+      limit: for each image.
+      asked: of which images it matters; of others anything may come.
+    """
+    count = len(jax.tree.leaves(points)[0])
+
+    def least(k: Array, total: Array) -> Array:
+        return total + more - 2 * (count - k) / count
+
+    def undecided(state: tuple[Array, Array]) -> Array:
+        return (state[0] < count) & (asked & (least(*state) <= limit)).any()
+
+    def add(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        k, total = state
+        return k + 1, total + score(jax.tree.map(lambda x: x[k], points))
+
+    start = jnp.zeros((), jnp.int32), jnp.zeros_like(more)
+    return least(*jax.lax.while_loop(undecided, add, start)) > limit
 
 
 def _stepped(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ltx_jax.metrics import SCORES
-from ltx_jax.reporting.records import DIGITS, Record
+from ltx_jax.reporting.records import DIGITS, NOT_FINITE, Record, column
 from ltx_jax.reporting.summary import (
     Intervals,
     as_interval,
+    column_intervals,
+    is_known,
     resampled,
     rows_by,
-    score_intervals,
 )
 
 Difference = dict[str, float | int | None]
@@ -37,6 +38,8 @@ class Comparison(NamedTuple):
         a number the p of Wilcoxon's signed-rank test of the images' mean differences, as it is
         (`p`) and by Holm's correction for all of them (`p_holm`).
       curves: the mean perturbation curve by method and score.
+      skipped: how many rows could not be scored.
+      not_finite: how many masks of a method were no numbers, for those that had such.
     """
 
     rows: int
@@ -46,6 +49,8 @@ class Comparison(NamedTuple):
     reference: str | None
     differences: dict[str, dict[str, Difference]]
     curves: dict[str, dict[str, list[float]]]
+    skipped: int
+    not_finite: dict[str, int]
 
     @property
     def tests(self) -> int:
@@ -55,26 +60,26 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    lines: Mapping[str, Sequence[Record]],
+    lines: Mapping[str, Iterable[Record]],
     reference: str | None,
     image_of: Sequence[Hashable] | None = None,
 ) -> Comparison:
     """Compare methods.
 
     Args:
-      lines: of each method, by its rows; other rows than those scored are left out before.
+      lines: of each method, by its rows, gone through once; those of skipped rows are counted.
       reference: one of them, or None.
       image_of: the image of each row, those that were not scored among them; a row an image where
         not given.
     """
-    rows = set().union(*({line["row"] for line in found} for found in lines.values()))
+    columns = {name: _columns(each) for name, each in lines.items()}
+    rows = set().union(*(one.rows.tolist() for one in columns.values()))
     of_row = dict(enumerate(image_of)) if image_of is not None else {row: row for row in rows}
-    columns = {name: _columns(found) for name, found in lines.items()}
     differences: dict[str, dict[str, Difference]] = {}
     if reference is not None:
         differences = {
-            name: _differences(scores, columns[reference], of_row)
-            for name, scores in columns.items()
+            name: _differences(one, columns[reference], of_row)
+            for name, one in columns.items()
             if name != reference
         }
         _correct(differences)
@@ -82,41 +87,78 @@ def compare(
         rows=len(rows),
         images=len({of_row[row] for row in rows}),
         methods={
-            name: score_intervals(found, [of_row[line["row"]] for line in found])
-            for name, found in lines.items()
+            name: column_intervals(one.scores, [of_row[row] for row in one.rows.tolist()])
+            for name, one in columns.items()
         },
-        counts={name: {k: len(v) for k, v in scores.items()} for name, scores in columns.items()},
+        counts={
+            name: {score: int(is_known(values).sum()) for score, values in one.scores.items()}
+            for name, one in columns.items()
+        },
         reference=reference,
         differences=differences,
-        curves={name: _mean_curves(found) for name, found in lines.items()},
+        curves={name: one.curves for name, one in columns.items()},
+        skipped=len(set().union(*(one.skipped for one in columns.values()))),
+        not_finite={name: one.not_finite for name, one in columns.items() if one.not_finite},
     )
 
 
-# A score's values by row; each a number, or counts [c] that `aggregate` puts together.
-_Column = dict[int, np.ndarray]
+class _Columns(NamedTuple):
+    """What a method scored, as little as a comparison needs.
+
+    Attributes:
+      rows: that were scored.
+      scores: by name, of those that any row has: [n], or [n,c] of counts that `aggregate` puts
+        together; NaN where unknown.
+      curves: the mean perturbation curve by score, over the rows that have one.
+      skipped: the rows that were not scored.
+      not_finite: how many masks were no numbers.
+    """
+
+    rows: Int[np.ndarray, " n"]
+    scores: dict[str, Float[np.ndarray, "n ..."]]
+    curves: dict[str, list[float]]
+    skipped: set[int]
+    not_finite: int
 
 
-def _columns(lines: Sequence[Record]) -> dict[str, _Column]:
-    found: dict[str, _Column] = {}
-    for name in SCORES:
-        values = {line["row"]: np.asarray(line.get(name), np.float64) for line in lines}
-        if known := {row: value for row, value in values.items() if np.isfinite(value).all()}:
-            found[name] = known
-    return found
+def _columns(lines: Iterable[Record]) -> _Columns:
+    rows, skipped, not_finite = [], set(), 0
+    values: dict[str, list[Any]] = {name: [] for name in SCORES}
+    curves: dict[str, np.ndarray] = {}
+    with_curves = 0
+    for line in lines:
+        if "skipped" in line:
+            skipped.add(line["row"])
+            continue
+        rows.append(line["row"])
+        not_finite += NOT_FINITE in line
+        for name, told in values.items():
+            told.append(line.get(name))
+        with_curves += "curves" in line
+        for name, curve in line.get("curves", {}).items():
+            curves[name] = curves.get(name, 0.0) + np.array(curve)
+    scores = {name: column(told) for name, told in values.items()}
+    return _Columns(
+        np.array(rows, np.int64),
+        {name: told for name, told in scores.items() if is_known(told).any()},
+        {name: (total / with_curves).tolist() for name, total in curves.items()},
+        skipped,
+        not_finite,
+    )
 
 
 def _differences(
-    scores: Mapping[str, _Column],
-    others: Mapping[str, _Column],
-    image_of: Mapping[int, Hashable],
+    one: _Columns, other: _Columns, image_of: Mapping[int, Hashable]
 ) -> dict[str, Difference]:
+    rows, ours, theirs = np.intersect1d(one.rows, other.rows, return_indices=True)
     found = {}
-    for name, column in scores.items():
-        rows = sorted(column.keys() & others.get(name, {}).keys())
-        if rows:
-            ours, theirs = (np.stack([one[row] for row in rows]) for one in (column, others[name]))
-            images = [image_of[row] for row in rows]
-            found[name] = paired_difference(ours, theirs, SCORES[name].aggregate, images)
+    for name in (name for name in one.scores if name in other.scores):
+        values, reference = one.scores[name][ours], other.scores[name][theirs]
+        both = is_known(values) & is_known(reference)
+        if both.any():
+            images = [image_of[row] for row in rows[both].tolist()]
+            aggregate = SCORES[name].aggregate
+            found[name] = paired_difference(values[both], reference[both], aggregate, images)
     return found
 
 
@@ -179,10 +221,3 @@ def _correct(differences: Mapping[str, Mapping[str, Difference]]) -> None:
         one["p_holm"] = None
     for one, p in zip(tested, holm([float(one["p"] or 0.0) for one in tested]), strict=True):
         one["p_holm"] = p
-
-
-def _mean_curves(lines: Sequence[Record]) -> dict[str, list[float]]:
-    """Of the lines that have curves, by score."""
-    told = [line["curves"] for line in lines if "curves" in line]
-    names = told[0] if told else {}
-    return {name: np.mean([one[name] for one in told], 0).tolist() for name in names}

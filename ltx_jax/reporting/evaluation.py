@@ -13,7 +13,7 @@ from ltx_jax.reporting.class_table import comma_separated as matrix_csv
 from ltx_jax.reporting.class_table import markdown as matrix_markdown
 from ltx_jax.reporting.comparison import Comparison, compare
 from ltx_jax.reporting.evaluation_page import SameImage, write_evaluation_page
-from ltx_jax.reporting.records import FOR_LABEL, NOT_FINITE, Record
+from ltx_jax.reporting.records import FOR_LABEL, Record
 from ltx_jax.reporting.tables import comma_separated, latex, markdown
 
 PAGE, EVALUATION, SCORED = "evaluation.html", "evaluation.json", "scores.jsonl"
@@ -29,13 +29,13 @@ _ABOUT: dict[str, str] = {
 
 def publish_evaluation(
     directory: Path,
-    lines: Mapping[str, Sequence[Record]],
+    lines: Mapping[str, Iterable[Record]],
     names: Sequence[str],
     reference: str | None,
     scored_for: str,
     facts: Mapping[str, Any],
     images: Iterable[SameImage],
-    merged: Mapping[str, Sequence[Record]] | None = None,
+    merged: Mapping[str, Iterable[Record]] | None = None,
     class_tables: ClassTables | None = None,
     left_out: int = 0,
 ) -> dict[str, Comparison]:
@@ -43,7 +43,7 @@ def publish_evaluation(
 
     Args:
       directory: to write to.
-      lines: of each method, a line a row.
+      lines: of each method, a line a row; gone through several times.
       names: of the rows.
       reference: the method that others are compared with, if any.
       scored_for: the class that was scored for.
@@ -62,29 +62,24 @@ def publish_evaluation(
     """
     make_directory(directory)
     class_tables = class_tables or {}
-    scored, of_images = _without_skipped(lines), _without_skipped(merged or {})
-    comparisons = _comparisons(scored, of_images, names, reference, scored_for)
-    skipped = {one["row"]: one["skipped"] for f in lines.values() for one in f if "skipped" in one}
-    constant = {name: sum(NOT_FINITE in one for one in found) for name, found in scored.items()}
-    constant = {name: count for name, count in constant.items() if count}
+    comparisons = _comparisons(lines, merged or {}, names, reference, scored_for)
+    of_rows = comparisons[_ABOUT[scored_for]]
     if merged:
-        _write_lines(directory / f"{MERGED}.jsonl", of_images)
-    _write_lines(directory / SCORED, scored, names)
+        _write_lines(directory / f"{MERGED}.jsonl", merged)
+    _write_lines(directory / SCORED, lines, names)
     for ending, table in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
         write_bytes(directory / f"table.{ending}", table(comparisons).encode(errors="replace"))
     for ending, text in (("md", matrix_markdown), ("csv", matrix_csv)) if class_tables else ():
         content = text(class_tables).encode(errors="replace")
         write_bytes(directory / f"class_table.{ending}", content)
     title = f"How {facts.get('explainee.name', 'the network')} is explained"
-    count = len({one["row"] for found in scored.values() for one in found})
-    told = remarks(len(lines), count, len(skipped), constant)
-    told += about_left_out(left_out, len(names))
+    told = [_how_many(of_rows), *remarks(of_rows, left_out, len(names))]
     write_evaluation_page(directory / PAGE, title, comparisons, told, facts, images, class_tables)
     # Last: its presence says that everything else is there.
-    found = {"rows": len(names), "skipped": len(skipped), "not_finite": constant}
+    found = {"rows": len(names), "skipped": of_rows.skipped, "not_finite": of_rows.not_finite}
     if left_out:
         found["left_out"] = left_out
-    found |= _as_json(comparisons[_ABOUT[scored_for]])
+    found |= _as_json(of_rows)
     for key, about in ((FOR_LABEL, _ABOUT["label"]), (MERGED, _ABOUT[MERGED])):
         if about in comparisons and about != _ABOUT[scored_for]:
             found[key] = _as_json(comparisons[about])
@@ -95,19 +90,19 @@ def publish_evaluation(
 
 
 def _comparisons(
-    scored: Mapping[str, Sequence[Record]],
-    merged: Mapping[str, Sequence[Record]],
+    lines: Mapping[str, Iterable[Record]],
+    merged: Mapping[str, Iterable[Record]],
     names: Sequence[str],
     reference: str | None,
     scored_for: str,
 ) -> dict[str, Comparison]:
     """By what was scored: each row for its class, where two were scored also for the label, and
     merged masks."""
-    found = {_ABOUT[scored_for]: compare(scored, reference, names)}
+    found = {_ABOUT[scored_for]: compare(lines, reference, names)}
     if scored_for == "both":
         by_label = {
-            name: [{"row": one["row"]} | one[FOR_LABEL] for one in each if FOR_LABEL in one]
-            for name, each in scored.items()
+            name: ({"row": one["row"]} | one[FOR_LABEL] for one in each if FOR_LABEL in one)
+            for name, each in lines.items()
         }
         found[_ABOUT["label"]] = compare(by_label, reference, names)
     if merged:
@@ -115,23 +110,24 @@ def _comparisons(
     return found
 
 
-def remarks(methods: int, scored: int, skipped: int, constant: Mapping[str, int]) -> list[str]:
-    """What was scored, and what was not as it should be, a line each."""
-    told = [f"{methods} methods · {scored} rows scored" + f", {skipped} skipped" * (skipped > 0)]
-    return told + [
+def _how_many(comparison: Comparison) -> str:
+    told = f"{len(comparison.methods)} methods · {comparison.rows} rows scored"
+    return told + f", {comparison.skipped} skipped" * (comparison.skipped > 0)
+
+
+def remarks(comparison: Comparison, left_out: int, rows: int) -> list[str]:
+    """What is not as it should be, a line each: of the scores of rows, and how many of so many rows
+    were left out."""
+    told = [
         f"{count} masks of {name} are not finite, and were scored as constant ones"
-        for name, count in constant.items()
+        for name, count in comparison.not_finite.items()
     ]
-
-
-def about_left_out(left_out: int, rows: int) -> list[str]:
-    """A line that says how many of the rows were left out, and what to do; none where none was."""
-    if not left_out:
-        return []
-    return [
-        f"{left_out} of {rows} rows have no maps and were left out: where a run makes these, let "
-        "it go on to its end"
-    ]
+    if left_out:
+        told.append(
+            f"{left_out} of {rows} rows have no maps and were left out: where a run makes these, "
+            "let it go on to its end"
+        )
+    return told
 
 
 def _as_json(comparison: Comparison) -> dict[str, Any]:
@@ -143,17 +139,13 @@ def _as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _without_skipped(lines: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
-    return {name: [one for one in found if "skipped" not in one] for name, found in lines.items()}
-
-
 def _write_lines(
-    path: Path, scored: Mapping[str, Sequence[Record]], names: Sequence[str] | None = None
+    path: Path, lines: Mapping[str, Iterable[Record]], names: Sequence[str] | None = None
 ) -> None:
-    """A line a row and method, with the names of the rows where these are given."""
+    """A line a row that was scored and method, with the names of the rows where these are given."""
     with replacing(path) as file:
-        for method, found in scored.items():
-            for line in found:
+        for method, found in lines.items():
+            for line in (one for one in found if "skipped" not in one):
                 told = {"method": method} | ({"image": names[line["row"]]} if names else {})
                 told |= {k: v for k, v in line.items() if k != "map"}
                 file.write(encode_json(json.dumps(told, ensure_ascii=False) + "\n"))

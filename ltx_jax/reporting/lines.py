@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Lines:
         self._done: set[int] = set()
         self._seen: dict[Path, int] = {}  # bytes read of each file
         self._merged: int | None = None  # inode of the merged file that they are from
-        self.read()
+        self.learn()
 
     @property
     def done(self) -> set[int]:
@@ -47,32 +47,18 @@ class Lines:
 
     def learn(self) -> set[int]:
         """Rows that have a line by now."""
-        self.read()
+        for _ in self._new():
+            pass
         return self.done
 
-    def read(self) -> list[Record]:
-        """Learn what all processes have written since the last time; tells it."""
-        merged = self.path.stat().st_ino if self.path.exists() else None
-        if merged != self._merged:  # after a merge all files are others
-            self._seen.clear()
-            self._merged = merged
-        found = self._beyond(self._seen)
-        self._done.update(record["row"] for record in found)
-        return found
+    def __iter__(self) -> Iterator[Record]:
+        """What the disk holds, one record after another and as often as it is asked for: after
+        `merge` that of each row, by row."""
+        return self._beyond({})
 
-    def records(self, holds: Callable[[Record], bool] = lambda _: True) -> list[Record]:
-        """All records so far, by row; of several lines of a row the last. They are kept on the disk
-        alone.
-
-        Args:
-          holds: whether a line still does; of several lines of a row one that does not counts for
-            nothing beside one that does, wherever they stand.
-        """
-        found: dict[int, Record] = {}
-        for record in self._beyond({}):
-            before = found.get(record["row"])
-            if before is None or holds(record) or not holds(before):
-                found[record["row"]] = record
+    def records(self) -> list[Record]:
+        """All records so far, by row; of several lines of a row the last."""
+        found = {record["row"]: record for record in self}
         return [found[row] for row in sorted(found)]
 
     def learning(self, holds: Callable[[Record], bool]) -> Callable[[], set[int]]:
@@ -81,10 +67,10 @@ class Lines:
         Args:
           holds: whether a line does.
         """
-        known = {record["row"] for record in self.records(holds) if holds(record)}
+        known = {record["row"] for record in self if holds(record)}
 
         def rows() -> set[int]:
-            known.update(record["row"] for record in self.read() if holds(record))
+            known.update(record["row"] for record in self._new() if holds(record))
             return known
 
         return rows
@@ -106,16 +92,23 @@ class Lines:
         self._done.update(records)
 
     def merge(self, holds: Callable[[Record], bool] = lambda _: True) -> None:
-        """Put all lines, in order of rows, into one file, once no other process writes any more.
+        """Put a line of each row, in order of rows, into one file, once no other process writes any
+        more: the last one, or the last that holds.
 
         The disk holds it before a shard is deleted, so that whatever happens keeps every line.
 
         Args:
-          holds: see `records`.
+          holds: whether a line still does; one that does not counts for nothing beside one that
+            does, wherever they stand.
         """
-        shards = self._shards()
-        content = b"".join(map(_line, self.records(holds)))
-        write_bytes(self.path, content, sync=True)
+        shards, held = self._shards(), set()
+        lines: dict[int, bytes] = {}
+        for record in self:
+            if does := holds(record):
+                held.add(record["row"])
+            if does or record["row"] not in held:
+                lines[record["row"]] = _line(record)
+        write_bytes(self.path, b"".join(lines[row] for row in sorted(lines)), sync=True)
         for shard in shards:
             shard.unlink(missing_ok=True)
         self._begun = False
@@ -136,38 +129,47 @@ class Lines:
         # A process that begins once more has a greater number.
         return sorted(numbered, key=lambda path: int(path.stem[begin:]))
 
-    def _beyond(self, seen: dict[Path, int]) -> list[Record]:
+    def _new(self) -> Iterator[Record]:
+        """What all processes have written since the last time, whose rows are learnt."""
+        merged = self.path.stat().st_ino if self.path.exists() else None
+        if merged != self._merged:  # after a merge all files are others
+            self._seen.clear()
+            self._merged = merged
+        for record in self._beyond(self._seen):
+            self._done.add(record["row"])
+            yield record
+
+    def _beyond(self, seen: dict[Path, int]) -> Iterator[Record]:
         """Records of all files beyond the bytes that were seen, which are counted on."""
         # Shards are read before the file that another process may just be merging them into, and
         # stand after it, since theirs are the later lines.
-        *shards, merged = (_records(path, seen) for path in (*self._shards(), self.path))
-        return [record for records in (merged, *shards) for record in records]
+        later = [record for shard in self._shards() for record in _records(shard, seen)]
+        yield from _records(self.path, seen)
+        yield from later
 
 
-def _records(path: Path, seen: dict[Path, int]) -> list[Record]:
+def _records(path: Path, seen: dict[Path, int]) -> Iterator[Record]:
     """Of the whole lines beyond the bytes that were seen.
 
     Raises:
       InputError: for a line that is none of a row.
     """
-    start, content = seen.get(path, 0), b""
+    start = seen.setdefault(path, 0)
     with suppress(FileNotFoundError), path.open("rb") as file:  # not begun, or merged meanwhile
         file.seek(start)
-        content = file.read()
-    whole = content.rfind(b"\n") + 1
-    seen[path] = start + whole
-    # Not `splitlines`: a name may hold what Unicode takes for the end of a line.
-    records: list[Record] = []
-    for line in content[:whole].split(b"\n")[:-1]:
-        try:
-            records.append(_read(line))
-        except ValueError:
-            where = f"line {len(records) + 1}" + (f" after byte {start}" if start else "")
-            raise InputError(
-                f"{path} is damaged ({where} is no row's): take that line out, and the same "
-                "command does its row again"
-            ) from None
-    return records
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = _read(line[:-1])
+            except ValueError:
+                where = f"line {number}" + (f" after byte {start}" if start else "")
+                raise InputError(
+                    f"{path} is damaged ({where} is no row's): take that line out, and the same "
+                    "command does its row again"
+                ) from None
+            seen[path] += len(line)
+            yield record
 
 
 def _read(line: bytes) -> Record:

@@ -31,7 +31,7 @@ def interval(
       images: which image each is of, see `resampled`.
     """
     numbers: np.ndarray = column(list(values))
-    known = _is_known(numbers)
+    known = is_known(numbers)
     of_known = None if images is None else [*compress(images, known)]
     there = numbers[known]
     return as_interval(aggregate(there), resampled(there, aggregate, of_known))
@@ -125,10 +125,17 @@ def score_intervals(
       images: which image each is of, see `resampled`.
     """
     columns = {name: column([one.get(name) for one in scores]) for name in SCORES}
+    return column_intervals(columns, images)
+
+
+def column_intervals(
+    columns: Mapping[str, np.ndarray], images: Sequence[Hashable] | None = None
+) -> Intervals:
+    """The same of columns by score, [n] or [n,c], NaN where a mask has it not."""
     return {
         name: interval(values, SCORES[name].aggregate, images)
         for name, values in columns.items()
-        if _is_known(values).any()
+        if is_known(values).any()
     }
 
 
@@ -153,6 +160,6 @@ def _cell(value: Interval | None) -> str:
     return f"{value['mean']:.2f} ({value['low']:.1f}–{value['high']:.1f})"
 
 
-def _is_known(values: np.ndarray) -> np.ndarray:
+def is_known(values: np.ndarray) -> np.ndarray:
     """Which of [n] or [n,c] values are numbers."""
     return ~np.isnan(values).any(tuple(range(1, values.ndim)))

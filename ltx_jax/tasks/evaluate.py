@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,10 @@ from ltx_jax.errors import InputError
 from ltx_jax.masks.tokens import upsample
 from ltx_jax.progress import progress_bar
 from ltx_jax.reporting.comparison import Comparison
-from ltx_jax.reporting.evaluation import PAGE, about_left_out, publish_evaluation
+from ltx_jax.reporting.evaluation import PAGE, publish_evaluation, remarks
 from ltx_jax.reporting.evaluation_page import SameImage
-from ltx_jax.reporting.records import NOT_FINITE, Record
+from ltx_jax.reporting.lines import Lines
+from ltx_jax.reporting.records import Record
 from ltx_jax.reporting.store import RESULTS, ResultStore
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
@@ -84,28 +86,20 @@ def run(settings: Settings, workdir: Path, team: Team = ALONE) -> str:
     class_tables = {name: one.table(store, done_tables[name]) for name, one in tables.items()}
     left_out = len(found.without)
     shown = reference, wanted.scored_for, told, images, of_sets, class_tables, left_out
-    remarks = about_left_out(left_out, len(names))
-    return printed(publish_evaluation(workdir, lines, names, *shown), workdir, lines, remarks)
+    comparisons = publish_evaluation(workdir, lines, names, *shown)
+    return printed(comparisons, left_out, len(names), workdir / PAGE)
 
 
-def printed(
-    comparisons: Mapping[str, Comparison],
-    workdir: Path,
-    lines: Mapping[str, Sequence[Record]],
-    remarks: Sequence[str],
-) -> str:
-    """The tables of an evaluation, what else there is to know, and where its page is."""
+def printed(comparisons: Mapping[str, Comparison], left_out: int, rows: int, page: Path) -> str:
+    """The tables of an evaluation, the first of its rows, what else there is to know, and where its
+    page is."""
     parts = [
         (f"{about}:\n" if len(comparisons) > 1 else "") + table(comparison.methods)
         for about, comparison in comparisons.items()
     ]
-    rows = {one["row"] for found in lines.values() for one in found if "skipped" not in one}
-    for name, found in lines.items():
-        if count := sum(NOT_FINITE in one for one in found):
-            parts.append(
-                f"{count} masks of {name} are not finite, and were scored as constant ones"
-            )
-    return "\n".join([*parts, *remarks, f"{len(rows)} rows scored: {workdir / PAGE}"])
+    of_rows = next(iter(comparisons.values()))
+    told = remarks(of_rows, left_out, rows)
+    return "\n".join([*parts, *told, f"{of_rows.rows} rows scored: {page}"])
 
 
 def _refuse_unlabelled(work: Work, scored_for: str) -> None:
@@ -199,24 +193,27 @@ def score_method(store: ResultStore, method: Scoring, team: Team) -> Done:
     return done
 
 
-def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> list[Record]:
-    """A method's lines, once all processes have written theirs."""
+def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> Lines:
+    """A method's lines in order, once all processes have written theirs; they stay on the disk."""
     await_rows([one.row for one in method.asked], done)
     lines = store.scored(method.lines)
     lines.merge(method.holds)
-    return lines.records()
+    return lines
 
 
 def same_images(
-    work: Work, methods: Mapping[str, Maps], lines: Mapping[str, Sequence[Record]], most: int
+    work: Work, methods: Mapping[str, Maps], lines: Mapping[str, Iterable[Record]], most: int
 ) -> Iterator[SameImage]:
     """The first rows that were scored, under all methods, made as they are asked for; without those
     whose image cannot be read any more."""
-    by_row = {name: {one["row"]: one for one in found} for name, found in lines.items()}
-    scored = [one for one in next(iter(lines.values())) if "skipped" not in one]
+    scored = (one for one in next(iter(lines.values())) if "skipped" not in one)
+    first = {one["row"]: one for one in islice(scored, most)}
+    by_row = {
+        name: {one["row"]: one for one in found if one["row"] in first}
+        for name, found in lines.items()
+    }
     size, names = work.explainee.image_size, work.explainee.class_names
-    for line in scored[:most]:
-        row = line["row"]
+    for row, line in first.items():
         if (picture := picture_of(work, row)) is None:
             continue
         masks = {name: maps(row).or_constant().mask for name, maps in methods.items()}

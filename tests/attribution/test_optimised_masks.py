@@ -134,6 +134,28 @@ def test_the_penalty():
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
 
 
+def test_what_is_above_a_limit_is_known_before_the_last_point():
+    parts = np.array([[0.1, -0.4], [-0.4, 0.4], [0.3, -0.1], [-0.2, 0.0], [0.0, 0.1]], np.float32)
+    assert np.abs(parts).max() <= 2 / len(parts)
+    more, whole = jnp.array([0.5, 1.0]), parts.sum(0) + np.array([0.5, 1.0])
+    both = jnp.ones(2, bool)
+
+    def found(parts, limit, asked=both):
+        return igos._is_above(lambda part: part, jnp.asarray(parts), more, limit, asked).tolist()
+
+    for apart in (-1.0, -0.01, 0.01, 1.0):
+        for other in (-1.0, -0.01, 0.01, 1.0):
+            limit = jnp.asarray(whole + np.array([apart, other]), jnp.float32)
+            assert found(parts, limit) == [apart < 0, other < 0]
+    # Points that could change nothing any more are not looked at, nor images that nobody asks for.
+    unknown = parts.copy()
+    unknown[2:] = np.nan  # after two points −0.3 and 0 of at least −0.3 − 1.2 and 0 − 1.2
+    assert found(unknown, jnp.array([-1.01, -0.21])) == [True, True]
+    assert found(unknown, jnp.array([-0.99, -0.21])) == [False, False]
+    assert found(unknown, jnp.array([-0.99, -0.21]), jnp.array([False, True]))[1]
+    assert found(np.full((5, 2), np.nan), more - 2.01) == [True, True]
+
+
 def test_the_line_search_is_each_image_s_own():
     curvature = jnp.array([0.001, 1.0, 100.0])
     masks = jnp.full((3, 2, 1, 1), 0.5)
@@ -141,8 +163,11 @@ def test_the_line_search_is_each_image_s_own():
     def loss(masks):
         return 0.5 * curvature * (masks**2).sum((1, 2, 3))
 
+    def above(masks, limit, asked):
+        return loss(masks) > limit
+
     slope = curvature[:, None, None, None] * masks
-    found = igos._line_search(loss, masks, slope, loss(masks))
+    found = igos._line_search(above, masks, slope, loss(masks))
     # A step of t is taken where (1 − ct)² < 1 − 2e-4·ct, which for t·c below 2 it is; masks end
     # at 0, where the loss is least, at any longer step that 1e-4·t·|slope|² does not forbid.
     for length, c in zip(np.asarray(found), np.asarray(curvature), strict=True):
@@ -156,7 +181,11 @@ def test_the_line_search_is_each_image_s_own():
 def test_no_step_is_found_uphill():
     masks = jnp.full((1, 2, 1, 1), 0.5)
     uphill = -jnp.ones_like(masks)
-    found = igos._line_search(lambda m: m.sum((1, 2, 3)), masks, uphill, jnp.array([1.0]))
+
+    def above(masks, limit, asked):
+        return masks.sum((1, 2, 3)) > limit
+
+    found = igos._line_search(above, masks, uphill, jnp.array([1.0]))
     assert found[0] < 1e-5
 
 

@@ -100,7 +100,7 @@ def test_counts_are_put_together_and_have_no_p(monkeypatch):
     assert found["p"] is None and found["low"] == 0.0  # the first image twice
     assert found["high"] == pytest.approx(10.0)  # the second image twice
     monkeypatch.setitem(comparison.SCORES, "pos", replace(SCORES["pos"], aggregate=pooled))
-    monkeypatch.setattr(comparison, "score_intervals", lambda *_: {})
+    monkeypatch.setattr(comparison, "column_intervals", lambda *_: {})
     both = {
         "a": lines(ours.tolist()),
         "b": lines(theirs.tolist()),
@@ -181,3 +181,15 @@ def test_curves_are_means_whose_area_is_the_score():
         found.methods["a"]["del"]["mean"]
     )
     assert found.curves["b"] == {}
+
+
+def test_lines_are_gone_through_once_and_what_was_not_scored_is_counted():
+    skipped = [{"row": 1, "image": "b.png", "skipped": "cut off"}]
+    methods = {
+        "a": [*lines([1.0]), *skipped, {"row": 2, "pos": 3.0, "not_finite": True}],
+        "b": [{"row": 2, "pos": 5.0}, *skipped, {"row": 3, "image": "d.png", "skipped": "gone"}],
+    }
+    found = compare({name: iter(each) for name, each in methods.items()}, "b")
+    assert (found.rows, found.skipped, found.not_finite) == (2, 2, {"a": 1})
+    assert found.counts == {"a": {"pos": 2}, "b": {"pos": 1}}
+    assert found.differences["a"]["pos"]["mean"] == -2.0

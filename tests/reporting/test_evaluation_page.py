@@ -31,6 +31,8 @@ FOUND = Comparison(
     reference="selected",
     differences={HOSTILE: {"pos": APART}},
     curves={"selected": {"pos": [1.0] + 9 * [0.0]}, HOSTILE: {"pos": 10 * [0.5]}},
+    skipped=0,
+    not_finite={},
 )
 
 
@@ -75,7 +77,7 @@ def test_the_table_can_be_sorted(tmp_path):
 def test_a_score_that_is_neither_good_nor_bad_has_no_arrow_and_no_best_method(tmp_path):
     means = {"selected": {"area": value(40.0, 39.0, 41.0)}, "x": {"area": value(20.0, 19.0, 21.0)}}
     counts = {name: {"area": 2} for name in means}
-    page = written(tmp_path, {"the label": Comparison(2, 2, means, counts, None, {}, {})})
+    page = written(tmp_path, {"the label": Comparison(2, 2, means, counts, None, {}, {}, 0, {})})
     title = 'title="mean of the mask; 0 to 100"'
     assert f"<th scope=col aria-sort=none><button type=button {title}>area</button></th>" in page
     assert "<td data-value=40.0>40.00<" in page and "<td data-value=20.0>20.00<" in page
@@ -114,7 +116,9 @@ def test_curves_are_drawn_to_scale(tmp_path):
 
 
 def test_a_section_for_each_class_and_one_without_rows(tmp_path):
-    nothing = Comparison(0, 0, {"selected": {}}, {"selected": {}}, None, {}, {"selected": {}})
+    nothing = Comparison(
+        0, 0, {"selected": {}}, {"selected": {}}, None, {}, {"selected": {}}, 0, {}
+    )
     read = Balanced(written(tmp_path, {"the predicted class": FOUND, "the label": nothing}))
     assert read.seen.count("table") == 1
     assert "Scores for the predicted class" in read.text

@@ -63,7 +63,7 @@ def test_a_damaged_line_is_none(tmp_path, change):
 def test_what_was_read_is_not_read_again(tmp_path):
     ours, theirs = (Lines(tmp_path / "x.jsonl", process) for process in (0, 1))
     theirs.append({0: {"row": 0}})
-    ours.read()
+    ours.learn()
     shard = tmp_path / "x-1.jsonl"
     with shard.open("r+b") as file:
         file.write(b"nothing")
@@ -72,11 +72,11 @@ def test_what_was_read_is_not_read_again(tmp_path):
     line = (tmp_path / "y.jsonl").read_bytes()
     with shard.open("ab") as file:
         file.write(line[:15])
-    ours.read()
+    ours.learn()
     assert ours.done == {0, 1}
     with shard.open("ab") as file:
         file.write(line[15:])
-    ours.read()
+    ours.learn()
     assert ours.done == {0, 1, 2}
 
 
@@ -89,6 +89,14 @@ def test_the_later_line_of_a_row_wins(tmp_path):
     Lines(path).merge()
     assert names(tmp_path) == ["x.jsonl"]
     assert Lines(path).records() == expected
+
+
+def test_merged_lines_can_be_gone_through_again_and_again(tmp_path):
+    lines = Lines(tmp_path / "x.jsonl")
+    lines.append({row: {"row": row} for row in (2, 0, 1)})
+    assert [record["row"] for record in lines] == [2, 0, 1]
+    lines.merge()
+    assert [record["row"] for record in lines] == [record["row"] for record in lines] == [0, 1, 2]
 
 
 def test_a_process_that_began_later_wrote_later(tmp_path):
@@ -151,14 +159,14 @@ def test_others_go_on_after_a_merge(tmp_path):
     ours, theirs = (Lines(tmp_path / "x.jsonl", process) for process in (0, 1))
     ours.append({5: {"row": 5, "image": "a longer name than that of the other row"}})
     theirs.append({1: {"row": 1}})
-    theirs.read()
+    theirs.learn()
     ours.merge()
-    theirs.read()
+    theirs.learn()
     assert theirs.done == {1, 5}
     theirs.append({2: {"row": 2}})
     ours.append({3: {"row": 3}})
     for lines in (ours, theirs):
-        lines.read()
+        lines.learn()
         assert lines.done == {1, 2, 3, 5}
         assert [record["row"] for record in lines.records()] == [1, 2, 3, 5]
 

@@ -195,7 +195,7 @@ def test_processes_write_side_by_side_and_one_merges(tmp_path):
     assert stores[1].done == {0}
     with (tmp_path / "results-0.jsonl").open("a") as file:
         file.write('{"row": 0, "torn')  # as it looks while process 0 writes
-    stores[1].lines.read()
+    stores[1].lines.learn()
     assert stores[1].done == {0, 1, 2}
     stores[0].finish()
     scores = tmp_path / "scores" / "rival.jsonl"

@@ -27,8 +27,10 @@ FOUND = Comparison(
     reference="selected",
     differences={"a_b|&%": {"pos": SURE, "srg": UNSURE}},
     curves={},
+    skipped=0,
+    not_finite={},
 )
-ALONE = Comparison(2, 2, {"x": {"neg": value(1.0)}}, {"x": {"neg": 2}}, None, {}, {})
+ALONE = Comparison(2, 2, {"x": {"neg": value(1.0)}}, {"x": {"neg": 2}}, None, {}, {}, 0, {})
 
 
 def test_markdown():
@@ -49,7 +51,7 @@ def test_markdown():
 
 
 def test_what_rivals_cost_is_said():
-    found = {"the label": Comparison(2, 2, {"x": {}, "occlusion": {}}, {}, None, {}, {})}
+    found = {"the label": Comparison(2, 2, {"x": {}, "occlusion": {}}, {}, None, {}, {}, 0, {})}
     assert costs(found) == [f"occlusion: {RIVALS['occlusion'].budget}"]
     assert markdown(found).endswith(f"An image costs\n\n- {costs(found)[0]}\n")
     assert latex(found).endswith(f"% An image costs {costs(found)[0]}")
@@ -105,7 +107,7 @@ def test_latex():
 
 def test_of_a_score_that_is_neither_good_nor_bad_no_method_is_the_best():
     counts = {"x": {"area": 2}}
-    found = {"b": Comparison(2, 2, {"x": {"area": value(40.0)}}, counts, None, {}, {})}
+    found = {"b": Comparison(2, 2, {"x": {"area": value(40.0)}}, counts, None, {}, {}, 0, {})}
     assert "| method | area |\n" in markdown(found)
     assert "| x | 40.00 (39.0 to 41.0) |\n" in markdown(found)
     assert next(csv.DictReader(io.StringIO(comma_separated(found))))["better"] == ""
