@@ -124,7 +124,7 @@ def priced(settings: Settings) -> dict[str, Any]:
 
 def without_stopping(recipe: Recipe) -> Recipe:
     """The recipe with a limit that no score reaches."""
-    limit = jnp.float32(-1 if recipe.method.optimize == "pos" else 101)
+    limit = jnp.float32(-recipe.method.sign * jnp.inf)
     return recipe._replace(numbers=recipe.numbers._replace(stop_at=limit))
 
 

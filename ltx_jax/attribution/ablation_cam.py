@@ -54,7 +54,7 @@ def ablation_cam_signed(
 
         left = in_chunks(jax.vmap(without), jnp.arange(maps.shape[-1]), _CHUNK)
         losses = of_class(logits, target) - left
-        return weighted(maps.astype(jnp.float32), losses[None])[0]
+        return weighted(maps.astype(jnp.float32), losses[None, None, None])[0]
 
     return jax.lax.map(of_one, (images, targets))
 

@@ -35,7 +35,7 @@ def grad_cam_signed(
       InputError: as `grad_cam`.
     """
     maps, slopes = with_slopes(explainee, images, targets, "Grad-CAM")
-    return weighted(maps, slopes.mean((1, 2)))
+    return weighted(maps, slopes.mean((1, 2), keepdims=True))
 
 
 GRAD_CAM = Rival(

@@ -30,7 +30,7 @@ def grad_cam_plus_plus(
     maps, slopes = with_slopes(explainee, images, targets, "Grad-CAM++")
     squares, mass = slopes**2, maps.sum((1, 2), keepdims=True)
     alphas = squares / (2 * squares + mass * slopes**3 + _EPSILON)
-    weights = (alphas * jax.nn.relu(slopes)).sum((1, 2))
+    weights = (alphas * jax.nn.relu(slopes)).sum((1, 2), keepdims=True)
     return jax.nn.relu(weighted(maps, weights))
 
 

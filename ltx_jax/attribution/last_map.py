@@ -49,6 +49,11 @@ def as_added(found: Intermediates, change: Float[Array, "n g h c"]) -> Intermedi
     return put(change)[0]
 
 
-def weighted(maps: Float[Array, "n g h c"], weights: Float[Array, "n c"]) -> Float[Array, "n g h"]:
-    """The channels of a map, each times its weight, added up."""
-    return (maps * weights[:, None, None]).sum(-1)
+def weighted(
+    maps: Float[Array, "n g h c"], weights: Float[Array, "n _ _ c"]
+) -> Float[Array, "n g h"]:
+    """The channels of a map, each times its weight, added up.
+
+    As a product with ones, for the reason that `layers.mean_over_positions` has.
+    """
+    return jnp.matmul(maps * weights, jnp.ones(maps.shape[-1], jnp.float32), precision="highest")

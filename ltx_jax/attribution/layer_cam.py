@@ -6,7 +6,7 @@ import jax
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.last_map import with_slopes
+from ltx_jax.attribution.last_map import weighted, with_slopes
 from ltx_jax.attribution.rival import Rival
 from ltx_jax.models.explainee import Explainee
 
@@ -22,7 +22,7 @@ def layer_cam(
       InputError: where the explainee gives no intermediates, or no `features` among them.
     """
     maps, slopes = with_slopes(explainee, images, targets, "Layer-CAM")
-    return jax.nn.relu((maps * jax.nn.relu(slopes)).sum(-1))
+    return jax.nn.relu(weighted(maps, jax.nn.relu(slopes)))
 
 
 LAYER_CAM = Rival(

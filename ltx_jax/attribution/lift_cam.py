@@ -51,7 +51,7 @@ def lift_cam_signed(
 
     multipliers = jax.grad(target_logits)(jnp.zeros_like(maps)).astype(jnp.float32)
     exact = maps.astype(jnp.float32)
-    return weighted(exact, (multipliers * exact).sum((1, 2)))
+    return weighted(exact, (multipliers * exact).sum((1, 2), keepdims=True))
 
 
 LIFT_CAM = Rival(

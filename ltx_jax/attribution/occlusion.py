@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from ltx_jax.attribution.rival import Rival, logits_through, masks_at_once
-from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.attribution.rival import Rival, each_of, logits_through, masks_at_once
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.links import of_class
 
 # Of a side of so many pixels.
@@ -42,14 +42,13 @@ def occlusion(
     down, across = (_windows(*one) for one in zip(size, window, stride, strict=True))
     before = of_class(explainee(images), targets)[None]
 
-    def lost(hidden: tuple[Array, Array]) -> Array:
-        rows, columns = hidden
-        seen = 1 - rows[:, :, None] * columns[:, None]
+    def lost(windows: Array) -> Array:
+        a, b = jnp.divmod(windows, len(across))
+        seen = 1 - jnp.asarray(down)[a, :, None] * jnp.asarray(across)[b, None]
         after = logits_through(explainee, images, seen[:, None])
         return before - of_class(after, targets[None])
 
-    pairs = jnp.repeat(down, len(across), 0), jnp.tile(across, (len(down), 1))
-    losses = in_chunks(lost, pairs, masks_at_once(len(images)))
+    losses = each_of(len(down) * len(across), lost, masks_at_once(len(images)))
     losses = losses.reshape(len(down), len(across), len(images))
     with jax.default_matmul_precision("highest"):
         total = jnp.einsum("abn,ah,bw->nhw", losses, down, across)
@@ -74,4 +73,5 @@ OCCLUSION = Rival(
     "Zeiler & Fergus, ECCV 2014; overlapping windows as in captum",
     f"784 forwards: windows of {_WINDOW}/{_OF} of a side, {_STRIDE}/{_OF} apart",
     occlusion,
+    in_parts=True,
 )

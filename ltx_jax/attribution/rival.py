@@ -35,7 +35,7 @@ class Rival:
       maps: (explainee, images [n,H,W,C] in [0,1], targets [n]) to the relevance of each pixel
         [n,H,W], or of cells [n,g,h], in any range; jitted.
       signed: the same with what speaks against the class below zero, where `maps` cut that off.
-      in_parts: whether devices can share the work on one image: it is summed by `sum_over`.
+      in_parts: whether devices can share the work on one image, by `sum_over` or `each_of`.
     """
 
     name: str
@@ -111,6 +111,23 @@ def sum_over(
     mine = numbers[jax.lax.axis_index(PARTS) if parts > 1 else 0]
     total, _ = jax.lax.scan(add, jnp.zeros(form.shape, form.dtype), mine)
     return jax.lax.psum(total, PARTS) if parts > 1 else total
+
+
+def each_of(count: int, values: Callable[[Int[Array, " k"]], Array], at_once: int) -> Array:
+    """What comes of each of so many variations [count,...], with the work shared as by `sum_over`.
+
+    Args:
+      count: of variations.
+      values: from the numbers of k variations to what comes of each, [k,...].
+      at_once: variations at most.
+    """
+
+    def in_place(numbers: Array, counts: Array) -> Array:
+        found = values(numbers)
+        kept = jnp.where(counts.reshape(-1, *[1] * (found.ndim - 1)), found, 0)
+        return jnp.zeros((count, *found.shape[1:]), found.dtype).at[numbers].add(kept)
+
+    return sum_over(jnp.arange(count, dtype=jnp.int32), in_place, at_once)
 
 
 def masks_at_once(images: int) -> int:

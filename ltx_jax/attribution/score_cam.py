@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from ltx_jax.attribution.intermediates import seen
 from ltx_jax.attribution.last_map import last_map, weighted
-from ltx_jax.attribution.rival import Rival
+from ltx_jax.attribution.rival import Rival, each_of
 from ltx_jax.masks.spanning import spanning
-from ltx_jax.models.explainee import Explainee, in_chunks
+from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.links import of_class
 
 # Forwards at a time.
@@ -37,16 +37,15 @@ def score_cam(
     maps, inputs = last_map(found).astype(jnp.float32), found["input"]
     n, _, _, channels = maps.shape
 
-    def scores(pairs: tuple[Array, Array]) -> Array:
-        image, channel = pairs
+    def scores(pairs: Array) -> Array:
+        image, channel = jnp.divmod(pairs, channels)
         masks = spanning(enlarged(maps[image, :, :, channel], explainee.image_size))
         hidden = inputs[image] * (masks[..., None] - 1)
         logits, _ = explainee.intermediates(images[image], {"input": hidden})
         return of_class(logits, targets[image])
 
-    pairs = jnp.repeat(jnp.arange(n), channels), jnp.tile(jnp.arange(channels), n)
-    weights = jax.nn.softmax(in_chunks(scores, pairs, _CHUNK).reshape(n, channels))
-    return jax.nn.relu(weighted(maps, weights))
+    weights = jax.nn.softmax(each_of(n * channels, scores, _CHUNK).reshape(n, channels))
+    return jax.nn.relu(weighted(maps, weights[:, None, None]))
 
 
 def enlarged(maps: Float[Array, "n g h"], size: tuple[int, int]) -> Float[Array, "n H W"]:
@@ -67,4 +66,5 @@ SCORE_CAM = Rival(
     "Wang, Wang, Du, Yang, Zhang, Ding, Mardziel & Hu, CVPR Workshops 2020",
     "1 forward a channel of the last map",
     score_cam,
+    in_parts=True,
 )

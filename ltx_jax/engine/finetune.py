@@ -341,17 +341,18 @@ def _areas(
     pixels = upsample(masks, state.images.shape[1:3])
     setting = (explainee, state.images, pixels, state.classes, state.logits)
     if method.lazy and len(method.orders) == 1:
-        worst, perfect = method.sign * jnp.inf, -method.sign * jnp.inf
-        to_beat = jnp.where(state.steps == 0, worst, _selected_score(state, method))
-        to_beat = jnp.where(state.active, to_beat, perfect)
+        to_beat = jnp.where(state.active, _to_beat(state, method), -method.sign * jnp.inf)
         return contending_areas(*setting, *method.orders, to_beat, method.chunk)
     found = [perturbation_areas(*setting, order, chunk=method.chunk) for order in method.orders]
     return found[0] if len(found) == 1 else jax.tree.map(jnp.subtract, *reversed(found))
 
 
-def _selected_score(state: Slots, method: Method) -> Float[Array, " S"]:
+def _to_beat(state: Slots, method: Method) -> Float[Array, " S"]:
+    """The score of the mask selected so far; the worst there is where none is, or its score is
+    NaN."""
     rows = jnp.arange(len(state.steps), dtype=jnp.int32)
-    return method.selecting(state)[rows, state.mask_steps[:, _SELECTED], 0]
+    found = method.selecting(state)[rows, state.mask_steps[:, _SELECTED], 0]
+    return jnp.where((state.steps == 0) | jnp.isnan(found), method.sign * jnp.inf, found)
 
 
 def _judge(
@@ -370,7 +371,7 @@ def _judge(
     rows = jnp.arange(now.shape[0], dtype=jnp.int32)
 
     score = method.sign * method.selecting(areas)[:, 0]
-    best_score = method.sign * _selected_score(state, method)
+    best_score = method.sign * _to_beat(state, method)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
     first = now == 0
     better = jnp.stack(

@@ -148,8 +148,8 @@ def run(settings: Settings, workdir: Path) -> str:
     goal = make_goal(settings.objective)
     with termination_held() as leave:
         told = fingerprint_of(settings, source.names, source, (), without=sections)
-        given = source, settings.pretrain, settings.resize, apart, settings.seed
-        about = explainee, explainer, Course(*given, workdir, told, leave)
+        course = Course.of(settings, source, apart, workdir, told, leave)
+        about = explainee, explainer, course
         if explainer.classes > 1:
             every = class_goal(settings.class_masks, goal, explainee)
             best = pretrain_classes(*about, goal=every, target=settings.target)[1].best

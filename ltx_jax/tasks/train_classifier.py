@@ -140,8 +140,7 @@ def run(settings: Settings, workdir: Path) -> str:
         "words.",
     )
     told = fingerprint_of(settings, source.names, source, (), without=without)
-    given = source, settings.pretrain, settings.resize, apart, settings.seed
     with termination_held() as leave:
-        course = Course(*given, workdir, told, leave)
+        course = Course.of(settings, source, apart, workdir, told, leave)
         _, made = train_classifier(classifier, explainee, course)
     return told_of(workdir / BEST, made.best, made.best["scores"])

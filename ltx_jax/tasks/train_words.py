@@ -163,9 +163,8 @@ def run(settings: Settings, workdir: Path) -> str:
     if words.vectors is not None and is_there(Path(words.vectors), Path.is_file):
         content = Path(words.vectors).read_bytes()
         told["words.vectors (sha256)"] = digest_of([content])
-    given = source, settings.pretrain, settings.resize, apart, settings.seed
     with termination_held() as leave:
-        course = Course(*given, workdir, told, leave)
+        course = Course.of(settings, source, apart, workdir, told, leave)
         names = class_names_of(settings)
         _, learnt, made = train_words(explainee, words, course, class_names=names)
     known = f"{len(learnt.supervised)} concepts learnt, {len(learnt.unseen)} left unseen"

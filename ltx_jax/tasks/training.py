@@ -38,7 +38,7 @@ from ltx_jax.loading.checkpoints import SavedOptimizer
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import Pace, progress_bar
 from ltx_jax.runtime import Terminated
-from ltx_jax.settings.sections import Pretrain
+from ltx_jax.settings.sections import Pretrain, Settings
 from ltx_jax.tasks.held_out import HeldOut, Judged
 from ltx_jax.tasks.training_files import (
     Epoch,
@@ -126,6 +126,20 @@ class Course(NamedTuple):
     workdir: Path | None = None
     fingerprint: Mapping[str, Any] | None = None
     leave: Callable[[int], bool] = lambda _: False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        source: Source,
+        apart: int,
+        workdir: Path,
+        fingerprint: Mapping[str, Any],
+        leave: Callable[[int], bool],
+    ) -> Course:
+        """What a configuration says of a training on its images."""
+        given = source, settings.pretrain, settings.resize, apart, settings.seed
+        return cls(*given, workdir, fingerprint, leave)
 
     @property
     def mesh(self) -> Mesh:

@@ -10,14 +10,14 @@ import pytest
 from conftest import random_weights
 
 from ltx_jax.engine.adamw import AdamW, kept, update
-from ltx_jax.engine.finetune import Start, Task, advance, empty_slots, finetune
-from ltx_jax.engine.recipe import Recipe, make_recipe
+from ltx_jax.engine.finetune import Start, Task, _judge, advance, empty_slots, finetune
+from ltx_jax.engine.recipe import SELECTED, Recipe, make_recipe
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.explainers.leaves import Moments
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.masks.tokens import upsample
-from ltx_jax.metrics.perturbation import perturbation_areas
+from ltx_jax.metrics.perturbation import Areas, perturbation_areas
 from ltx_jax.objectives import losses
 from ltx_jax.settings.sections import LTX
 
@@ -250,6 +250,19 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
 
 
 @pytest.mark.slow
+def test_a_mask_of_unknown_score_is_beaten_by_any_other(explainee, explainer):
+    network, (method, numbers) = explainer.for_slots(), recipe(optimize="srg_probability")
+    state = empty_slots(explainee, network, numbers, method, 1, 1, slot_mesh(1))
+    state = state._replace(active=jnp.ones(1, bool))
+    selected, mask, loss = SELECTED.index("selected"), state.masks[:, 0], state.loss[:, 0]
+    kept = []
+    for score in (jnp.nan, jnp.nan, 3.0, 2.0, jnp.nan):
+        areas = Areas(jnp.full((1, 1), jnp.nan), jnp.full((1, 1), score))
+        state = _judge(state, numbers, method, mask, loss, areas)
+        kept.append(int(state.mask_steps[0, selected]))
+    assert kept == [0, 0, 2, 2, 2]
+
+
 @pytest.mark.usefixtures("equal_programs")
 def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, images):
     short = recipe(first_moment="bfloat16")
