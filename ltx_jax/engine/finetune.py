@@ -341,18 +341,17 @@ def _areas(
     pixels = upsample(masks, state.images.shape[1:3])
     setting = (explainee, state.images, pixels, state.classes, state.logits)
     if method.lazy and len(method.orders) == 1:
-        to_beat = jnp.where(state.active, _to_beat(state, method), -method.sign * jnp.inf)
+        worst, perfect = method.sign * jnp.inf, -method.sign * jnp.inf
+        to_beat = jnp.where(state.steps == 0, worst, _selected_score(state, method))
+        to_beat = jnp.where(state.active, to_beat, perfect)
         return contending_areas(*setting, *method.orders, to_beat, method.chunk)
     found = [perturbation_areas(*setting, order, chunk=method.chunk) for order in method.orders]
     return found[0] if len(found) == 1 else jax.tree.map(jnp.subtract, *reversed(found))
 
 
-def _to_beat(state: Slots, method: Method) -> Float[Array, " S"]:
-    """The score of the mask selected so far; the worst there is where none is, or its score is
-    NaN."""
+def _selected_score(state: Slots, method: Method) -> Float[Array, " S"]:
     rows = jnp.arange(len(state.steps), dtype=jnp.int32)
-    found = method.selecting(state)[rows, state.mask_steps[:, _SELECTED], 0]
-    return jnp.where((state.steps == 0) | jnp.isnan(found), method.sign * jnp.inf, found)
+    return method.selecting(state)[rows, state.mask_steps[:, _SELECTED], 0]
 
 
 def _judge(
@@ -371,12 +370,12 @@ def _judge(
     rows = jnp.arange(now.shape[0], dtype=jnp.int32)
 
     score = method.sign * method.selecting(areas)[:, 0]
-    best_score = method.sign * _to_beat(state, method)
+    best_score = method.sign * _selected_score(state, method)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
     first = now == 0
-    better = jnp.stack(
-        [first, first | (score < best_score), jnp.ones_like(first), first | (loss < best_loss)], 1
-    )
+    # Of a mask whose score is NaN nothing is known: any other is better.
+    beats = (score < best_score) | (jnp.isnan(best_score) & ~jnp.isnan(score))
+    better = jnp.stack([first, first | beats, jnp.ones_like(first), first | (loss < best_loss)], 1)
     better &= state.active[:, None]
     steps = jnp.where(state.active, now + 1, now)
     goes_on = ~(score < method.sign * numbers.stop_at) & (steps < len(numbers.learning_rates))

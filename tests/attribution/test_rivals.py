@@ -9,7 +9,7 @@ from test_class_activation_maps import FOR_CNNS
 from ltx_jax.attribution import RIVALS, rival
 from ltx_jax.attribution.gradient_x_input import gradient_x_input
 from ltx_jax.attribution.integrated_gradients import integrated_gradients
-from ltx_jax.attribution.rival import PARTS, mean_gradient
+from ltx_jax.attribution.rival import PARTS, each_of, mean_gradient
 from ltx_jax.attribution.smoothgrad import smoothgrad
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.memory import batch_of_use
@@ -30,11 +30,18 @@ def _linear(weights, images):
 
 
 def _square(weights, images):
-    return jnp.einsum("nhwc,hwck->nk", images**2, weights)
+    return _square_with_features(weights, images, {})[0]
+
+
+def _square_with_features(weights, images, added):
+    inputs = images + added.get("input", jnp.zeros_like(images))
+    features = inputs**2 + added.get("features", jnp.zeros_like(images))
+    logits = jnp.einsum("nhwc,hwck->nk", features, weights)
+    return logits, {"input": inputs, "features": features}
 
 
 LINEAR = Explainee(_linear, WEIGHTS, (4, 4), 2)
-SQUARE = Explainee(_square, WEIGHTS, (4, 4), 2)
+SQUARE = Explainee(_square, WEIGHTS, (4, 4), 2, features=_square_with_features)
 OF_TARGET = np.stack([np.asarray(WEIGHTS)[..., k] for k in (1, 0)])
 
 
@@ -120,6 +127,12 @@ def test_devices_share_an_image_where_there_are_few(name, count):
     group = [(Asked(i, int(targets[i])), Example(np.asarray(images[i]))) for i in range(count)]
     found = compute(SQUARE, name, group, batch_of_use(SQUARE, count))
     np.testing.assert_allclose(found, RIVALS[name].maps(SQUARE, images, targets), rtol=1e-5)
+
+
+def test_each_of_many_is_in_its_place():
+    given = jnp.outer(jnp.arange(7, dtype=jnp.float32), jnp.array([1.0, -2.0]))
+    found = each_of(7, lambda numbers: given[numbers] ** 2, at_once=3)
+    np.testing.assert_array_equal(found, given**2)
 
 
 def test_devices_without_an_image_are_shared_out():
