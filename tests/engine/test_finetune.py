@@ -249,7 +249,6 @@ def test_resumed_moments_are_adams(explainee, explainer, images):
     np.testing.assert_allclose(done.loss, values, atol=2e-5)
 
 
-@pytest.mark.slow
 def test_a_mask_of_unknown_score_is_beaten_by_any_other(explainee, explainer):
     network, (method, numbers) = explainer.for_slots(), recipe(optimize="srg_probability")
     state = empty_slots(explainee, network, numbers, method, 1, 1, slot_mesh(1))
@@ -263,6 +262,7 @@ def test_a_mask_of_unknown_score_is_beaten_by_any_other(explainee, explainer):
     assert kept == [0, 0, 2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("equal_programs")
 def test_a_short_first_moment_changes_little_and_is_short(explainee, explainer, images):
     short = recipe(first_moment="bfloat16")
