@@ -53,11 +53,11 @@ from ltx_jax.tasks import explain_filters as filters
 from ltx_jax.tasks import pretrain as pretraining
 from ltx_jax.tasks import rivals
 from ltx_jax.tasks.arrays import label_sets, source_of, targets_of, with_arrays
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.inputs import WITHOUT_EFFECT, Row, Work
 from ltx_jax.tasks.maps import as_map, leaves_unit, refuse_larger
 from ltx_jax.tasks.pretrain_classes import class_goal, pretrain_classes
 from ltx_jax.tasks.scoring import Asked, score_rows
-from ltx_jax.tasks.training import Course
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,13 +153,13 @@ def timed(methods: Sequence[Method], images: np.ndarray, targets: np.ndarray) ->
 def _on_all_devices(explainee: Explainee, name: str) -> Method:
     """Ours, images shared by the devices, as everywhere."""
 
-    placed: dict[Mesh, Explainee] = {}
+    @cache  # a run places the weights once
+    def placed(mesh: Mesh) -> Explainee:
+        return replicate(explainee, mesh)
 
     def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         batch = batch_of_use(explainee, len(images))
-        if batch.mesh not in placed:  # a run does it once
-            placed[batch.mesh] = replicate(explainee, batch.mesh)
-        on_devices = placed[batch.mesh]
+        on_devices = placed(batch.mesh)
         given = [
             (Asked(row, int(target)), Example(image))
             for row, (image, target) in enumerate(zip(images, targets, strict=True))

@@ -152,7 +152,7 @@ def _differences(
 ) -> dict[str, Difference]:
     rows, ours, theirs = np.intersect1d(one.rows, other.rows, return_indices=True)
     found = {}
-    for name in (name for name in one.scores if name in other.scores):
+    for name in filter(other.scores.__contains__, one.scores):
         values, reference = one.scores[name][ours], other.scores[name][theirs]
         both = is_known(values) & is_known(reference)
         if both.any():

@@ -161,7 +161,7 @@ class ClassTableTask:
         names = self._work.explainee.class_names
         each = [
             {int(i): shares for i, shares in one["shares"].items()}
-            for one in lines.records()
+            for one in lines
             if self._is_ours(one) and "skipped" not in one
         ]
         titles = tuple(names[i] if names else f"class {i}" for i in self.classes)

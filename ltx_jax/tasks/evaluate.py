@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,11 +205,12 @@ def same_images(
     work: Work, methods: Mapping[str, Maps], lines: Mapping[str, Iterable[Record]], most: int
 ) -> Iterator[SameImage]:
     """The first rows that were scored, under all methods, made as they are asked for; without those
-    whose image cannot be read any more."""
+    whose image cannot be read any more. Lines are in the order of rows."""
     scored = (one for one in next(iter(lines.values())) if "skipped" not in one)
     first = {one["row"]: one for one in islice(scored, most)}
+    last = max(first, default=-1)
     by_row = {
-        name: {one["row"]: one for one in found if one["row"] in first}
+        name: {one["row"]: one for one in takewhile(lambda one: one["row"] <= last, found)}
         for name, found in lines.items()
     }
     size, names = work.explainee.image_size, work.explainee.class_names

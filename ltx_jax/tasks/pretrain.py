@@ -23,11 +23,12 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
 from ltx_jax.runtime import termination_held
 from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
 from ltx_jax.tasks.inputs import named_by, open_explainee, open_network, open_training_source
 from ltx_jax.tasks.pretrain_classes import BEST, class_goal, pretrain_classes
-from ltx_jax.tasks.training import Course, train
+from ltx_jax.tasks.training import train
 from ltx_jax.tasks.training_files import Epoch, Snapshot, chosen_select, told_of
 from ltx_jax.tasks.training_images import targets_of
 

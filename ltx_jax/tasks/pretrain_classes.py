@@ -21,8 +21,9 @@ from ltx_jax.metrics.multi_label import answer_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.objectives import Goal
 from ltx_jax.settings.sections import ClassMasks
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
-from ltx_jax.tasks.training import Course, Trained, keep_test_scores, train
+from ltx_jax.tasks.training import Trained, keep_test_scores, train
 from ltx_jax.tasks.training_files import Snapshot, chosen_select
 from ltx_jax.tasks.training_images import classes_of, refuse_unless_single
 

@@ -20,10 +20,11 @@ from ltx_jax.models.classifier import Classifier
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.runtime import termination_held
 from ltx_jax.settings.sections import Settings
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.held_out import HeldOut, Judged, means, of_readable
 from ltx_jax.tasks.inputs import class_names_of, open_training_source
 from ltx_jax.tasks.inputs import fingerprint as fingerprint_of
-from ltx_jax.tasks.training import Course, Trained, keep_test_scores, train
+from ltx_jax.tasks.training import Trained, keep_test_scores, train
 from ltx_jax.tasks.training_files import Snapshot, chosen_select, told_of
 from ltx_jax.tasks.training_images import classes_of, refuse_unless_single
 

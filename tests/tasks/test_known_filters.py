@@ -13,9 +13,9 @@ from ltx_jax.data.concepts import COLOURS, CONCEPTS, ConceptSceneSource
 from ltx_jax.engine.filter_passes import Asked, Vocabulary
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.sections import Pretrain, Words
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.explain_filters import explain_filters
 from ltx_jax.tasks.train_words import train_words
-from ltx_jax.tasks.training import Course
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
 NAMES = tuple(COLOURS)

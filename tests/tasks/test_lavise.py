@@ -17,7 +17,7 @@ from ltx_jax.loading.word_explainers import load_words
 from ltx_jax.runtime import Terminated
 from ltx_jax.settings.configuration import defaults, read
 from ltx_jax.tasks import explain_filters, train_words
-from ltx_jax.tasks.training import Course
+from ltx_jax.tasks.course import Course
 
 pytest.importorskip("grain", reason="needs grain (the extra `pretrain`)")
 SIZES = {"depth": 1}

@@ -24,8 +24,9 @@ from ltx_jax.runtime import Terminated, termination_held
 from ltx_jax.settings.sections import LTX, Pretrain
 from ltx_jax.tasks import pretrain as task
 from ltx_jax.tasks import training
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.pretrain import BEST, MasksOnData
-from ltx_jax.tasks.training import Course, learning_rates
+from ltx_jax.tasks.training import learning_rates
 from ltx_jax.tasks.training_files import (
     MASKS,
     Snapshot,

@@ -22,8 +22,8 @@ from ltx_jax.runtime import Terminated
 from ltx_jax.settings.configuration import defaults, read
 from ltx_jax.settings.sections import LTX, Network
 from ltx_jax.tasks import pretrain, train_classifier
+from ltx_jax.tasks.course import Course
 from ltx_jax.tasks.inputs import named_by
-from ltx_jax.tasks.training import Course
 from ltx_jax.tasks.training_images import classes_of
 from ltx_jax.weights.files import read_safetensors
 
