@@ -42,8 +42,11 @@ def get_config() -> ConfigDict:
     config.finetune.optimize = "srg_probability"
     config.finetune.steps = 20
     config.finetune.learning_rate = 0.1
-    config.objective.mask_weight = 11.0
-    config.objective.terms.budget = 1.0
+    # By the logit, as the classifier is sure of its classes anyway: the more evidence stays the
+    # better, and the mask term has to hold its own against that.
+    config.objective.logits_only = True
+    config.objective.mask_weight = 90.0
+    config.objective.terms.budget = 2.0
     config.objective.terms.total_variation = 3.0
     config.objective.fills = ("black", "mean")
     config.rivals = ("grad_cam",)
