@@ -33,12 +33,12 @@ from ltx_jax.attribution import RIVALS
 from ltx_jax.data.examples import Example
 from ltx_jax.data.given import as_batch
 from ltx_jax.engine.memory import batch_of_use
+from ltx_jax.engine.scoring import in_groups
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.tasks.rivals import check_rivals, compute
-from ltx_jax.tasks.scoring import Asked, in_groups
 
 _WHILE = 3.0  # seconds
 _COLUMNS = ("forwards", "one", "batch", "package one", "batch", "times one", "batch", "apart")
@@ -160,12 +160,14 @@ def _on_all_devices(explainee: Explainee, name: str) -> Method:
     def maps(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         batch = batch_of_use(explainee, len(images))
         on_devices = placed(batch.mesh)
-        given = [
-            (Asked(row, int(target)), Example(image))
-            for row, (image, target) in enumerate(zip(images, targets, strict=True))
-        ]
-        groups = in_groups(given, batch.images)
-        return np.concatenate([compute(on_devices, name, group, batch) for group in groups])
+
+        def of_group(group: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+            some, classes = zip(*group, strict=True)
+            given = [Example(image) for image in some], np.stack(classes)[:, None]
+            return compute(on_devices, name, *given, batch)[:, 0]
+
+        groups = in_groups(zip(images, targets, strict=True), batch.images)
+        return np.concatenate([of_group(group) for group in groups])
 
     return maps
 

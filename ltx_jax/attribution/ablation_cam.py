@@ -19,8 +19,8 @@ _CHUNK = 128
 
 @jax.jit
 def ablation_cam(
-    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"]
-) -> Float[Array, "n g h"]:
+    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, "n ..."]
+) -> Float[Array, "n ... g h"]:
     """The positive part of `ablation_cam_signed` (eq. 5).
 
     Raises:
@@ -31,8 +31,8 @@ def ablation_cam(
 
 @jax.jit
 def ablation_cam_signed(
-    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"]
-) -> Float[Array, "n g h"]:
+    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, "n ..."]
+) -> Float[Array, "n ... g h"]:
     """The last map's channels, each weighted with what the target's logit loses where it is zero.
 
     The paper divides the loss by the logit (eq. 3). That changes a map's range alone, or turns it
@@ -43,18 +43,19 @@ def ablation_cam_signed(
     """
 
     def of_one(one: tuple[Array, Array]) -> Array:
-        image, target = (x[None] for x in one)
+        image, classes = one[0][None], one[1].reshape(-1)
         logits, found = seen(explainee, image, ["features"], "Ablation-CAM")
         maps = last_map(found)
 
         def without(channel: Array) -> Array:
             gone = jnp.where(jnp.arange(maps.shape[-1]) == channel, -maps, 0)
             logits, _ = explainee.intermediates(image, as_added(found, gone))
-            return of_class(logits, target)[0]
+            return of_class(logits, classes)
 
         left = in_chunks(jax.vmap(without), jnp.arange(maps.shape[-1]), _CHUNK)
-        losses = of_class(logits, target) - left
-        return weighted(maps.astype(jnp.float32), losses[None, None, None])[0]
+        losses = (of_class(logits, classes)[None] - left).T
+        each = weighted(maps.astype(jnp.float32), losses[:, None, None])
+        return each.reshape(*one[1].shape, *each.shape[1:])
 
     return jax.lax.map(of_one, (images, targets))
 
@@ -66,4 +67,5 @@ ABLATION_CAM = Rival(
     "the last layers once a channel of the last map",
     ablation_cam,
     ablation_cam_signed,
+    of_classes=True,
 )

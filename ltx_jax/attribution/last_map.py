@@ -50,8 +50,8 @@ def as_added(found: Intermediates, change: Float[Array, "n g h c"]) -> Intermedi
 
 
 def weighted(
-    maps: Float[Array, "n g h c"], weights: Float[Array, "n _ _ c"]
-) -> Float[Array, "n g h"]:
+    maps: Float[Array, "*#n g h c"], weights: Float[Array, "*#n _ _ c"]
+) -> Float[Array, "*n g h"]:
     """The channels of a map, each times its weight, added up.
 
     As a product with ones, for the reason that `layers.mean_over_positions` has.

@@ -22,10 +22,10 @@ _WINDOW, _STRIDE, _OF = 15, 8, 224
 def occlusion(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
-    targets: Int[Array, " n"],
+    targets: Int[Array, "n ..."],
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
-) -> Float[Array, "n H W"]:
+) -> Float[Array, "n ... H W"]:
     """What the target's logit loses as a window goes black, the mean over the windows that hold a
     pixel.
 
@@ -40,19 +40,21 @@ def occlusion(
     window = window or _share(size, _WINDOW)
     stride = stride or _share(size, _STRIDE)
     down, across = (_windows(*one) for one in zip(size, window, stride, strict=True))
-    before = of_class(explainee(images), targets)[None]
+    classes = targets.reshape(len(targets), -1)
+    before = of_class(explainee(images)[:, None], classes)[None]
 
     def lost(windows: Array) -> Array:
         a, b = jnp.divmod(windows, len(across))
         seen = 1 - jnp.asarray(down)[a, :, None] * jnp.asarray(across)[b, None]
         after = logits_through(explainee, images, seen[:, None])
-        return before - of_class(after, targets[None])
+        return before - of_class(after[:, :, None], classes[None])
 
     losses = each_of(len(down) * len(across), lost, masks_at_once(len(images)))
-    losses = losses.reshape(len(down), len(across), len(images))
+    losses = losses.reshape(len(down), len(across), *classes.shape)
     with jax.default_matmul_precision("highest"):
-        total = jnp.einsum("abn,ah,bw->nhw", losses, down, across)
-    return total / jnp.asarray(np.outer(down.sum(0), across.sum(0)))[None]
+        total = jnp.einsum("abnk,ah,bw->nkhw", losses, down, across)
+    mean = total / jnp.asarray(np.outer(down.sum(0), across.sum(0)))[None, None]
+    return mean.reshape(*targets.shape, *size)
 
 
 def _share(size: tuple[int, ...], pixels: int) -> tuple[int, int]:
@@ -74,4 +76,5 @@ OCCLUSION = Rival(
     f"784 forwards: windows of {_WINDOW}/{_OF} of a side, {_STRIDE}/{_OF} apart",
     occlusion,
     in_parts=True,
+    of_classes=True,
 )

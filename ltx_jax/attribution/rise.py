@@ -21,11 +21,11 @@ _MASKS, _CELLS, _KEPT = 4000, 7, 0.5
 def rise(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
-    targets: Int[Array, " n"],
+    targets: Int[Array, "n ..."],
     masks: int = _MASKS,
     cells: int = _CELLS,
     kept: float = _KEPT,
-) -> Float[Array, "n H W"]:
+) -> Float[Array, "n ... H W"]:
     """The mean of random masks, each weighted with the target's probability through it, divided by
     the share that a mask keeps (eq. 6).
 
@@ -35,16 +35,18 @@ def rise(
       cells: of a mask along each side.
       kept: probability of a cell to be seen.
     """
+    classes = targets.reshape(len(targets), -1)
     draw = partial(smooth_mask, cells=cells, kept=kept, size=images.shape[1:3])
 
     def weighted(numbers: Array, counts: Array) -> Array:
         drawn = jax.vmap(draw)(numbers)
         logits = logits_through(explainee, images, drawn[:, None])
-        seen = jnp.where(counts[:, None], explainee.probability(logits, targets[None]), 0)
-        return jnp.einsum("mn,mhw->nhw", seen, drawn)
+        chances = explainee.probability(logits[:, :, None], classes[None])
+        seen = jnp.where(counts[:, None, None], chances, 0)
+        return jnp.einsum("mnk,mhw->nkhw", seen, drawn)
 
     total = sum_over(jnp.arange(masks, dtype=jnp.int32), weighted, masks_at_once(len(images)))
-    return total / (masks * kept)
+    return total.reshape(*targets.shape, *images.shape[1:3]) / (masks * kept)
 
 
 def smooth_mask(
@@ -71,4 +73,5 @@ RISE = Rival(
     f"{_MASKS:,} forwards: {_CELLS}×{_CELLS} cells, each seen with probability {_KEPT:g}",
     rise,
     in_parts=True,
+    of_classes=True,
 )

@@ -36,6 +36,8 @@ class Rival:
         [n,H,W], or of cells [n,g,h], in any range; jitted.
       signed: the same with what speaks against the class below zero, where `maps` cut that off.
       in_parts: whether devices can share the work on one image, by `sum_over` or `each_of`.
+      of_classes: whether `maps` take several classes of each image as well, [n,k], to a map of each
+        [n,k,...], for little more than the price of one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Rival:
     maps: Attribute
     signed: Attribute | None = None
     in_parts: bool = False
+    of_classes: bool = False
 
 
 def target_logits(

@@ -20,8 +20,8 @@ _CHUNK = 32
 
 @jax.jit
 def score_cam(
-    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, " n"]
-) -> Float[Array, "n g h"]:
+    explainee: Explainee, images: Float[Array, "n H W C"], targets: Int[Array, "n ..."]
+) -> Float[Array, "n ... g h"]:
     """The positive part of the channels of the last map, weighted with the softmax over channels of
     the target's logit for what each of them shows of the image (eq. 6, algorithm 1).
 
@@ -35,17 +35,20 @@ def score_cam(
     """
     _, found = seen(explainee, images, ["input", "features"], "Score-CAM")
     maps, inputs = last_map(found).astype(jnp.float32), found["input"]
-    n, _, _, channels = maps.shape
+    n, g, h, channels = maps.shape
+    classes = targets.reshape(n, -1)
 
     def scores(pairs: Array) -> Array:
         image, channel = jnp.divmod(pairs, channels)
         masks = spanning(enlarged(maps[image, :, :, channel], explainee.image_size))
         hidden = inputs[image] * (masks[..., None] - 1)
         logits, _ = explainee.intermediates(images[image], {"input": hidden})
-        return of_class(logits, targets[image])
+        return of_class(logits[:, None], classes[image])
 
-    weights = jax.nn.softmax(each_of(n * channels, scores, _CHUNK).reshape(n, channels))
-    return jax.nn.relu(weighted(maps, weights[:, None, None]))
+    found_scores = each_of(n * channels, scores, _CHUNK).reshape(n, channels, -1)
+    weights = jax.nn.softmax(found_scores, axis=1).swapaxes(1, 2)
+    each = weighted(maps[:, None], weights[:, :, None, None])
+    return jax.nn.relu(each).reshape(*targets.shape, g, h)
 
 
 def enlarged(maps: Float[Array, "n g h"], size: tuple[int, int]) -> Float[Array, "n H W"]:
@@ -67,4 +70,5 @@ SCORE_CAM = Rival(
     "1 forward a channel of the last map",
     score_cam,
     in_parts=True,
+    of_classes=True,
 )

@@ -29,7 +29,6 @@ from ltx_jax.settings.sections import Settings
 from ltx_jax.tasks.classes import chosen_classes
 from ltx_jax.tasks.inputs import Work, open_network
 from ltx_jax.tasks.rivals import compute
-from ltx_jax.tasks.scoring import Asked
 from ltx_jax.tasks.team import Team
 from ltx_jax.tasks.waiting import Done, await_rows
 
@@ -97,14 +96,10 @@ def _computed(
     classes: Sequence[int],
     batch: BatchLayout,
 ) -> Float[np.ndarray, "n j H W"]:
-    """A rival's maps as masks, a class after the other."""
-
-    def of_class(k: int) -> np.ndarray:
-        group = [(Asked(i, k), example) for i, example in enumerate(examples)]
-        masks = spanning(compute(explainee, rival, group, batch))
-        return np.asarray(upsample(masks, explainee.image_size))
-
-    return np.stack([of_class(k) for k in classes], axis=1)
+    """A rival's maps as masks."""
+    targets = np.tile(np.array(classes, np.int32), (len(examples), 1))
+    masks = spanning(compute(explainee, rival, examples, targets, batch))
+    return np.asarray(upsample(masks, explainee.image_size))
 
 
 class ClassTableTask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import jax
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ltx_jax.attribution import RIVALS
-from ltx_jax.attribution.rival import PARTS, Attribute, Rival
+from ltx_jax.attribution.rival import PARTS, Rival
 from ltx_jax.data.examples import Example
 from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
 from ltx_jax.engine.scoring import in_groups, padded
@@ -34,6 +34,9 @@ from ltx_jax.tasks.scoring import (
 )
 from ltx_jax.tasks.team import Team
 from ltx_jax.tasks.waiting import Done
+
+# Most classes of an image side by side, of a rival that has several for little more than one.
+_CLASSES = 8
 
 
 def check_rivals(names: Sequence[str], explainee: Explainee) -> None:
@@ -105,8 +108,9 @@ def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray
         for group in in_groups(found, batch.images):
             with within_memory(batch.images // batch.mesh.size):
                 known = predicted(work, group, "explained", batch)
-                each = [(one.asked, one.example) for one in known]
-                maps = compute(work.explainee, name, each, batch)
+                targets = np.array([[one.asked.target] for one in known], np.int32)
+                images = [one.example for one in known]
+                maps = compute(work.explainee, name, images, targets, batch)[:, 0]
                 _refuse_unless_finite(work, name, known, maps)
                 masks.append(np.asarray(spanning(maps)))
             bar.update(len(group))
@@ -152,14 +156,14 @@ def add_rival(
     """
     what = lines_of(name, scored_for)
     lines, of_row = store.scored(what), {one.row: one for one in asked}
-    computed = store.scored(name).done
+    computed, of_rows = store.scored(name).done, RowMaps(work, name, asked)
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: BatchLayout) -> None:
         there = computed | lines.learn()
         new = [(one, example) for one, example in group if one.row not in there]
         if not new:
             return
-        maps = compute(work.explainee, name, new, batch)
+        maps = of_rows.maps(new, batch)
         store.hold(name, maps.shape[1:], maps.shape[1:])
         each = zip(new, np.asarray(spanning(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
@@ -179,20 +183,79 @@ def stored_rival(store: ResultStore, name: str) -> Maps:
     return lambda row: Map(store.masks(name).row(row), store.masks(name, raw=True).row(row))
 
 
+class RowMaps:
+    """A rival's maps of rows, those of an image's classes computed with the first of them where
+    that costs little more."""
+
+    def __init__(self, work: Work, name: str, asked: Iterable[Asked]) -> None:
+        """Of all the rows that are to come."""
+        of_image: dict[int, list[Asked]] = {}
+        for one in asked:
+            of_image.setdefault(work.rows[one.row].image, []).append(one)
+        lots = [lot for each in of_image.values() for lot in in_groups(each, _at_once(name))]
+        self._work, self._name = work, name
+        self._lots = {one.row: lot for lot in lots for one in lot}
+        self._width = max(map(len, lots), default=1)
+        self._ahead: dict[int, Float[np.ndarray, "g h"]] = {}
+
+    def maps(
+        self, group: Sequence[tuple[Asked, Example]], batch: BatchLayout
+    ) -> Float[np.ndarray, "n g h"]:
+        """Those of at most a batch of rows, whose classes are known."""
+        new: dict[int, tuple[list[Asked], Example]] = {}
+        for one, example in group:
+            if one.row not in self._ahead:
+                lot = self._lots[one.row]
+                # Of a predicted class, which is known by now, there is no other row.
+                new[lot[0].row] = [one] if len(lot) == 1 else lot, example
+        known = self._ahead
+        if new:
+            self._ahead = self._computed(list(new.values()), batch)
+            known = known | self._ahead
+        return np.stack([known[one.row] for one, _ in group])
+
+    def _computed(
+        self, new: Sequence[tuple[list[Asked], Example]], batch: BatchLayout
+    ) -> dict[int, Float[np.ndarray, "g h"]]:
+        """Maps by row, of the classes of so many images."""
+        explainee = self._work.explainee
+        if self._width > 1:  # there are fewer images than rows: a program for each power of two
+            batch = batch_of_use(explainee, min(1 << (len(new) - 1).bit_length(), batch.images))
+            explainee = replicate(explainee, batch.mesh)
+        classes = [[one.target for one in lot] for lot, _ in new]
+        filled = [each + each[-1:] * (self._width - len(each)) for each in classes]
+        images = [example for _, example in new]
+        maps = compute(explainee, self._name, images, np.array(filled, np.int32), batch)
+        return {
+            one.row: of_one
+            for (lot, _), each in zip(new, maps, strict=True)
+            for one, of_one in zip(lot, each[: len(lot)], strict=True)
+        }
+
+
+def _at_once(name: str) -> int:
+    """How many classes of an image a rival computes together."""
+    return _CLASSES if RIVALS[name].of_classes else 1
+
+
 def compute(
-    explainee: Explainee, name: str, group: Sequence[tuple[Asked, Example]], batch: BatchLayout
-) -> Float[np.ndarray, "n g h"]:
-    """A rival's maps of at most a batch of images, of pixels or of cells; devices without an image
-    of their own help where the rival lets them."""
+    explainee: Explainee,
+    name: str,
+    examples: Sequence[Example],
+    targets: Int[np.ndarray, "n k"],
+    batch: BatchLayout,
+) -> Float[np.ndarray, "n k g h"]:
+    """A rival's maps of each of some classes of at most a batch of images, of pixels or of cells;
+    devices without an image of their own help where the rival lets them."""
     rival, mesh = RIVALS[name], batch.mesh
     if rival.in_parts and not explainee.on_host:
         mesh = _with_parts(mesh)
         explainee = replicate(explainee, mesh)
-    images = padded(np.stack([example.as_input() for _, example in group]), batch.images)
-    targets = padded(np.array([asked.target for asked, _ in group], np.int32), batch.images)
-    given = place((images, targets), mesh)
-    maps = _on_devices(explainee, *given, rival.maps, mesh)
-    return jax.device_get(maps)[: len(group)]
+    images = padded(np.stack([example.as_input() for example in examples]), batch.images)
+    each = np.array_split(targets, -(-targets.shape[1] // _at_once(name)), axis=1)
+    images, *each = place((images, *(padded(some, batch.images) for some in each)), mesh)
+    maps = [jax.device_get(_on_devices(explainee, images, some, rival, mesh)) for some in each]
+    return np.concatenate(maps, axis=1)[: len(examples)]
 
 
 def _with_parts(mesh: Mesh) -> Mesh:
@@ -204,14 +267,17 @@ def _with_parts(mesh: Mesh) -> Mesh:
     return Mesh(devices.reshape(mesh.size, each), (AXIS, PARTS))
 
 
-@partial(jax.jit, static_argnames=("method", "mesh"))
+@partial(jax.jit, static_argnames=("rival", "mesh"))
 def _on_devices(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
-    targets: Int[Array, " n"],
-    method: Attribute,
+    targets: Int[Array, "n k"],
+    rival: Rival,
     mesh: Mesh,
-) -> Float[Array, "n g h"]:
-    return on_each_device(method, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(
-        explainee, images, targets
-    )
+) -> Float[Array, "n k g h"]:
+    def maps(explainee: Explainee, images: Array, targets: Array) -> Array:
+        if rival.of_classes:
+            return rival.maps(explainee, images, targets)
+        return rival.maps(explainee, images, targets[:, 0])[:, None]
+
+    return on_each_device(maps, mesh, (REPLICATED, SPLIT, SPLIT), SPLIT)(explainee, images, targets)

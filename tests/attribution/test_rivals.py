@@ -16,6 +16,8 @@ from ltx_jax.engine.memory import batch_of_use
 from ltx_jax.engine.sharding import slot_mesh
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
+from ltx_jax.tasks import rivals
+from ltx_jax.tasks.inputs import Row, Work
 from ltx_jax.tasks.rivals import _with_parts, compute
 from ltx_jax.tasks.scoring import Asked
 
@@ -124,9 +126,46 @@ def test_neighbours_change_nothing(name, explainee, images):
 @pytest.mark.parametrize("count", [1, 2])
 def test_devices_share_an_image_where_there_are_few(name, count):
     images, targets = IMAGES[:count], TARGETS[:count]
-    group = [(Asked(i, int(targets[i])), Example(np.asarray(images[i]))) for i in range(count)]
-    found = compute(SQUARE, name, group, batch_of_use(SQUARE, count))
-    np.testing.assert_allclose(found, RIVALS[name].maps(SQUARE, images, targets), rtol=1e-5)
+    given = [Example(np.asarray(image)) for image in images], np.asarray(targets)[:, None]
+    found = compute(SQUARE, name, *given, batch_of_use(SQUARE, count))
+    np.testing.assert_allclose(found[:, 0], RIVALS[name].maps(SQUARE, images, targets), rtol=1e-5)
+
+
+TOGETHER = [name for name, rival in RIVALS.items() if rival.of_classes]
+
+
+@pytest.mark.parametrize("name", [*TOGETHER, "gradient_x_input"])
+def test_several_classes_of_an_image_are_those_of_each(name):
+    classes = np.array([[1, 0, 1], [0, 0, 1]], np.int32)
+    given = [Example(np.asarray(image)) for image in IMAGES], classes
+    found = compute(SQUARE, name, *given, batch_of_use(SQUARE, 2))
+    each = [RIVALS[name].maps(SQUARE, IMAGES, jnp.asarray(k)) for k in classes.T]
+    np.testing.assert_allclose(found, np.stack(each, axis=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [("occlusion", [1, 2]), ("gradient_x_input", [2, 2, 1])]
+)
+def test_an_image_s_classes_are_computed_with_the_first_of_them(name, images, monkeypatch):
+    examples = [Example(np.asarray(image)) for image in (*IMAGES, 1 - IMAGES[0])]
+    rows = [Row(i, "", k, None) for i, k in [(0, 1), (0, 0), (1, 0), (2, 1), (2, 0)]]
+    work = Work(SQUARE, None, None, rows, ())
+    asked = [Asked(i, row.target) for i, row in enumerate(rows)]
+    computed = []
+
+    def counted(explainee, name, examples, *given):
+        computed.append(len(examples))
+        return compute(explainee, name, examples, *given)
+
+    monkeypatch.setattr(rivals, "compute", counted)
+    maps_of, batch = rivals.RowMaps(work, name, asked), batch_of_use(SQUARE, 2)
+    given = [(one, examples[rows[one.row].image]) for one in asked]
+    found = np.concatenate([maps_of.maps(given[i : i + 2], batch) for i in (0, 2, 4)])
+    images_of_rows = jnp.stack([example.image for _, example in given])
+    targets = jnp.array([row.target for row in rows], jnp.int32)
+    expected = RIVALS[name].maps(SQUARE, images_of_rows, targets)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert computed == images
 
 
 def test_each_of_many_is_in_its_place():

@@ -202,9 +202,9 @@ def test_a_rival_is_added_to_a_finished_run(config, tmp_path, monkeypatch):
     first = (tmp_path / "out" / "results.jsonl").read_bytes()
     computed, compute = [], rivals.compute
 
-    def counted(explainee, name, group, batch):
-        computed.append((name, len(group)))
-        return compute(explainee, name, group, batch)
+    def counted(explainee, name, images, *given):
+        computed.append((name, len(images)))
+        return compute(explainee, name, images, *given)
 
     def explained(*_: object, **__: object) -> None:
         raise AssertionError("all is explained")
@@ -240,11 +240,11 @@ def test_a_killed_rival_goes_on(config, tmp_path, monkeypatch):
     run(config, tmp_path / "whole")
     compute, computed = rivals.compute, []
 
-    def killed(explainee, name, group, batch):
-        computed.append(len(group))
+    def killed(explainee, name, images, *given):
+        computed.append(len(images))
         if len(computed) == 2:
             raise KeyboardInterrupt
-        return compute(explainee, name, group, batch)
+        return compute(explainee, name, images, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(rivals, "compute", killed)
