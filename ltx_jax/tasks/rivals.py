@@ -156,14 +156,14 @@ def add_rival(
     """
     what = lines_of(name, scored_for)
     lines, of_row = store.scored(what), {one.row: one for one in asked}
-    computed, of_rows = store.scored(name).done, RowMaps(work, name, asked)
+    computed, row_maps = store.scored(name).done, RowMaps(work, name, asked)
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: BatchLayout) -> None:
         there = computed | lines.learn()
         new = [(one, example) for one, example in group if one.row not in there]
         if not new:
             return
-        maps = of_rows.maps(new, batch)
+        maps = row_maps.maps(new, batch)
         store.hold(name, maps.shape[1:], maps.shape[1:])
         each = zip(new, np.asarray(spanning(maps)), maps, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
@@ -221,7 +221,6 @@ class RowMaps:
         explainee = self._work.explainee
         if self._width > 1:  # there are fewer images than rows: a program for each power of two
             batch = batch_of_use(explainee, min(1 << (len(new) - 1).bit_length(), batch.images))
-            explainee = replicate(explainee, batch.mesh)
         classes = [[one.target for one in lot] for lot, _ in new]
         filled = [each + each[-1:] * (self._width - len(each)) for each in classes]
         images = [example for _, example in new]
