@@ -1,10 +1,10 @@
 """The demo: a small ViT that knows ten textured shapes, explained on 32 scenes it has never seen.
 
 Needs nothing: the network is bundled (made by tools/make_demo_assets.py) and the scenes are drawn
-on the spot. Prints a table of our masks and integrated gradients, with the six scores and the
-overlap (IoU) with the true object. Every fourth scene is explained for its two classes, the others
-for the predicted one.
-Takes: a minute on two CPU cores, compilation included.
+on the spot. Prints a table of our masks and integrated gradients, with the six scores, the
+symmetric relevance gain (SRG), the overlap (IoU) with the true object and the share of tied pixels.
+Every fourth scene is explained for its two classes, the others for the predicted one.
+Takes: half a minute on two CPU cores, compilation included.
 
 python -m ltx_jax.main --config=configs/demo.py
 """
