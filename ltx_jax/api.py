@@ -35,7 +35,7 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import chosen_scores
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.models.python_function import failing_plainly
-from ltx_jax.reporting.filters import records_of
+from ltx_jax.reporting.filters import recalls_of, records_of
 from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
 from ltx_jax.settings.section import checked, setting_names
@@ -329,7 +329,8 @@ def explain_filters(
     section = _options(replace(Words(), **about), options, *about, *trained)
     source, how = source_of(images, explainee, None), explainee.preprocessing(Settings.resize)
     asked = filters.asked_of(explainee, load_words(words), source, how, {}, section)
-    return records_of(filters.explain_filters(asked), filters.told_of(asked))
+    found, told = filters.explain_filters(asked), filters.told_of(asked)
+    return records_of(found, told, recalls_of(found, told))
 
 
 @entry

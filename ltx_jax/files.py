@@ -71,16 +71,16 @@ def claimed(path: Path, shared: bool = False) -> Iterator[None]:
     make_directory(path)
     with writing(path):
         lock = (path / _LOCK).open("a+b")
-    try:
+    with lock:
         _lock(lock, path, shared)
-        if not shared:
-            _tidy(path)
-        yield
-    finally:
-        lock.close()
-        if not before and not shared and [*path.iterdir()] == [path / _LOCK]:
-            (path / _LOCK).unlink()
-            path.rmdir()
+        try:
+            if not shared:
+                _tidy(path)
+            yield
+        finally:  # with the lock held: nobody else comes in between
+            if not before and not shared and [*path.iterdir()] == [path / _LOCK]:
+                (path / _LOCK).unlink()
+                path.rmdir()
 
 
 def _lock(file: IO[bytes], directory: Path, shared: bool) -> None:

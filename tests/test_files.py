@@ -137,7 +137,7 @@ with claimed(Path(sys.argv[1]), shared=sys.argv[2:] == ["shared"]):
 """
 
 
-def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
+def test_a_directory_belongs_to_one_run_at_a_time(tmp_path, monkeypatch):
     place = tmp_path / "out"
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(place)], stdout=subprocess.PIPE, text=True
@@ -146,6 +146,12 @@ def test_a_directory_belongs_to_one_run_at_a_time(tmp_path):
     told = rf"process {holder.pid} of \S+ is at work in .*out: wait for it"
     with pytest.raises(InputError, match=told), claimed(place):
         raise AssertionError("it is another's")
+    # Whoever comes before it is there, and finds it taken, takes nothing away.
+    with monkeypatch.context() as early:
+        early.setattr("ltx_jax.files.is_there", lambda path: False)
+        with pytest.raises(InputError, match=told), claimed(place):
+            raise AssertionError("it is another's")
+    assert place.is_dir()
     holder.kill()
     holder.communicate()
     with claimed(place):  # a lock goes with the process that held it

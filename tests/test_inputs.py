@@ -342,6 +342,7 @@ def test_models_that_are_not_what_they_say(explainee, message):
     [
         (np.eye(3, dtype=int)[:2], "one-hot matrix"),
         (3, "targets for 1 of 2 images"),
+        (3.5, "targets for 1 of 2 images"),
         (np.eye(3, dtype=int)[:2].tolist(), r"image 0 are \[1, 0, 0\]: .* the index of its 1"),
         ([0, [1, 1]], r"the targets of image 1 are \[1, 1\]: give each class once"),
         ([0, ["dog", 2]], r"the targets of image 1 are \[2, 2\]"),
@@ -366,6 +367,8 @@ def test_every_form_of_targets():
     mine = own(class_names=("crane", "crane", "dog"))
     assert targets_of(["dog", [0, 1]], 2, mine) == [[2], [0, 1]]
     assert targets_of((i for i in (1, 2)), 2, mine) == [[1], [2]]
+    for labels in (np.array([2, 1]), [np.int64(2), 1], [["dog"], [1]]):
+        assert label_sets(labels, 2, mine) == ((2,), (1,))
     # Of two classes a list of both is no one-hot row.
     assert targets_of([[1, 0], [0, 1]], 2, own(classes=2)) == [[1, 0], [0, 1]]
     for classes, message in ((("crane",), "are all called 'crane'"), (("cat",), "has 'cat'")):

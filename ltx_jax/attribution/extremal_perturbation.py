@@ -28,13 +28,12 @@ _REACH, _COLDNESS = 3, 20.0
 _AROUND, _PADDING = 2 * (_REACH + 1) + 1, 2 * _REACH + 1
 
 
-@partial(jax.jit, static_argnames=("steps", "area"))
+@partial(jax.jit, static_argnames=("steps",))
 def extremal_perturbation(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
     targets: Int[Array, " n"],
     steps: int = _STEPS,
-    area: float = _AREA,
 ) -> Float[Array, "n H W"]:
     """The smooth mask of a given area that keeps the target's logit as high as can be, where the
     image is blurred the more the less it shows.
@@ -48,7 +47,6 @@ def extremal_perturbation(
     Args:
       explainee, images, targets: as every rival's.
       steps: of the ascent.
-      area: share of the pixels.
     """
     n, height, width, _ = images.shape
     scale = max(height, width) / _OF
@@ -59,7 +57,7 @@ def extremal_perturbation(
 
     def gain(values: Array, weight: Array, mirrored: Array) -> Array:
         wide = smooth_maximum(values, step)
-        missed = (wide - jax.lax.stop_gradient(_within(wide, area))) ** 2
+        missed = (wide - jax.lax.stop_gradient(_within(wide, _AREA))) ** 2
         seen = _between(levels, _of_pixels(_cut(wide, step, size), parts))
         seen = jnp.where(mirrored, seen[:, :, ::-1], seen)
         return target_logits(explainee, seen, targets) - weight * missed.mean((1, 2)).sum()

@@ -35,14 +35,13 @@ class Squares(NamedTuple):
     shift: Int[Array, "m 2"]
 
 
-@partial(jax.jit, static_argnames=("masks", "tried", "steps"))
+@partial(jax.jit, static_argnames=("masks", "tried"))
 def sloc(
     explainee: Explainee,
     images: Float[Array, "n H W C"],
     targets: Int[Array, " n"],
     masks: int = _MASKS,
     tried: int = _TRIED,
-    steps: int = _STEPS,
 ) -> Float[Array, "n H W"]:
     """The map whose sum over whatever a mask shows is what the target's probability gains by it
     over black: for many masks at once, softly.
@@ -59,7 +58,6 @@ def sloc(
       explainee, images, targets: as every rival's.
       masks: of each size, that are fitted.
       tried: masks of each size and share, to choose the share.
-      steps: of Adam.
     """
     n, height, width, channels = images.shape
     scale = channels * height * width
@@ -76,7 +74,7 @@ def sloc(
         gain = scale * (_through(grid, squares, probability) - black)
         views.append((grid, squares, gain))
     start = jnp.broadcast_to(channels * (whole - black)[0, :, None, None], images.shape[:3])
-    return _fitted(start, views, steps)
+    return _fitted(start, views)
 
 
 class Grid(NamedTuple):
@@ -146,9 +144,8 @@ def _liveliest_share(
 def _fitted(
     maps: Float[Array, "n H W"],
     views: Sequence[tuple[Grid, Squares, Float[Array, "m n"]]],
-    steps: int,
 ) -> Float[Array, "n H W"]:
-    """The maps after so many steps; `views` has masks of each size, and what is gained by them."""
+    """The maps after all steps; `views` has masks of each size, and what is gained by them."""
     everything = jnp.ones_like(maps)
     areas = [grid.sums(everything, squares) for grid, squares, _ in views]
     count = sum((area > 0).sum(0).astype(jnp.float32) for area in areas)
@@ -177,7 +174,7 @@ def _fitted(
         return (maps - _RATE * first / (1 - _FIRST**t) / size, first, second), None
 
     nothing = jnp.zeros_like(maps)
-    times = jnp.arange(1, steps + 1, dtype=jnp.float32)
+    times = jnp.arange(1, _STEPS + 1, dtype=jnp.float32)
     (maps, _, _), _ = jax.lax.scan(descend, (maps, nothing, nothing), times)
     return maps
 

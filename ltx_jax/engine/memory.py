@@ -102,13 +102,34 @@ def within_memory(slots: int) -> Iterator[None]:
     Raises:
       InputError: where a device runs out of memory all the same.
     """
+    remedy = f"finetune.slots to {slots // 2}" if slots > 1 else "finetune.chunk to 9"
+    with _remedied(f"with {slots} slots: set {remedy}"):
+        yield
+
+
+@contextmanager
+def batch_within_memory(batch: BatchLayout) -> Iterator[None]:
+    """Work with a batch, which nothing was planned for.
+
+    Raises:
+      InputError: where a device runs out of memory.
+    """
+    images = batch.images // batch.mesh.size
+    with _remedied(
+        f"with {images} images: set finetune.chunk to less than {batch.chunk}, or take a device "
+        "with more"
+    ):
+        yield
+
+
+@contextmanager
+def _remedied(remedy: str) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if _EXHAUSTED not in str(error):
             raise
-        remedy = f"finetune.slots to {slots // 2}" if slots > 1 else "finetune.chunk to 9"
-        raise InputError(f"a device ran out of memory with {slots} slots: set {remedy}") from error
+        raise InputError(f"a device ran out of memory {remedy}") from error
 
 
 def bytes_free(mesh: Mesh) -> int:
@@ -252,4 +273,4 @@ def _fitting(
     one, two = (bytes_needed(explainee, explainer, recipe, count, mesh) for count in (1, 2))
     if one is None or one > usable:
         return 0
-    return 1 if two is None else 1 + int((usable - one) / (two - one))
+    return 1 if two is None else 1 + int((usable - one) / max(two - one, 1))

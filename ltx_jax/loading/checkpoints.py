@@ -17,7 +17,7 @@ from ltx_jax.errors import InputError
 from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.head_for import name_of
 from ltx_jax.explainers.leaves import Leaves, Moments, join, split
-from ltx_jax.files import digest_of, write_bytes
+from ltx_jax.files import digest_of, is_there, write_bytes
 from ltx_jax.models.architecture import hashable
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import MaskDrawer
@@ -244,5 +244,12 @@ def with_fresh_updates(
 
 
 def digest_of_weights(path: str | Path) -> str:
-    """Of the contents of a file of weights, or of its shards."""
-    return digest_of(file.read_bytes() for file in files_of(Path(path)))
+    """Of the contents of a file of weights, or of its shards.
+
+    Raises:
+      InputError: where there is none.
+    """
+    files = files_of(Path(path))
+    if missing := [file for file in files if not is_there(file, Path.is_file)]:
+        raise InputError(f"no weights at {missing[0]}: give the path of a .safetensors file")
+    return digest_of(file.read_bytes() for file in files)

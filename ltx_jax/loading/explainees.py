@@ -89,17 +89,11 @@ def explainee_with(
     Raises:
       InputError: where the names are not as many as the classes.
     """
-    num_classes = network.module.num_classes
-    if class_names and len(class_names) != num_classes:
-        raise InputError(
-            f"{len(class_names)} class names for the {num_classes} classes of {network.name}: give "
-            "one a class"
-        )
-    return Explainee(
+    explainee = Explainee(
         apply=network.apply,
         params=jax.tree.map(jnp.asarray, params),
         image_size=network.size,
-        num_classes=num_classes,
+        num_classes=network.module.num_classes,
         name=network.name,
         class_names=tuple(class_names),
         channels=network.channels,
@@ -107,6 +101,12 @@ def explainee_with(
         features=network.features,
         architecture=network,
     )
+    if class_names and len(class_names) != explainee.classes:
+        raise InputError(
+            f"{len(class_names)} class names for the {explainee.classes} classes of "
+            f"{network.name}: give one a class"
+        )
+    return explainee
 
 
 def explainee_of(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from ltx_jax.reporting.overlays import heat_map
+from ltx_jax.reporting.overlays import heat_map, in_hex
 from ltx_jax.reporting.tables import plain
 from ltx_jax.reporting.titles import title_of
 
@@ -40,11 +40,12 @@ class ClassTable(NamedTuple):
     images: Int64[np.ndarray, " i"]
 
     def diagonal(self) -> tuple[float, float]:
-        """The mean of the diagonal and of everything else, over the rows that have images."""
+        """The mean of the diagonal and of everything else, over the rows that have images; NaN
+        where there are none."""
         here = self.images > 0
         own = np.eye(len(self.classes), dtype=bool)
         inside, outside = self.means[own & here[:, None]], self.means[~own & here[:, None]]
-        return float(inside.mean()), float(outside.mean()) if outside.size else float("nan")
+        return _mean(inside), _mean(outside)
 
     def as_json(self) -> dict[str, Any]:
         """With None where nothing is known."""
@@ -53,14 +54,18 @@ class ClassTable(NamedTuple):
             [one if there else None for one, there in zip(values.tolist(), known, strict=True)]
             for values in (self.means, self.unmasked)
         )
-        on, off = self.diagonal()
-        told = {"diagonal": on, "elsewhere": off if np.isfinite(off) else None}
+        on, off = (mean if np.isfinite(mean) else None for mean in self.diagonal())
+        told = {"diagonal": on, "elsewhere": off}
         return {
             "classes": list(self.classes),
             "images": self.images.tolist(),
             "means": means,
             "unmasked": unmasked,
         } | told
+
+
+def _mean(values: Float64[np.ndarray, " n"]) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 # By method.
@@ -129,8 +134,7 @@ def _cell(value: float) -> str:
         return "<td>–</td>"
     colour = heat_map(np.array([[value]]))[0, 0]
     ink = "#000" if colour @ [0.299, 0.587, 0.114] > _LIGHT else "#fff"
-    behind = "#" + "".join(f"{channel:02x}" for channel in colour.tolist())
-    return f'<td style="background:{behind};color:{ink}">{value:.2f}</td>'
+    return f'<td style="background:{in_hex(colour)};color:{ink}">{value:.2f}</td>'
 
 
 def _shown(value: float) -> str:
@@ -140,4 +144,4 @@ def _shown(value: float) -> str:
 def _summary(table: ClassTable) -> str:
     on, off = table.diagonal()
     rest = f", elsewhere {off:.3f}" if np.isfinite(off) else ""
-    return f"On the diagonal it is {on:.3f}{rest}."
+    return f"On the diagonal it is {_shown(on)}{rest}."

@@ -16,8 +16,8 @@ from ltx_jax.reporting.class_table import ClassTables, matrices
 from ltx_jax.reporting.comparison import Comparison, Difference
 from ltx_jax.reporting.overlays import data_uri, enlarged, in_colour, overlay
 from ltx_jax.reporting.pages import best_methods, heading, meaning, settings_block, write_page
-from ltx_jax.reporting.summary import Interval
-from ltx_jax.reporting.tables import Comparisons, costs, is_sure, legend, scores_of
+from ltx_jax.reporting.summary import Interval, scores_in
+from ltx_jax.reporting.tables import Comparisons, costs, is_sure, legend
 from ltx_jax.reporting.titles import title_of
 
 _SIDE = 112  # of a shown picture in pixels
@@ -80,7 +80,7 @@ def write_evaluation_page(
 
 
 def _section(about: str, comparison: Comparison) -> list[str]:
-    scores = scores_of(comparison)
+    scores = scores_in(comparison.methods)
     if not scores:
         return [f"<h2>Scores for {escape(about)}</h2><p>No row was scored.</p>"]
     return [

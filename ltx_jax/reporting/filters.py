@@ -16,7 +16,7 @@ from ltx_jax.masks.tokens import upsample
 from ltx_jax.metrics.filter_recall import FIRST, recall
 from ltx_jax.reporting.filters_page import Card, write_filters_page
 from ltx_jax.reporting.overlays import in_colour, outlined
-from ltx_jax.reporting.summary import interval
+from ltx_jax.reporting.summary import aligned, interval
 
 # A filter a line; recalls of the layer; and the page.
 LINES, SUMMARY, PAGE = "filters.jsonl", "filters.json", "filters.html"
@@ -99,10 +99,11 @@ def write_filters(
     Raises:
       InputError: where a file cannot be written.
     """
-    records = records_of(found, told)
+    recalls = recalls_of(found, told)
+    records = records_of(found, told, recalls)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_bytes(directory / LINES, encode_json(lines))
-    summary = summary_of(recalls_of(found, told))
+    summary = summary_of(recalls)
     about = {"explainee": told.explainee, "layer": told.layer, "filters": len(records)}
     write_json(directory / SUMMARY, {**about, "recall": summary})
     shown = range(len(records))[:gallery]
@@ -161,9 +162,8 @@ def summary_of(recalls: Recalls) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def records_of(found: Explained, told: Told) -> list[Record]:
+def records_of(found: Explained, told: Told, recalls: Recalls) -> list[Record]:
     """The line of each filter."""
-    recalls = recalls_of(found, told)
     return [_record(found, told, recalls, row) for row in range(len(found.filters))]
 
 
@@ -215,14 +215,7 @@ def table(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         [method, *(_cell(value) for of_group in groups.values() for value in of_group.values())]
         for method, groups in summary.items()
     ]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [head, *body]
-    )
+    return aligned([head, *body])
 
 
 def _cell(value: Mapping[str, float] | None) -> str:
@@ -235,12 +228,15 @@ def _known(value: float) -> float | None:
 
 def _pictures(
     found: Explained, row: int, picture: Callable[[int], Picture | None]
-) -> list[UInt8[np.ndarray, "H W 3"]]:
-    """Images where the filter fires most, its region outlined."""
-    shown = []
+) -> list[UInt8[np.ndarray, "H W 3"] | None]:
+    """Images where the filter fires most, its region outlined; None for one that cannot be read
+    any more."""
+    shown: list[UInt8[np.ndarray, "H W 3"] | None] = []
     for slot in np.flatnonzero(found.values[row] > 0)[:_SHOWN]:
         image = picture(int(found.images[row, slot]))
-        if image is not None:
-            fired = upsample(found.fired[row, slot], image.shape[:2])
-            shown.append(outlined(in_colour(image), fired > found.thresholds[row]))
+        if image is None:
+            shown.append(None)
+            continue
+        fired = upsample(found.fired[row, slot], image.shape[:2])
+        shown.append(outlined(in_colour(image), fired > found.thresholds[row]))
     return shown

@@ -22,7 +22,7 @@ class Card(NamedTuple):
     """One filter: its line of `filters.jsonl`, and images where it fires most."""
 
     record: Mapping[str, Any]
-    pictures: list[UInt8[np.ndarray, "H W 3"]]
+    pictures: list[UInt8[np.ndarray, "H W 3"] | None]
 
 
 def write_filters_page(
@@ -97,6 +97,7 @@ def _card(card: Card) -> str:
         f'<figure><img src="{data_uri(enlarged(picture, _SIDE))}" alt="{escape(one["name"])}">'
         f"<figcaption>{one['activation']:.3g}</figcaption></figure>"
         for picture, one in zip(card.pictures, record["images"], strict=False)
+        if picture is not None
     )
     bars = "".join(_bar(one["word"], one["weight"], f"{one['weight']:.2f}") for one in words)
     return (

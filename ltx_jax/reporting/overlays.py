@@ -48,7 +48,7 @@ def overlay(
     image: UInt8[np.ndarray, "H W C"], pixel_mask: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The heat map over the greyed image, more opaque where the (stretched) mask is high."""
-    strength = stretched(pixel_mask)
+    strength = np.clip(stretched(pixel_mask), 0, 1)
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
     opacity = 0.25 + 0.5 * strength[..., None]
     return np.round(grey * (1 - opacity) + heat_map(strength) * opacity).astype(np.uint8)
@@ -58,6 +58,11 @@ def class_colour(index: int) -> UInt8[np.ndarray, " 3"]:
     """A class's own colour, the same on every page."""
     rgb = colorsys.hsv_to_rgb(index * _GOLDEN % 1, _SATURATION, 1.0)
     return np.round(255 * np.array(rgb)).astype(np.uint8)
+
+
+def in_hex(colour: UInt8[np.ndarray, " 3"]) -> str:
+    """A colour as pages have it, `#rrggbb`."""
+    return f"#{colour.tobytes().hex()}"
 
 
 def class_overlay(

@@ -19,10 +19,11 @@ from ltx_jax.reporting.overlays import (
     data_uri,
     enlarged,
     in_colour,
+    in_hex,
     views,
 )
 from ltx_jax.reporting.pages import best_methods, heading, meaning, settings_block, write_page
-from ltx_jax.reporting.summary import Interval
+from ltx_jax.reporting.summary import Interval, scores_in
 from ltx_jax.reporting.titles import title_of
 
 _SIDE = 176  # of a shown picture in pixels
@@ -89,7 +90,7 @@ def _counts(done: int, skipped: int, shown: int, facts: Mapping[str, Any]) -> st
 
 
 def _scores(methods: Mapping[str, Mapping[str, Interval]]) -> str:
-    scores = [s for s in SCORES.values() if any(s.name in row for row in methods.values())]
+    scores = scores_in(methods)
     best = {score.name: best_methods(score, methods) for score in scores}
     rows = []
     for name, row in methods.items():
@@ -148,8 +149,7 @@ def _classes_card(entries: Sequence[Entry]) -> str:
     for entry, index, mask in zip(entries, classes, masks, strict=True):
         name = _class_name(entry.record)
         shown = class_overlay(picture, mask[None], [index])
-        colour = "#" + "".join(f"{channel:02x}" for channel in class_colour(index).tolist())
-        swatch = f'<span class=swatch style="background:{colour}"></span>'
+        swatch = f'<span class=swatch style="background:{in_hex(class_colour(index))}"></span>'
         figures.append(_figure(shown, name, image, f"{swatch}{escape(name)}"))
     return (
         f"<article class=classes><header><h2>{len(set(classes))} classes</h2>"

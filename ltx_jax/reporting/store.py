@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ from ltx_jax.reporting.mask_files import Mask, MaskFile
 SETTINGS, RESULTS, MASKS, SCORES = "settings.json", "results.jsonl", "masks", "scores"
 # Of files that are not hidden, as those are that macOS leaves beside others (`._final.npy`).
 NPY_FILES = "[!.]*.npy"
+# The class that a method's maps are scored for: the one that each explains, or others.
+SCORED_FOR = ("explained", "predicted", "label", "both")
 _OLD_FORM = "masks.npy"
 _RAW = ".raw"
+
+
+def lines_of(name: str, scored_for: str) -> str:
+    """What a method's lines are called: those of other classes than the explained stand apart, so
+    that a run's own scores stay."""
+    return name if scored_for == "explained" else f"{name}-for-{scored_for}"
 
 
 class ResultStore:
@@ -206,6 +214,11 @@ class ResultStore:
         if name not in self._scored:
             self._scored[name] = Lines(self.directory / SCORES / f"{name}.jsonl", self._process)
         return self._scored[name]
+
+    def lines_for_any(self, name: str) -> Iterator[Record]:
+        """The lines of a method, for whichever class it was scored."""
+        for scored_for in SCORED_FOR:
+            yield from self.scored(lines_of(name, scored_for))
 
     def finish(self) -> None:
         """Put all lines in order, once no other process writes any more: an interrupted run, or one

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ltx_jax.metrics import SCORES
+from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.records import column
 
 Interval = dict[str, float]
@@ -139,18 +140,29 @@ def column_intervals(
     }
 
 
+def scores_in(methods: Mapping[str, Mapping[str, Any]]) -> list[Score]:
+    """The scores that any method has, in the order of tables."""
+    there = set().union(*methods.values())
+    return [score for score in SCORES.values() if score.name in there]
+
+
 def table(rows: Mapping[str, Mapping[str, Interval]]) -> str:
     """Plain text: a row a method, a column a score with its direction, mean and interval."""
-    scores = [score for score in SCORES.values() if any(score.name in row for row in rows.values())]
+    scores = scores_in(rows)
     head = ["", *(score.heading for score in scores)]
     body = [[name, *(_cell(row.get(s.name)) for s in scores)] for name, row in rows.items()]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    return aligned([head, *body])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in [head, *body]
+        for line in lines
     )
 
 

@@ -12,7 +12,7 @@ from ltx_jax.metrics import SCORES
 from ltx_jax.metrics.score import Score
 from ltx_jax.reporting.comparison import LEVEL, Comparison, Difference
 from ltx_jax.reporting.pages import best_methods
-from ltx_jax.reporting.summary import Interval
+from ltx_jax.reporting.summary import Interval, scores_in
 from ltx_jax.reporting.titles import title_of
 
 _COLUMNS = (
@@ -27,12 +27,6 @@ _LATEX = {
 
 # Comparisons by the class that is scored for.
 Comparisons = Mapping[str, Comparison]
-
-
-def scores_of(comparison: Comparison) -> list[Score]:
-    """The scores that any method has, in the order of tables."""
-    there = set().union(*comparison.methods.values())
-    return [score for score in SCORES.values() if score.name in there]
 
 
 def legend(comparison: Comparison) -> str:
@@ -86,7 +80,7 @@ def markdown(comparisons: Comparisons) -> str:
 
 
 def _markdown_table(comparison: Comparison, cell: Callable[[Comparison, str, Score], str]) -> str:
-    scores = scores_of(comparison)
+    scores = scores_in(comparison.methods)
     lines = [
         ["method", *(score.heading for score in scores)],
         ["---", *("---:" for _ in scores)],
@@ -157,7 +151,7 @@ def latex(comparisons: Comparisons) -> str:
 
 
 def _tabular(about: str, comparison: Comparison) -> str:
-    scores = scores_of(comparison)
+    scores = scores_in(comparison.methods)
     arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$", None: ""}
     head = ["", *(f"{_escaped(score.title)} {arrows[score.better]}".rstrip() for score in scores)]
     body = [

@@ -128,7 +128,7 @@ class MaskDrawer(Section):
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         refused = ["frozen_blocks", "lora_rank", "head_bias", "classes", "head"]
         if self.checkpoint is None:
-            refused.append("edge_radius")
+            refused += ["edge_radius", "weights"]
         for name in refused:
             if getattr(self, name) != defaults[name]:
                 raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -97,14 +97,12 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     """
     if targets is None:
         return [[None]] * images
-    if isinstance(targets, int | str) or getattr(targets, "ndim", 1) == 0:
+    alone = isinstance(targets, str) or not hasattr(targets, "__iter__")
+    if alone or getattr(targets, "ndim", 1) == 0:
         targets = [targets]
     _refuse_unordered("targets", targets)
     _refuse_one_hot(targets, explainee)
-    several = [
-        [_class(one, explainee) for one in (np.atleast_1d(np.asarray(target, object)).tolist())]
-        for target in targets
-    ]
+    several = _classes(targets, explainee)
     if len(several) != images:
         raise InputError(f"targets for {len(several)} of {images} images: give some for each")
     _check_classes("target", [target for group in several for target in group], explainee)
@@ -134,7 +132,7 @@ def label_sets(labels: Any, images: int, explainee: Explainee) -> tuple[tuple[in
             )
         several = [np.flatnonzero(row).tolist() for row in matrix]
     else:
-        several = [np.atleast_1d(np.asarray(one, object)).tolist() for one in labels]
+        several = _classes(labels, explainee)
     if len(several) != images:
         raise InputError(f"{len(several)} labels for {images} images: give one an image")
     _check_classes("label", [label for group in several for label in group], explainee)
@@ -173,6 +171,12 @@ def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
             f"targets are a one-hot matrix {matrix.shape}: give targets.argmax(-1), or lists where "
             "several classes of an image are meant"
         )
+
+
+def _classes(each: Iterable[Any], explainee: Explainee) -> list[list[Any]]:
+    """The indices of one class of each image, or of several."""
+    lists = (np.atleast_1d(np.asarray(one, object)).tolist() for one in each)
+    return [[_class(one, explainee) for one in several] for several in lists]
 
 
 def _class(named: Any, explainee: Explainee) -> Any:

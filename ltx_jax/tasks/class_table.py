@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from ltx_jax.data.examples import Example, UnreadableImage, iterate
-from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, batch_within_memory
 from ltx_jax.engine.scoring import in_groups, padded
 from ltx_jax.engine.sharding import REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
@@ -196,7 +196,7 @@ class ClassTableTask:
     ) -> Float[np.ndarray, "n masks classes"]:
         """The softmax of each image as it is, and through its mask of each class."""
         images = padded(np.stack([example.as_input() for example in examples]), batch.images)
-        with within_memory(batch.images // batch.mesh.size):
+        with batch_within_memory(batch):
             masks = self._draw(explainee, examples, self.classes, batch)
             # A mask that shows everything leaves the image as it is.
             masks = padded(np.concatenate([np.ones_like(masks[:, :1]), masks], 1), batch.images)

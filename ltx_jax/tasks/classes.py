@@ -8,7 +8,7 @@ import numpy as np
 
 from ltx_jax.data.examples import Source, UnreadableImage, iterate
 from ltx_jax.data.preprocessing import Preprocessing
-from ltx_jax.engine.memory import batch_of_use, within_memory
+from ltx_jax.engine.memory import batch_of_use, batch_within_memory
 from ltx_jax.engine.scoring import in_groups, predict
 from ltx_jax.engine.sharding import replicate
 from ltx_jax.errors import InputError
@@ -39,7 +39,7 @@ def classes_held(source: Source, how: Preprocessing, explainee: Explainee) -> He
             read = {i: one for i, one in group if not isinstance(one, UnreadableImage)}
             if read:
                 images = [example.as_input() for example in read.values()]
-                with within_memory(batch.images // batch.mesh.size):
+                with batch_within_memory(batch):
                     logits = predict(network, images, batch.images, batch.mesh)
                 for i, row in zip(read, logits, strict=True):
                     held = np.flatnonzero(explainee.held(row)).tolist()

@@ -4,10 +4,10 @@ table alone."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
 
 from ltx_jax.engine.recipe import RESULT
 from ltx_jax.errors import InputError
@@ -18,7 +18,7 @@ from ltx_jax.reporting.evaluation import PAGE, publish_evaluation, remarks
 from ltx_jax.reporting.evaluation_page import SameImage
 from ltx_jax.reporting.lines import Lines
 from ltx_jax.reporting.records import Record
-from ltx_jax.reporting.store import RESULTS, ResultStore
+from ltx_jax.reporting.store import RESULTS, ResultStore, lines_of
 from ltx_jax.reporting.summary import table
 from ltx_jax.runtime import together
 from ltx_jax.settings.sections import Settings
@@ -27,7 +27,7 @@ from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work, picture_o
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.merged import Sets, sets_of
 from ltx_jax.tasks.rivals import add_rival, check_rivals, stored_rival
-from ltx_jax.tasks.scoring import Asked, explained, keep_lines, lines_of, score_rows
+from ltx_jax.tasks.scoring import Asked, explained, keep_lines, score_rows
 from ltx_jax.tasks.team import ALONE, Team
 from ltx_jax.tasks.waiting import Done, await_rows, open_store
 
@@ -122,7 +122,24 @@ def _found(settings: Settings, workdir: Path, work: Work) -> Found:
     folder = Path(settings.evaluate.masks or workdir)
     # Of what is stored here a rival may have some left to make.
     here = folder.resolve() == workdir.resolve()
-    return find_maps(folder, work, cut, settings.rivals if here else ())
+    found = find_maps(folder, work, cut, settings.rivals if here else ())
+    if not here and (workdir / RESULTS).exists():
+        _refuse_in_place_of_its_own(workdir, folder, found, settings.rivals)
+    return found
+
+
+def _refuse_in_place_of_its_own(
+    workdir: Path, folder: Path, found: Found, rivals: Sequence[str]
+) -> None:
+    """A run's masks and scores stay where those of another folder have the same name; rivals' maps
+    of the same classes may be those of the run."""
+    others = found.methods if found.records is None else (*found.methods, *rivals)
+    own = ResultStore.find(workdir).names()
+    if both := [name for name in others if name in own]:
+        raise InputError(
+            f"{workdir} holds a run with masks of its own by {both[0]}: evaluate those of {folder} "
+            "in another --workdir"
+        )
 
 
 def _reference(wanted: str | None, methods: Sequence[str]) -> str | None:
@@ -135,7 +152,8 @@ def _reference(wanted: str | None, methods: Sequence[str]) -> str | None:
     return found if len(methods) > 1 else None
 
 
-class Scoring(NamedTuple):
+@dataclass(frozen=True)
+class Scoring:
     """A method's maps and how they are scored.
 
     Attributes:
@@ -154,8 +172,15 @@ class Scoring(NamedTuple):
     asked: Sequence[Asked]
     score: Callable[[Iterable[Asked]], Iterator[list[tuple[int, Record]]]]
 
+    @cached_property
+    def rows(self) -> frozenset[int]:
+        """The numbers of the rows."""
+        return frozenset(one.row for one in self.asked)
+
     def holds(self, line: Record) -> bool:
-        """Whether a line has all scores, of the map that its row has now."""
+        """Whether a line of these rows has all scores, of the map that its row has now."""
+        if line["row"] not in self.rows:
+            return False
         scored = set(self.work.scores) <= set(line)
         return "skipped" in line or (scored and line.get("map") == self.maps(line["row"]).digest())
 
@@ -193,12 +218,23 @@ def score_method(store: ResultStore, method: Scoring, team: Team) -> Done:
     return done
 
 
-def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> Lines:
+@dataclass(frozen=True)
+class _OfRows:
+    """The lines of some rows, read from the disk as often as they are asked for."""
+
+    lines: Lines
+    rows: frozenset[int]
+
+    def __iter__(self) -> Iterator[Record]:
+        return (line for line in self.lines if line["row"] in self.rows)
+
+
+def _all_of_it(store: ResultStore, method: Scoring, done: Done) -> Iterable[Record]:
     """A method's lines in order, once all processes have written theirs; they stay on the disk."""
-    await_rows([one.row for one in method.asked], done)
+    await_rows(method.rows, done)
     lines = store.scored(method.lines)
     lines.merge(method.holds)
-    return lines
+    return _OfRows(lines, method.rows)
 
 
 def same_images(

@@ -47,6 +47,11 @@ from ltx_jax.tasks.training_images import unseen
 
 # What `config.images` may be beside a path: scenes made on the spot, as many as anyone asks for.
 SCENES, CONCEPT_SCENES = "scenes", "concepts"
+# What draws the images that are made here, and what is on them.
+_MADE: dict[str | None, tuple[type[SceneSource | ConceptSceneSource], tuple[str, ...]]] = {
+    SCENES: (SceneSource, CLASSES),
+    CONCEPT_SCENES: (ConceptSceneSource, CONCEPTS),
+}
 _SCENES_THERE_ARE = 10**6
 # Settings that change how fast results come, and no more of them than rounding does; and those of
 # what is added to results or shown of them; and the chosen classes, which the rows tell.
@@ -133,11 +138,15 @@ def open_source(settings: Settings) -> Source:
     """
     assert settings.images is not None
     subset, seed, limit = settings.subset, settings.seed, settings.limit
-    if settings.images in (SCENES, CONCEPT_SCENES) and settings.dataset is None:
+    if settings.images in _MADE and settings.dataset is None:
+        kind, _ = _MADE[settings.images]
         there = chosen("config.indices", settings.indices, _SCENES_THERE_ARE)
         fewest, most = settings.objects
-        kind = SceneSource if settings.images == SCENES else ConceptSceneSource
-        return kind(seed, cut(there, subset, seed, limit), (fewest, most))
+        if not (rows := cut(there, subset, seed, limit)):
+            raise InputError(
+                "config.indices and config.limit leave no scene: choose a slice within them"
+            )
+        return kind(seed, rows, (fewest, most))
     chosen_ones = settings.labels, settings.indices, limit
     drawn = settings.dataset, subset, seed
     return open_images(settings.images, *chosen_ones, *drawn, settings.least_images)
@@ -187,8 +196,9 @@ def class_names_of(settings: Settings) -> Sequence[str]:
     """
     if settings.class_names is not None:
         return read_class_names(settings.class_names)
-    made: dict[str | None, tuple[str, ...]] = {SCENES: CLASSES, CONCEPT_SCENES: CONCEPTS}
-    return made.get(settings.images, ())
+    if settings.images in _MADE and settings.dataset is None:
+        return _MADE[settings.images][1]
+    return ()
 
 
 def named_by(source: Source, explainee: Explainee) -> Explainee:

@@ -180,7 +180,8 @@ def _of_run(
         key=lambda name: (name not in places, [*places, name].index(name)),
     )
     for name in names:
-        known = {r["row"] for r in records if name in r} | store.scored(name).done
+        known = {r["row"] for r in records if name in r}
+        known |= {line["row"] for line in store.lines_for_any(name)}
         missing = [r for r in records if "skipped" not in r and r["row"] not in known]
         if missing:
             raise InputError(

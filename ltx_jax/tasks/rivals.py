@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from functools import partial
 
 import jax
@@ -14,21 +14,22 @@ from jaxtyping import Float, Int
 from ltx_jax.attribution import RIVALS
 from ltx_jax.attribution.rival import PARTS, Rival
 from ltx_jax.data.examples import Example
-from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, batch_within_memory
 from ltx_jax.engine.scoring import in_groups, padded
 from ltx_jax.engine.sharding import AXIS, REPLICATED, SPLIT, on_each_device, place, replicate
 from ltx_jax.errors import InputError
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.models.explainee import Explainee
 from ltx_jax.progress import progress_bar
-from ltx_jax.reporting.store import ResultStore
+from ltx_jax.reporting.records import Record
+from ltx_jax.reporting.store import ResultStore, lines_of
 from ltx_jax.tasks.inputs import Work, examples
 from ltx_jax.tasks.maps import Map, Maps
 from ltx_jax.tasks.scoring import (
     Asked,
     Predicted,
+    class_explained,
     keep_lines,
-    lines_of,
     predicted,
     score_rows,
 )
@@ -106,7 +107,7 @@ def attribute(work: Work, name: str, asked: Sequence[Asked]) -> Float[np.ndarray
     masks = []
     with progress_bar(len(asked), "images", name) as bar:
         for group in in_groups(found, batch.images):
-            with within_memory(batch.images // batch.mesh.size):
+            with batch_within_memory(batch):
                 known = predicted(work, group, "explained", batch)
                 targets = np.array([[one.asked.target] for one in known], np.int32)
                 images = [one.example for one in known]
@@ -137,7 +138,8 @@ def add_rival(
     team: Team,
     scored_for: str = "explained",
 ) -> Done:
-    """Compute, store and score this process's share of a rival's maps; what is there already stays.
+    """Compute, store and score this process's share of a rival's maps; those of the same classes
+    that are there already stay.
 
     Args:
       work: what the run rests on.
@@ -156,10 +158,19 @@ def add_rival(
     """
     what = lines_of(name, scored_for)
     lines, of_row = store.scored(what), {one.row: one for one in asked}
-    computed, row_maps = store.scored(name).done, RowMaps(work, name, asked)
+    row_maps = RowMaps(work, name, asked)
+
+    def holds(line: Record) -> bool:
+        """Whether a line is of the class that is asked for."""
+        one = of_row.get(line["row"])
+        same = one is not None and one.target in (None, class_explained(line))
+        return "skipped" in line or same
+
+    done = lines.learning(holds)
+    known = _classes_of_maps(store, name, of_row.keys() - done())
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: BatchLayout) -> None:
-        there = computed | lines.learn()
+        there = done() | {one.row for one, _ in group if known.get(one.row) == one.target}
         new = [(one, example) for one, example in group if one.row not in there]
         if not new:
             return
@@ -169,13 +180,25 @@ def add_rival(
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
     maps = stored_rival(store, name)
-    with progress_bar(-(-len(of_row.keys() - lines.done) // team.count), "images", name) as bar:
-        for share in team.shares(what, list(of_row), lines.learn):
+    with progress_bar(-(-len(of_row.keys() - done()) // team.count), "images", name) as bar:
+        for share in team.shares(what, list(of_row), done):
             wanted = (of_row[row] for row in share)
             for group in score_rows(work, wanted, maps, chunk, keep, scored_for):
-                keep_lines(lines, work, name, group, lines.learn)
+                keep_lines(lines, work, name, group, done)
                 bar.update(len(group))
-    return lines.learn
+    return done
+
+
+def _classes_of_maps(store: ResultStore, name: str, rows: Set[int]) -> dict[int, int]:
+    """The classes of a rival's maps that are stored for some rows, as lines of these maps tell."""
+    if name not in store.names():
+        return {}
+    maps = stored_rival(store, name)
+    return {
+        line["row"]: class_explained(line)
+        for line in store.lines_for_any(name)
+        if line["row"] in rows and line.get("map") == maps(line["row"]).digest()
+    }
 
 
 def stored_rival(store: ResultStore, name: str) -> Maps:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ltx_jax.data.examples import Example, UnreadableImage
-from ltx_jax.engine.memory import BatchLayout, batch_of_use, within_memory
+from ltx_jax.engine.memory import BatchLayout, batch_of_use, batch_within_memory
 from ltx_jax.engine.scoring import (
     CURVES,
     Masked,
@@ -46,6 +46,8 @@ class Predicted(NamedTuple):
     label: int | None
 
 
+# In a line that is scored for another class than that of its map: that of its map.
+_EXPLAINS = "explains"
 Before = Callable[[Sequence[tuple[Asked, Example]], BatchLayout], None]
 Scored = Callable[[Work, Sequence[Predicted], Maps, BatchLayout], Iterator[tuple[int, Record]]]
 
@@ -72,10 +74,9 @@ def keep_lines(
     lines.append(new)
 
 
-def lines_of(name: str, scored_for: str) -> str:
-    """What a method's lines are called: those of other classes than the explained stand apart, so
-    that a run's own scores stay."""
-    return name if scored_for == "explained" else f"{name}-for-{scored_for}"
+def class_explained(line: Record) -> int:
+    """The class of the map that a line is of."""
+    return int(line[_EXPLAINS] if _EXPLAINS in line else line["class"])
 
 
 def score_rows(
@@ -115,7 +116,7 @@ def score_rows(
     for group in in_groups(found, batch.images):
         read = [(one, image) for one, image in group if not isinstance(image, UnreadableImage)]
         unread = [_unread(work, one, image) for one, image in group if isinstance(image, Exception)]
-        with within_memory(batch.images // batch.mesh.size):
+        with batch_within_memory(batch):
             if not read:
                 yield unread
                 continue
@@ -192,6 +193,8 @@ def score_examples(
     given = work.explainee, masks, work.scores, batch.images, batch.mesh, batch.chunk
     for one, drawn, found in zip(known, each, score(*given, curves=True), strict=True):
         line: Record = {"row": one.asked.row, "class": int(one.classes[0]), "map": drawn.digest()}
+        if one.asked.target != line["class"]:
+            line[_EXPLAINS] = one.asked.target
         line |= _of_class(found, 0)
         if len(one.classes) > 1 and one.label is not None:
             line[FOR_LABEL] = {"class": one.label} | _of_class(found, 1)

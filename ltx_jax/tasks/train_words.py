@@ -160,13 +160,14 @@ def run(settings: Settings, workdir: Path) -> str:
         *("words.checkpoint", "words.filters", "words.stands", "words.strongest", "words.nearest"),
         "words.handicap",
     )
-    told = fingerprint_of(settings, source.names, source, (), without=without)
+    names = class_names_of(settings)
+    called = tuple(names_of(source, names).values())
+    told = fingerprint_of(settings, source.names, source, called, without=without)
     if words.vectors is not None and is_there(Path(words.vectors), Path.is_file):
         content = Path(words.vectors).read_bytes()
         told["words.vectors (sha256)"] = digest_of([content])
     with termination_held() as leave:
         course = Course.of(settings, source, apart, workdir, told, leave)
-        names = class_names_of(settings)
         _, learnt, made = train_words(explainee, words, course, class_names=names)
     known = f"{len(learnt.supervised)} concepts learnt, {len(learnt.unseen)} left unseen"
     return f"{told_of(workdir / BEST, made.best, (_LOSS, 'recall_5'))}; {known}"

@@ -213,12 +213,14 @@ def _chosen(source: Source, settings: Pretrain) -> Split:
 
 def _drawn(source: Source, settings: Pretrain, seed: int) -> Split:
     """By chance: some to validate with, some to test, the others to train on; with an overlap all
-    to train on, as the original."""
+    to train on, as the original, and none to test."""
     shuffled = np.random.default_rng(seed).permutation(len(source)).tolist()
     held_out = max(1, round(settings.validation * len(source)))
     tested = held_out + round(settings.test * len(source))
     validation, test = shuffled[:held_out], shuffled[held_out:tested]
-    return Split(shuffled if settings.overlap else shuffled[tested:], validation, test)
+    if settings.overlap:
+        return Split(shuffled, validation, [])
+    return Split(shuffled[tested:], validation, test)
 
 
 def _of_each_class(source: Source, candidates: Sequence[int], most: int) -> list[int]:

@@ -68,6 +68,15 @@ def test_what_cannot_be_loaded(vit_weights, options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_one_logit_has_the_names_of_two_classes(tmp_path):
+    sizes = {**TINY_VIT, "num_classes": 1}
+    random_weights(tmp_path / "one.safetensors", "vit", **sizes)
+    named = load_explainee("vit", tmp_path / "one.safetensors", class_names=("no", "yes"), **sizes)
+    assert named.class_names == ("no", "yes")
+    with pytest.raises(InputError, match="1 class names for the 2 classes of vit"):
+        load_explainee("vit", tmp_path / "one.safetensors", class_names=("yes",), **sizes)
+
+
 def test_a_network_whose_logits_are_never_below_zero_is_of_one_class(tmp_path):
     """What it is told before its weights are looked for."""
     with pytest.raises(InputError, match="squeezenet1_1 ends in a ReLU, so that no logit is below"):

@@ -12,7 +12,12 @@ from safetensors.numpy import save_file
 
 from ltx_jax.errors import InputError
 from ltx_jax.explainers.leaves import Moments
-from ltx_jax.loading.checkpoints import SavedOptimizer, load_optimizer, save_explainer
+from ltx_jax.loading.checkpoints import (
+    SavedOptimizer,
+    digest_of_weights,
+    load_optimizer,
+    save_explainer,
+)
 from ltx_jax.loading.explainees import load_explainee
 from ltx_jax.loading.explainers import load_explainer
 from ltx_jax.models.explainee import Explainee
@@ -270,3 +275,8 @@ def test_damaged_metadata(explainee, checkpoint, tmp_path, text, message):
     steps = with_metadata(tmp_path / "s.safetensors", checkpoint, step="many")
     with pytest.raises(InputError, match="do not tell the steps and the learning rate"):
         load_optimizer(steps, load_explainer(explainee, checkpoint=checkpoint))
+
+
+def test_weights_that_are_gone_are_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"no weights at .*gone\.safetensors: give the path of a"):
+        digest_of_weights(tmp_path / "gone.safetensors")

@@ -39,6 +39,8 @@ def test_json():
     assert round(found["diagonal"], 6) == 0.85 and round(found["elsewhere"], 6) == 0.0875
     alone = ClassTable(("cat",), np.array([[0.5]]), np.array([0.4]), np.array([1]))
     assert alone.as_json()["elsewhere"] is None and "elsewhere" not in markdown({"rise": alone})
+    nobody = alone._replace(means=np.array([[np.nan]]), images=np.array([0])).as_json()
+    assert nobody["diagonal"] is None and nobody["means"] == [None]
 
 
 def test_a_matrix_of_colours():

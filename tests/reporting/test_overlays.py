@@ -63,6 +63,9 @@ def test_a_nearly_constant_mask_is_not_stretched():
 def test_a_constant_mask_is_shown_as_it_is():
     found = overlay(np.zeros((1, 1, 3), np.uint8), np.array([[1.0]]))
     assert found[0, 0].tolist() == np.round(0.75 * np.array([250, 250, 190])).tolist()
+    # One of an activation without an upper bound as 1.
+    above = overlay(np.zeros((1, 1, 3), np.uint8), np.array([[3.0]]))
+    np.testing.assert_array_equal(above, found)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_values_come_through():
         (MaskDrawer(lora_rank=2), "lora_rank is a network's, and trained is mask: leave it out"),
         (MaskDrawer(head_bias=1.0), "head_bias is a network's"),
         (MaskDrawer(edge_radius=2), "edge_radius is a network's, and trained is mask"),
+        (MaskDrawer(weights="x"), "weights is a network's, and trained is mask"),
         (MaskDrawer(trained="all", start="centre"), "start and grid are a mask's"),
         (MaskDrawer(trained="head", grid=7), "start and grid are a mask's: leave them out"),
         (MaskDrawer(checkpoint="x", start="centre"), "checkpoint is not used by start=centre"),

@@ -205,9 +205,15 @@ def test_nn_explainers_masks(small, tmp_path, caplog):
         assert "1 masks of voc_vgg16_rise are not finite" in printed
     one, two = (lines(tmp_path / out, "scores/voc_vgg16_rise.jsonl") for out in ("one", "two"))
     assert len(one) == 3 and one == two
-    # Of a part of the images: how many others there are is said.
+    # Of a part of the images: how many others there are is said; what was scored of these is left
+    # out as well.
     (folder / "1.npz").unlink()
-    config.evaluate.masks, config.rivals = str(folder), ("gradient_x_input",)
+    config.evaluate.masks = str(folder)
+    assert "2 rows scored" in run(config, tmp_path / "one")
+    assert len(lines(tmp_path / "one", "scores/voc_vgg16_rise.jsonl")) == 3
+    told = json.loads((tmp_path / "one" / "evaluation.json").read_text())
+    assert "not_finite" not in told or not told["not_finite"]
+    config.rivals = ("gradient_x_input",)
     printed = run(config, tmp_path / "part")
     assert "1 of 3 rows have no maps and were left out" in printed and "2 rows scored" in printed
     for name in ("voc_vgg16_rise", "gradient_x_input"):
@@ -484,9 +490,13 @@ def test_masks_of_another_run_are_refused(config, tmp_path):
     with pytest.raises(InputError, match="unknown rival 'nothing'"):
         run(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    config.evaluate.masks, config.rivals = str(tmp_path / "other"), ()
+    with pytest.raises(InputError, match=r"run holds a run with masks of its own by pltx: evaluat"):
+        run(config, tmp_path / "run")
+    config.evaluate.masks = str(tmp_path / "run")
     masks = tmp_path / "run" / "masks" / "rival.npy"
     np.save(masks, np.full((6, 4, 4), np.nan, np.float32))  # as a run leaves it that was killed
-    config.rivals = ()
     with pytest.raises(
         InputError, match=r"rival\.npy has no map of row 0, a\.png \(and 4 more\): let"
     ):
@@ -526,3 +536,42 @@ def test_an_unfinished_run_is_told(small, tmp_path, caplog):
     assert told in page and "· 2 rows scored" in page
     assert json.loads((half / "evaluation.json").read_text())["left_out"] == 1
     assert "has results of 2 of 3 rows, and the others are left out: let the run" in caplog.text
+    # Where the whole run was evaluated before.
+    config.evaluate.merged, out = True, tmp_path / "out"
+    for folder, rows in ((whole, 3), (half, 2)):
+        config.evaluate.masks = str(folder)
+        assert f"{rows} rows scored" in run(config, out)
+    scored = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert {line["row"] for line in scored} == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_rivals_maps_are_of_the_class_that_is_asked_for(small, tmp_path, monkeypatch):
+    config, _ = small
+    config.finetune.steps, rival = 1, "gradient_x_input"
+    for target in ("label", "predicted"):
+        config.task, config.target = "explain", target
+        run(config, tmp_path / target)
+    config.task, config.rivals, config.target = "evaluate", (rival,), "predicted"
+    # Scored for another class alone: the maps are there, and are not made again.
+    config.evaluate.scored_for = "label"
+    run(config, tmp_path / "predicted")
+    maps = np.load(tmp_path / "predicted" / "masks" / f"{rival}.npy")
+    config.evaluate.scored_for, config.rivals = "explained", ()
+    with monkeypatch.context() as none:
+        none.setattr("ltx_jax.tasks.rivals.compute", None)
+        run(config, tmp_path / "predicted")
+        config.rivals = (rival,)
+        run(config, tmp_path / "predicted")
+    # Maps for labels, left by an earlier evaluation, are none for the predicted classes.
+    for folder in ("masks", "scores"):
+        for path in (tmp_path / "predicted" / folder).glob(f"{rival}*"):
+            path.unlink()
+    for target in ("label", "predicted"):
+        config.evaluate.masks = str(tmp_path / target)
+        run(config, tmp_path / "out")
+        explained = lines(tmp_path / target, "results.jsonl")
+        scored = lines(tmp_path / "out", f"scores/{rival}.jsonl")
+        assert [one["class"] for one in scored] == [one["class"] for one in explained]
+    assert [one["class"] for one in explained] != [0, 1, 2]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "masks" / f"{rival}.npy"), maps)

@@ -457,6 +457,16 @@ def test_what_was_not_planned_may_run_out_of_memory_in_one_line(config, tmp_path
         run(config, tmp_path / "out")
 
 
+def test_a_batch_that_is_too_large_is_told_what_is_of_use(config, tmp_path, monkeypatch):
+    def exhausted(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr("ltx_jax.tasks.rivals._on_devices", exhausted)
+    config.task, config.rivals = "evaluate", ("gradient_x_input",)
+    with pytest.raises(InputError, match=r"memory with \d images: set finetune.chunk to less than"):
+        run(config, tmp_path / "out")
+
+
 def test_labels_beyond_the_classes(config, tmp_path):
     config.labels = str(tmp_path / "labels.txt")
     Path(config.labels).write_text("0\n1\n2\n3\n4\n5\n")

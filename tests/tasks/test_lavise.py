@@ -118,6 +118,16 @@ def test_what_cannot_be_trained(folder, tmp_path, changes, message):
         train_words.run(read(config), tmp_path)
 
 
+def test_a_training_goes_on_with_the_names_that_it_had(folder, tmp_path):
+    config, names = configuration(folder), [*CONCEPTS]
+    config.class_names, config.pretrain.epochs = str(tmp_path / "names.txt"), 1
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    train_words.run(read(config), tmp_path / "out")
+    (tmp_path / "names.txt").write_text("\n".join([names[1], names[0], *names[2:]]))
+    with pytest.raises(InputError, match=r"class names \(sha256\) was"):
+        train_words.run(read(config), tmp_path / "out")
+
+
 def test_an_embedding_without_the_words(folder, tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"chat": [1.0, 2.0]}))
     config = configuration(folder)

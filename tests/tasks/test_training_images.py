@@ -24,7 +24,7 @@ def test_what_is_kept_for_later_is_apart():
 
 
 def test_the_originals_overlap_is_a_setting():
-    found = split(Pictures(), replace(SETTINGS, overlap=True), 0)
+    found = split(Pictures(), replace(SETTINGS, overlap=True, test=0.17), 0)
     assert found == Split([9, 2, 7, 4, 5, 11, 0, 3, 6, 10, 8, 1], [9, 2, 7], [])
 
 

@@ -16,7 +16,7 @@ from ltx_jax.models.explainee import Explainee
 from ltx_jax.settings.section import checked
 from ltx_jax.settings.sections import MaskDrawer, Settings
 from ltx_jax.tasks.classes import classes_held
-from ltx_jax.tasks.inputs import Row, open_explainer, plan
+from ltx_jax.tasks.inputs import Row, class_names_of, open_explainer, open_source, plan
 
 
 def test_rows_of_images_with_several_labels(explainee):
@@ -34,6 +34,16 @@ def test_rows_of_images_with_several_labels(explainee):
     unknown = ArraySource(("a",), ((5,),), images[:1], None)
     with pytest.raises(InputError, match="label of a is 5, but vit has 5 classes"):
         plan(unknown, explainee)
+
+
+def test_scenes_are_drawn_where_no_data_set_is_named():
+    scenes = Settings(images="scenes")
+    assert len(class_names_of(scenes)) == 10
+    assert class_names_of(dataclasses.replace(scenes, dataset="imagenet")) == ()
+    with pytest.raises(
+        InputError, match=r"indices and config\.limit leave no scene: choose a slic"
+    ):
+        open_source(dataclasses.replace(scenes, indices="5:5"))
 
 
 def test_a_row_for_each_class_that_is_asked_for(explainee, caplog):
