@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from jaxtyping import Float
 
 from ltx_jax.data.given import as_array
-from ltx_jax.data.sources import ArraySource
+from ltx_jax.data.sources import ArraySource, refuse_address
 from ltx_jax.engine.memory import lay_out
 from ltx_jax.engine.recipe import make_goal
 from ltx_jax.engine.scoring import PROBABILITY
@@ -38,6 +38,7 @@ from ltx_jax.models.python_function import failing_plainly
 from ltx_jax.reporting.filters import recalls_of, records_of
 from ltx_jax.reporting.records import column
 from ltx_jax.reporting.results import Evaluation, Explanations
+from ltx_jax.runtime import together
 from ltx_jax.settings.section import checked, setting_names
 from ltx_jax.settings.sections import (
     LTX,
@@ -390,11 +391,16 @@ def pretrain(
     told |= {"target": target, "seed": seed, "objective": dataclasses.asdict(objective)}
     told |= {"class_masks": dataclasses.asdict(of_classes)} if several else {}
     folder = None if workdir is None else Path(workdir)
+    if workdir is not None:
+        refuse_address("workdir", workdir)
     course = Course(source, chosen, seed=seed, workdir=folder, fingerprint=told)
     about = explainee, explainer, course
     goal = make_goal(objective)
     pretraining.refuse_several(target, explainer)
-    with claimed(Path(workdir)) if workdir and not jax.process_index() else nullcontext():
+    with ExitStack() as held:
+        with together():
+            if folder is not None and jax.process_index() == 0:
+                held.enter_context(claimed(folder))
         if several:
             every = class_goal(of_classes, goal, explainee)
             return pretrain_classes(*about, goal=every, target=target)[0]
@@ -413,6 +419,8 @@ def _pretraining_of(
         "explainee (sha256 of parameters)": _digest_of_leaves(explainee.params),
         "explainer (sha256 of parameters)": _digest_of_leaves(started),
         "explainer.activation": explainer.activation,
+        "explainer.edge_radius": explainer.edge_radius,
+        "explainer.compute_dtype": str(jnp.dtype(explainer.module.backbone.dtype)),
         "images and labels (sha256 of contents)": source.digest(),
         **{key: value for key, value in options.items() if not key.startswith(WITHOUT_EFFECT)},
     }

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ltx_jax.errors import InputError
 
 _LOCK = ".lock"
@@ -179,6 +181,20 @@ def write_json(path: Path, content: Any, over: bool = True) -> None:
     """Write JSON, indented, as a whole or not at all; `over` as for `replacing`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_bytes(path, encode_json(text), over=over)
+
+
+def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of some arrays that an .npz file has, by name.
+
+    Raises:
+      InputError: where it is not a whole one.
+    """
+    try:
+        # Opened here, since numpy leaves a file open that is no whole archive.
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in names if name in arrays}
+    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
+        raise InputError(f"{path} is not a whole .npz file: write it again") from error
 
 
 def read_json(path: Path, remedy: str = "mend it", by_hand: bool = False) -> Any:

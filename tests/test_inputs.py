@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 import ltx_jax
 from ltx_jax.data import given
-from ltx_jax.data.given import as_batch
+from ltx_jax.data.given import as_array, as_batch
 from ltx_jax.data.labels import read_labels
 from ltx_jax.data.preprocessing import Preprocessing, read_rgb
 from ltx_jax.data.sources import open_images, refuse_address
@@ -367,6 +367,7 @@ def test_every_form_of_targets():
     mine = own(class_names=("crane", "crane", "dog"))
     assert targets_of(["dog", [0, 1]], 2, mine) == [[2], [0, 1]]
     assert targets_of((i for i in (1, 2)), 2, mine) == [[1], [2]]
+    assert label_sets(2, 1, mine) == label_sets(np.array(2), 1, mine) == ((2,),)
     for labels in (np.array([2, 1]), [np.int64(2), 1], [["dog"], [1]]):
         assert label_sets(labels, 2, mine) == ((2,), (1,))
     # Of two classes a list of both is no one-hot row.
@@ -392,6 +393,18 @@ def test_a_single_target_of_any_kind(target):
     truth = np.eye(4, dtype=bool)[None]
     scored = ltx_jax.evaluate(mine, image, truth, targets=target, truth=truth)
     assert scored.targets.tolist() == [2] and scored.scores["iou"].tolist() == [100]
+
+
+def test_a_tensor_of_a_type_that_numpy_has_not():
+    class Tensor:
+        def __array__(self, *_, **__):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    for one in (Tensor(), [Tensor()]):
+        with pytest.raises(
+            InputError, match=r"images are no array \(Got .*\): give them as float32"
+        ):
+            as_array(one, "images")
 
 
 def test_a_map_that_is_not_finite_is_no_mask():

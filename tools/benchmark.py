@@ -43,6 +43,7 @@ from ltx_jax.engine.memory import lay_out
 from ltx_jax.engine.recipe import SELECTED, Recipe
 from ltx_jax.engine.scoring import in_groups
 from ltx_jax.errors import InputError
+from ltx_jax.explainers.explainer import Explainer
 from ltx_jax.explainers.mask_itself import MaskItself
 from ltx_jax.files import write_json
 from ltx_jax.masks.covering import filling
@@ -55,7 +56,7 @@ from ltx_jax.tasks.inputs import Work
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _AGAINST = flags.DEFINE_bool("against-pytorch", False, "Run the original's loop as well.")
-_TURNS = flags.DEFINE_integer("turns", 2, "How often each goes through the images.")
+_TURNS = flags.DEFINE_integer("turns", 2, "How often each goes through the images.", lower_bound=1)
 _PARTS = flags.DEFINE_bool("parts", False, "Time the parts of a step, and the machine's ceilings.")
 _JSON = flags.DEFINE_string("json", None, "Where the figures go.")
 
@@ -230,6 +231,8 @@ def pytorch_methods(job: Job, settings: Settings) -> dict[str, Method]:
 
     if isinstance(job.explainer, MaskItself):
         return pytorch_mask_methods(job, settings)
+    if not isinstance(job.explainer, Explainer):
+        raise InputError("the PyTorch loop draws one mask: leave config.explainer.classes out")
     if settings.finetune.resume:
         raise InputError("the PyTorch loop does not resume: leave config.finetune.resume out")
     if settings.finetune.optimize not in ("pos", "neg"):
@@ -248,8 +251,15 @@ def pytorch_mask_methods(job: Job, settings: Settings) -> dict[str, Method]:
     from pytorch_masks import optimise
     from pytorch_networks import load_classifier
 
-    classifier, cells = load_classifier(job.work.explainee), job.explainer.grid()
     objective, steps = settings.objective, settings.finetune.steps
+    others = {name for name, w in objective.terms.items() if w} - {"budget", "total_variation"}
+    unlike = objective.mask_loss != "bce" or objective.logits_only or objective.counterfactual
+    if settings.finetune.optimize is not None or unlike or objective.shift or others:
+        raise InputError(
+            "masks of their own in PyTorch have λ, budgets and total variation alone: leave "
+            "finetune.optimize and what else the objective has out"
+        )
+    classifier, cells = load_classifier(job.work.explainee), job.explainer.grid()
     budgets = objective.least_budget, objective.most_budget
     further = (objective.terms.get(name, 0.0) for name in ("budget", "total_variation"))
     how = steps, (objective.mask_weight, *further), settings.finetune.learning_rate

@@ -304,7 +304,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _column(records: Sequence[Record], score: str) -> np.ndarray:
-    return np.array([record.get(score) for record in records], np.float64)
+    return SCORES[score].of_each(column([record.get(score) for record in records]))
 
 
 def _speed(directory: Path, files: Mapping[int, Path], seconds: float | None) -> str:

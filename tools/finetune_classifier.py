@@ -92,10 +92,15 @@ def main(argv: Sequence[str]) -> int:
     prepare()
     given = flags.FLAGS.flag_values_dict()
     try:
-        if given["config"] is None or len(argv) != 2:
-            raise InputError("expected OUT.safetensors and a --config")
+        if given["config"] is None or given["test"] is None or len(argv) != 2:
+            raise InputError("expected OUT.safetensors, a --config and --test=START:STOP")
         settings = read(given["config"])
         explainee = open_explainee(settings)
+        if not explainee.single:
+            raise InputError(
+                f"{explainee.name} holds each class to be there or not, and one is learnt to be "
+                "the answer: leave config.explainee.link=sigmoid out"
+            )
         learnt = load(settings, explainee)
         test = load(dataclasses.replace(settings, indices=given["test"]), explainee)
         if given["shuffle-labels"]:

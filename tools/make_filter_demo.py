@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--seeds", type=int, default=5, help="word networks")
     arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("an interval needs two word networks: give --seeds=2 or more")
     prepare()
     make_assets(arguments.out, range(1, arguments.seeds + 1))
 

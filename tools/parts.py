@@ -169,7 +169,7 @@ def ceilings(architecture: Any) -> tuple[float, float]:
 def one_task_a_slot(models: Models, slots: int) -> list[Task]:
     """Random images with the predicted class."""
     explainee = models.explainee
-    images = np.random.default_rng(0).random((slots, *explainee.image_size, 3), np.float32)
+    images = np.random.default_rng(0).random((slots, *explainee.image_shape), np.float32)
     logits = np.asarray(jax.jit(lambda explainee, images: explainee(images))(explainee, images))
     classes = np.repeat(logits.argmax(-1).astype(np.int32)[:, None], 2, axis=1)
     return [Task(slot, images[slot], classes[slot], logits[slot]) for slot in range(slots)]

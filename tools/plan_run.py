@@ -49,9 +49,13 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.",
 _IMAGES = flags.DEFINE_integer("images", 50_000, "Images to explain.", lower_bound=1)
 _DEVICE = flags.DEFINE_string("device", "h200", "Kind of device.")
 _DEVICES = flags.DEFINE_integer("devices", 1, "How many of them, over all hosts.", lower_bound=1)
-_STEPS = flags.DEFINE_float("steps", None, "Mean steps an image; as measured, or the most.")
+_STEPS = flags.DEFINE_float(
+    "steps", None, "Mean steps an image; as measured, or the most.", lower_bound=1
+)
 _MEASURED = flags.DEFINE_string("measured", None, "Figures of tools/benchmark.py.")
-_REACHED = flags.DEFINE_float("reached", 1.0, "Share of the device's speed that is reached.")
+_REACHED = flags.DEFINE_float(
+    "reached", 1.0, "Share of the device's speed that is reached.", lower_bound=1e-3
+)
 _COMPILE = flags.DEFINE_bool("compile", False, "Ask a TPU's compiler for the memory; minutes.")
 _PRICE = flags.DEFINE_float("price", None, "Of one device for an hour.")
 
@@ -269,9 +273,7 @@ def count_step(settings: Settings) -> Step:
     kept = jax.eval_shape(lambda t: adamw.kept(optimizer, Moments(t, t)), drawer.trained)
     parameters, moments = _bytes(drawer.trained), _bytes(kept)
     return Step(
-        operations=_scoring(settings, explainee, image)
-        + operations(jax.grad(_classify), image, explainee)
-        + operations(jax.grad(draw), *drawn),
+        operations=_of_explainee(settings, explainee, image) + operations(jax.grad(draw), *drawn),
         # Read forward and backward, gradient written; AdamW reads weights, gradient and moments
         # and writes all but the gradient.
         bytes=6 * parameters + 2 * moments,
@@ -310,20 +312,22 @@ def _count_mask_step(
     settings: Settings, explainee: Explainee, mask: MaskItself, image: jax.ShapeDtypeStruct
 ) -> Step:
     """Of a mask of its own: forwards and gradients of the explainee; no weights are moved."""
-    views, cells = len(views_of(settings.objective.weights())), math.prod(mask.cells)
+    cells = math.prod(mask.cells)
     return Step(
-        operations=_scoring(settings, explainee, image)
-        + views * operations(jax.grad(_classify), image, explainee),
+        operations=_of_explainee(settings, explainee, image),
         bytes=8 * 4 * cells,
         slot_bytes=4 * (4 * cells + math.prod(image.shape)),  # raw, gradient, moments; the image
     )
 
 
-def _scoring(settings: Settings, explainee: Explainee, image: jax.ShapeDtypeStruct) -> int:
-    """Operations of the score that selects, whichever orders of removal it takes."""
+def _of_explainee(settings: Settings, explainee: Explainee, image: jax.ShapeDtypeStruct) -> int:
+    """Operations of the views of an image that the objective takes, with their gradient, and of the
+    score that selects, whichever orders of removal it takes."""
+    views = len(views_of(settings.objective.weights()))
     orders = make_recipe(settings.finetune, settings.objective).method.orders
     forward = operations(_classify, image, explainee) if orders else 0
-    return len(orders) * len(FRACTIONS) * forward
+    gradient = operations(jax.grad(_classify), image, explainee)
+    return views * gradient + len(orders) * len(FRACTIONS) * forward
 
 
 def _bytes(leaves: Any) -> int:

@@ -39,6 +39,12 @@ def main() -> int:
     given = parser.parse_args()
     try:
         cores = os.cpu_count() or 1
+        there, least = len(open_folder(given.images)), max(2 * _BATCH, cores)
+        if not least <= given.count <= there or min(given.workers) < 0:
+            raise InputError(
+                f"--count={given.count} of {there} photographs and --workers={given.workers}: give "
+                f"at least {least} that are there, and no fewer than 0 workers"
+            )
         used = [min(workers, cores) or cores for workers in given.workers]
         bare = {n: by_pillow(given.images, given.count, given.side, n) for n in sorted({*used})}
         for n, rate in bare.items():

@@ -189,6 +189,8 @@ def _images(explainee: Explainee, folder: Path | None, count: int) -> np.ndarray
     if folder is None:
         rng = np.random.default_rng(0)
         return rng.random((count, *explainee.image_shape), np.float32)
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}: give --images one with photographs")
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if len(files) < count:
         raise InputError(f"{folder} holds {len(files)} files: give a --count of at most that")

@@ -39,7 +39,8 @@ def attention_grad_cam_signed(
     """
     found, slopes = gradients(explainee, images, targets, ["attention"], _TITLE)
     row, slope = (
-        jnp.einsum("t,nhts->hns", reading(found), maps["attention"][-1]) for maps in (found, slopes)
+        jnp.einsum("t,nhts->hns", reading(found), maps["attention"][-1], precision="highest")
+        for maps in (found, slopes)
     )
     on_grid = jax.vmap(lambda tokens: of_patches(tokens, found))
     weights = on_grid(slope).mean((2, 3), keepdims=True)

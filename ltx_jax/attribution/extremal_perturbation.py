@@ -123,7 +123,7 @@ def _to_values(step: int, residuals: tuple[Array, ...], slope: Array) -> tuple[A
     def add(total: Array, one: _Neighbour) -> tuple[Array, None]:
         weakened = _weakened(values, one)
         share = jnp.exp(_COLDNESS * weakened) * (1 + _COLDNESS * (weakened - mask))
-        pull = jnp.einsum("narbq,rq->nab", slope * share, one.closeness)
+        pull = jnp.einsum("narbq,rq->nab", slope * share, one.closeness, precision="highest")
         around = jnp.zeros_like(total)
         return total + jax.lax.dynamic_update_slice(around, pull, (0, *one.offset)), None
 

@@ -44,9 +44,9 @@ def with_slopes(
 
 def as_added(found: Intermediates, change: Float[Array, "n g h c"]) -> Intermediates:
     """What is to be added to the intermediates, as they are found, for a change of the last map."""
-    read = {name: jnp.zeros(found[name].shape) for name in _READ if name in found}
-    _, put = jax.vjp(last_map, read)
-    return put(change)[0]
+    read = {name: jnp.zeros_like(found[name]) for name in _READ if name in found}
+    seen, put = jax.vjp(last_map, read)
+    return put(change.astype(seen.dtype))[0]
 
 
 def weighted(

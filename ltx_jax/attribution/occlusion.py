@@ -73,7 +73,7 @@ OCCLUSION = Rival(
     "occlusion",
     "occlusion",
     "Zeiler & Fergus, ECCV 2014; overlapping windows as in captum",
-    f"784 forwards: windows of {_WINDOW}/{_OF} of a side, {_STRIDE}/{_OF} apart",
+    f"784 forwards at {_OF} pixels: windows of {_WINDOW}/{_OF} of a side, {_STRIDE}/{_OF} apart",
     occlusion,
     in_parts=True,
     of_classes=True,

@@ -29,7 +29,8 @@ def raw_attention(
     """
     found = seen(explainee, images, ["attention"], _TITLE)[1]
     heads = found["attention"][-1].mean(1)
-    return of_patches(jnp.einsum("t,nts->ns", reading(found), heads), found)
+    row = jnp.einsum("t,nts->ns", reading(found), heads, precision="highest")
+    return of_patches(row, found)
 
 
 RAW_ATTENTION = Rival(

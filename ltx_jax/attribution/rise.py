@@ -43,7 +43,7 @@ def rise(
         logits = logits_through(explainee, images, drawn[:, None])
         chances = explainee.probability(logits[:, :, None], classes[None])
         seen = jnp.where(counts[:, None, None], chances, 0)
-        return jnp.einsum("mnk,mhw->nkhw", seen, drawn)
+        return jnp.einsum("mnk,mhw->nkhw", seen, drawn, precision="highest")
 
     total = sum_over(jnp.arange(masks, dtype=jnp.int32), weighted, masks_at_once(len(images)))
     return total.reshape(*targets.shape, *images.shape[1:3]) / (masks * kept)
@@ -63,7 +63,8 @@ def smooth_mask(
         jax.lax.dynamic_slice_in_dim(interpolation_matrix(cells, (cells + 1) * n), start, side)
         for n, start, side in zip(pixels, shift, size, strict=True)
     )
-    return down @ grid @ across.T
+    with jax.default_matmul_precision("highest"):
+        return down @ grid @ across.T
 
 
 RISE = Rival(

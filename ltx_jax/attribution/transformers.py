@@ -58,11 +58,14 @@ def reading(found: Intermediates) -> Float[Array, " t"]:
 def rolled_out(
     reading: Float[Array, " t"], mixings: Float[Array, "depth n t t"]
 ) -> Float[Array, "n t"]:
-    """The row that is read of the blocks' mixing matrices' product, the later block on the left."""
+    """The row that is read of the blocks' mixing matrices' product, the later block on the left.
+
+    Values to be ranked: an accelerator would round its products to fewer bits.
+    """
     row = jnp.broadcast_to(reading, (mixings.shape[1], len(reading)))
 
     def before(row: Array, mixing: Array) -> tuple[Array, None]:
-        return (row[:, None] @ mixing)[:, 0], None
+        return jnp.matmul(row[:, None], mixing, precision="highest")[:, 0], None
 
     return jax.lax.scan(before, row, mixings, reverse=True)[0]
 

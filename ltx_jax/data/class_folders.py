@@ -23,7 +23,8 @@ def open_class_folders(folder: Path) -> FileSource:
         raise InputError(f"{folder} is no folder: expected one that holds a folder for each class")
     entries = held_by(folder)
     names = [entry.name for entry in entries if kind_of(entry) == "folder"]
-    if beside := [entry.name for entry in entries if is_image(entry.name)]:
+    files = [entry.name for entry in entries if kind_of(entry) != "folder"]
+    if beside := [name for name in files if is_image(name)]:
         raise InputError(
             f"{readable(beside[0])} lies beside the folders of {folder}: expected each image in a "
             "folder that is its class"

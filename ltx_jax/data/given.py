@@ -54,6 +54,8 @@ def as_array(values: Any, what: str) -> np.ndarray:
             f"{what} of several shapes: bring them to one size, that which the network sees, or "
             "give each by itself"
         ) from error
+    except TypeError as error:  # of a type that NumPy has not
+        raise InputError(f"{what} are no array ({error}): give them as float32 or uint8") from error
 
 
 def detached(values: Any) -> Any:

@@ -72,11 +72,14 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     try:
         if isinstance(names, dict):
             names = [names[str(i)] for i in range(len(names))]
-        return tuple(str(name if isinstance(name, str) else name[-1]) for name in names)
-    except (KeyError, TypeError, IndexError) as error:
+        found = [name if isinstance(name, str) else name[-1] for name in names]
+    except (KeyError, TypeError, IndexError):
+        found = [None]
+    if isinstance(names, str) or not all(isinstance(name, str) for name in found):
         raise InputError(
             f'{path} is no list of class names: expected a list, or {{"0": name, "1": name, …}}'
-        ) from error
+        )
+    return tuple(found)
 
 
 def read_lines(path: Path) -> list[str]:

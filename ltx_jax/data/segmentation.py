@@ -71,14 +71,18 @@ class SegmentationSource:
         return len(self.names)
 
     def load(self, index: int, how: Preprocessing) -> Example:
-        """The example at a network's size.
+        """The example at a network's size; where its labels are not those that the data set knows,
+        with all objects together.
 
         Raises:
           UnreadableImage: where a file of it cannot be read.
         """
         image = self.images[index]
         with or_unreadable(image.files[0]):
-            return image.read()._replace(labels=self.labels[index]).preprocessed(how)
+            read = image.read()
+            if self.labels[index] != image.labels:  # its masks are those of other labels
+                read = read.united()
+            return read._replace(labels=self.labels[index]).preprocessed(how)
 
     def digest(self) -> str:
         """Of the bytes of all files, what is told of them, and the labels."""

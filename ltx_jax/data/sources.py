@@ -27,7 +27,7 @@ from ltx_jax.data.tfds import TfdsSource, open_tfds
 from ltx_jax.data.visual_genome import open_visual_genome
 from ltx_jax.data.voc import open_voc
 from ltx_jax.errors import InputError
-from ltx_jax.files import digest_of, is_there
+from ltx_jax.files import digest_of, is_there, read_npz
 
 CUB, TFDS, VISUAL_GENOME = "cub", "tfds", "visual_genome"
 # start:stop or start:stop:step, each of which may be left out.
@@ -279,14 +279,15 @@ def _open_list(path: Path) -> FileSource:
         )
     spelt: dict[str, str] = {}
     for line, p in zip(lines, paths, strict=True):
-        if (first := spelt.setdefault(os.path.realpath(p), line)) is not line:
+        if (first := spelt.get(real := os.path.realpath(p))) is not None:
             told = "" if first == line else f", as {first!r} as well"
             raise InputError(f"{path} lists {line!r} more than once{told}: list each image once")
+        spelt[real] = line
     return FileSource(tuple(lines), ((),) * len(lines), tuple(map(str, paths)))
 
 
 def _open_arrays(path: Path) -> ArraySource:
-    arrays = _read_arrays(path)
+    arrays = read_npz(path, ("images", "labels", "masks", "void"))
     images = _checked_images(path, arrays)
     digits = len(str(len(images) - 1))
     names = tuple(f"{i:0{digits}d}" for i in range(len(images)))
@@ -298,16 +299,6 @@ def _open_arrays(path: Path) -> ArraySource:
         None if masks is None else masks[:, None],
         _checked_masks(path, arrays, "void", images.shape[:3]),
     )
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    known = ("images", "labels", "masks", "void")
-    try:
-        # Opened here, since numpy leaves a file open that is no whole archive.
-        with path.open("rb") as file, np.load(file) as arrays:
-            return {name: arrays[name] for name in known if name in arrays}
-    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
-        raise InputError(f"{path} is not a whole .npz file: write it again") from error
 
 
 def _checked_images(path: Path, arrays: dict[str, np.ndarray]) -> Images:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ltx_jax.errors import InputError
-from ltx_jax.files import is_there, read_json
+from ltx_jax.files import is_there, read_json, read_npz
 
 Vectors = dict[str, np.ndarray]
 # What stands between the words of a name.
@@ -111,10 +111,12 @@ def _refuse_damage(path: Path, found: Vectors) -> None:
 def _read_text(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vectors:
     keys = {word.encode() for word in wanted}
     found: dict[bytes, np.ndarray] = {}
-    width, number, last = 0, 0, b""
+    width, place, last = 0, 0, b""
     with _told(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if number == 1:
+            if not line.strip():
+                continue
+            if not width:
                 first = line.split()
                 if len(first) == 2 and all(field.isdigit() for field in first):
                     width = int(first[1])
@@ -125,10 +127,10 @@ def _read_text(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vec
                 word, vector = _taken_apart(path, line, number, width)
                 if word in keys:
                     found.setdefault(word, vector)
-            last = line
+            last, place = line, number
     if not last:
         raise InputError(f"{path} holds no words: {_REMEDY}")
-    _taken_apart(path, last, number, width)  # where a file was cut off, its last line is
+    _taken_apart(path, last, place, width)  # where a file was cut off, its last line is
     return {word.decode(): vector for word, vector in found.items()}
 
 
@@ -178,16 +180,11 @@ def _read_json(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vec
 
 
 def _read_arrays(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vectors:
-    try:
-        # Opened here, since numpy leaves a file open that is no whole archive.
-        with path.open("rb") as file, np.load(file) as arrays:
-            given = {name: arrays[name] for name in ("vectors", "words") if name in arrays}
-    except Exception as error:  # a damaged header breaks NumPy in more ways than it names
-        raise InputError(f"{path} is not a whole .npz file: write it again") from error
+    given = read_npz(path, ("vectors", "words"))
     vectors = given.get("vectors", np.zeros(0))
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+    if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise InputError(f"{path} has no `vectors` [n,width]: write it with them, and `words` [n]")
-    words = given["words"].astype(str).tolist() if "words" in given else sorted(names)
+    words = _texts(path, given["words"]) if "words" in given else sorted(names)
     if len(words) != len(vectors):
         what = "`words`" if "words" in given else "names, and no `words`"
         raise InputError(
@@ -195,6 +192,14 @@ def _read_arrays(path: Path, wanted: Collection[str], names: Sequence[str]) -> V
             "each"
         )
     return {word: _numbers(vector) for word, vector in zip(words, vectors, strict=True)}
+
+
+def _texts(path: Path, words: np.ndarray) -> list[str]:
+    if words.ndim != 1 or words.dtype.kind not in "US":
+        raise InputError(f"{path} has `words` {words.dtype} {words.shape}: expected texts [n]")
+    if words.dtype.kind == "S":
+        words = np.char.decode(words, "utf-8", "replace")
+    return [str(word) for word in words]
 
 
 def _numbers(values: Any) -> Float32[np.ndarray, " width"]:

@@ -131,10 +131,11 @@ def newest(directory: Path, template: Any, mesh: Mesh) -> tuple[Any, dict[str, A
         if jax.process_index() == 0:
             path.rename(_put_aside(path))
         all_managed(True)
-    if steps:
+    # Nor are they the next time: a training that begins anew would write over what it has left.
+    if steps or any(directory.glob(f"{_DAMAGED}*")):
         raise InputError(
             f"none of the checkpoints in {directory} can be read: put back what the training "
-            "wrote, or use another work directory"
+            f"wrote ({_DAMAGED}N was N), or use another work directory"
         )
     return None
 

@@ -20,7 +20,7 @@ def blurred(
     """
     height, width = images.shape[1:3]
     down, across = (_weights(side, deviation, reach) for side in (height, width))
-    return jnp.einsum("ah,bw,nhwc->nabc", down, across, images)
+    return jnp.einsum("ah,bw,nhwc->nabc", down, across, images, precision="highest")
 
 
 def _weights(side: int, deviation: float, reach: int | None) -> Float[np.ndarray, "side side"]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
 from ltx_jax.metrics.case import Case
-from ltx_jax.metrics.perturbation import perturbed_logits, removal
+from ltx_jax.metrics.perturbation import curves_of_removal, removal
 from ltx_jax.metrics.score import Score
 
 
@@ -29,9 +28,8 @@ def _area(case: Case, most_relevant_first: bool, fill: str) -> Float[Array, "n k
     _, height, width = case.order.shape
     counts = tuple(width * row for row in range(1, height + 1))
     order = removal(case.order, most_relevant_first, counts)
-    gone = perturbed_logits(case.explainee, case.images, order, case.chunk, fill)
-    curve = jnp.concatenate([case.logits[:, None], gone], axis=1)
-    p = case.explainee.probability(curve[:, None], case.classes[..., None])
+    what = case.explainee, case.images, order, case.classes, case.logits
+    p = curves_of_removal(*what, case.chunk, fill).probability
     return 100.0 * (p.sum(-1) - 0.5 * (p[..., 0] + p[..., -1])) / height
 
 

@@ -25,6 +25,8 @@ def entropy(drawn: Drawn) -> Float[Array, " n"]:
     """The entropy of m/Σm divided by that of a uniform mask; of a single token 0."""
     flat = _flat(drawn)
     share = flat / jnp.maximum(flat.sum(-1, keepdims=True), 1e-12)
+    # Of nothing there is none; its slope there would be infinite, times 0.
+    share = jnp.where(share > 0, share, 1)
     return jax.scipy.special.entr(share).sum(-1) / jnp.log(jnp.float32(max(flat.shape[-1], 2)))
 
 

@@ -15,9 +15,14 @@ _EQUAL = 0.01
 
 def total_variation(drawn: Drawn) -> Float[Array, " n"]:
     """Mean absolute difference of neighbouring tokens along the height, plus along the width; below
-    0.01 it is Huber's, |d| → d²/0.02 (less what is constant)."""
+    0.01 it is Huber's, |d| → d²/0.02 (less what is constant). Of a single row there is none along
+    the height, and likewise."""
     down, across = (_absolute(jnp.diff(drawn.token_masks, axis=axis)) for axis in (1, 2))
-    return down.mean((1, 2)) + across.mean((1, 2))
+    return _mean(down) + _mean(across)
+
+
+def _mean(differences: Array) -> Array:
+    return differences.mean((1, 2)) if differences.size else jnp.zeros(len(differences))
 
 
 def _absolute(difference: Array) -> Array:

@@ -41,7 +41,7 @@ def read(config: ConfigDict) -> Settings:
     Raises:
       InputError: naming the first setting that cannot be used, and what it may be.
     """
-    if "target" in config.get("objective", {}):
+    if "target" in (config.get("objective") or {}):
         raise InputError("config.objective.target is config.target now: set that")
     if config.get("task") == "finetune":
         raise InputError("config.task=finetune is called explain now: set config.task=explain")
@@ -76,7 +76,9 @@ def _check_together(settings: Settings) -> None:
         )
 
 
-def _section(kind: type, values: Mapping[str, Any]) -> Any:
+def _section(kind: type, values: Mapping[str, Any] | None) -> Any:
+    if not isinstance(values, Mapping):
+        raise InputError(f"a section is {values!r}: take back what is in it, one by one")
     hints = get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     if unknown := set(values) - known:

@@ -108,6 +108,8 @@ def _of_python(value: Any) -> Any:
         return dataclasses.replace(cast(Any, value), **own)
     if isinstance(value, Mapping):
         return {name: _of_python(one) for name, one in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_of_python, value))
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -126,7 +128,11 @@ def _check(f: Field, value: Any, name: str) -> None:
     plain = get_origin(kind) or kind
     fitting = (int, float) if plain is float else plain
     if not isinstance(value, fitting) or (isinstance(value, bool) and plain is not bool):
-        raise InputError(f"{name} is {value!r}: expected {_spoken(plain)}")
+        raise InputError(f"{name} is {value!r}: expected {_spoken(kind)}")
+    if plain is tuple:
+        each: Any = value
+        if wrong := [one for one in each if type(one) not in _members(kind)]:
+            raise InputError(f"{name} has {wrong[0]!r}: expected {_spoken(kind)}")
     if value == "":
         raise InputError(f"{name} is empty: give it a value, or leave it out")
     numbers = value.values() if isinstance(value, Mapping) else (value,)
@@ -141,11 +147,19 @@ def _check(f: Field, value: Any, name: str) -> None:
         raise InputError(f"{name} is {value}: it must be at most {f.most}")
 
 
-def _spoken(kind: type) -> str:
+def _members(kind: Any) -> tuple[Any, ...]:
+    """What may stand in a tuple of a kind."""
+    of = get_args(kind)[0]
+    return get_args(of) or (of,)
+
+
+def _spoken(kind: Any) -> str:
+    if get_origin(kind) is tuple and str not in _members(kind):
+        return 'several whole numbers, e.g. "(1,2)"'
     return {
         int: "a whole number",
         float: "a number",
         bool: "True or False",
         str: "a text",
         tuple: "several names, e.g. \"('first','second')\"",
-    }.get(kind, "names with their values")
+    }.get(get_origin(kind) or kind, "names with their values")

@@ -15,6 +15,9 @@ from typing import Any, Literal
 from ltx_jax.errors import InputError
 from ltx_jax.settings.section import Section, setting
 
+# Steps, as int32 counts them.
+_LONGEST = 2**31 - 1
+
 # The prediction term by (logits_only, counterfactual), and the mask term by mask_loss.
 PREDICTION_TERMS = {
     (False, False): "cross_entropy",
@@ -128,9 +131,9 @@ class MaskDrawer(Section):
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         refused = ["frozen_blocks", "lora_rank", "head_bias", "classes", "head"]
         if self.checkpoint is None:
-            refused += ["edge_radius", "weights"]
+            refused += ["edge_radius", "weights", "activation", "name", "sizes"]
         for name in refused:
-            if getattr(self, name) != defaults[name]:
+            if getattr(self, name) not in (defaults[name], {}):
                 raise InputError(
                     f"{prefix}{name} is a network's, and {prefix}trained is mask: leave it out, or "
                     f"set {prefix}trained to all, head or lora"
@@ -208,7 +211,10 @@ class Finetune(Section):
         False, "resume the checkpoint's Adam moments, step count and schedule, as the original"
     )
     schedule_steps: int = setting(
-        1_250_000, "of that schedule; the original's 25 masks of 50,000 images", least=1
+        1_250_000,
+        "of that schedule; the original's 25 masks of 50,000 images",
+        least=1,
+        most=_LONGEST,
     )
     optimize: Literal["pos", "neg", "srg_probability"] | None = setting(
         None,
@@ -243,7 +249,9 @@ class Pretrain(Section):
     batch_size: int = setting(32, "images a step", least=1)
     learning_rate: float = setting(2e-3, "the schedule's peak", least=0)
     warmup: float = setting(0.2, "share of the schedule in which the rate rises", least=0, most=1)
-    schedule_steps: int = setting(0, "length of the schedule; 0 for the steps taken", least=0)
+    schedule_steps: int = setting(
+        0, "length of the schedule; 0 for the steps taken", least=0, most=_LONGEST
+    )
     weight_decay: float = setting(0.01, "of AdamW", least=0)
     clip: float | None = setting(
         None, "longest a step's gradient may be, all leaves together; longer ones are shortened"
@@ -303,6 +311,11 @@ class Pretrain(Section):
             raise InputError(
                 f"{prefix}batch_size is {self.batch_size}, and {prefix}accumulate "
                 f"{self.accumulate}: give parts that divide it"
+            )
+        if self.held_out is not None and self.overlap:
+            raise InputError(
+                f"{prefix}held_out are images of their own, and {prefix}overlap trains on those "
+                "that are held out: leave one out"
             )
         if self.validation + self.test >= 1:
             raise InputError(
@@ -489,7 +502,7 @@ class Settings(Section):
         "(p > 0.5, or the most likely: every image is predicted before the run begins); or for "
         "every class",
     )
-    classes: tuple[str, ...] = setting(
+    classes: tuple[str | int, ...] = setting(
         (), "of the labels, those held, or every class only these, by name or number"
     )
     label_rows: str | None = setting(

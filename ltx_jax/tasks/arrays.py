@@ -97,9 +97,7 @@ def targets_of(targets: Any, images: int, explainee: Explainee) -> list[list[int
     """
     if targets is None:
         return [[None]] * images
-    alone = isinstance(targets, str) or not hasattr(targets, "__iter__")
-    if alone or getattr(targets, "ndim", 1) == 0:
-        targets = [targets]
+    targets = _each(targets)
     _refuse_unordered("targets", targets)
     _refuse_one_hot(targets, explainee)
     several = _classes(targets, explainee)
@@ -122,6 +120,7 @@ def label_sets(labels: Any, images: int, explainee: Explainee) -> tuple[tuple[in
     Raises:
       InputError: where they are none of the explainee's, or not as many as the images.
     """
+    labels = _each(labels)
     _refuse_unordered("labels", labels)
     matrix = np.asarray(labels if hasattr(labels, "shape") else 0)
     if matrix.ndim == 2:
@@ -171,6 +170,12 @@ def _refuse_one_hot(targets: Any, explainee: Explainee) -> None:
             f"targets are a one-hot matrix {matrix.shape}: give targets.argmax(-1), or lists where "
             "several classes of an image are meant"
         )
+
+
+def _each(given: Any) -> Any:
+    """What is given of each image; of one class alone that."""
+    alone = isinstance(given, str) or not hasattr(given, "__iter__")
+    return [given] if alone or getattr(given, "ndim", 1) == 0 else given
 
 
 def _classes(each: Iterable[Any], explainee: Explainee) -> list[list[Any]]:

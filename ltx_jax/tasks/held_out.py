@@ -75,8 +75,7 @@ def of_readable(images: HeldOut, of_batch: Callable[[Array, Any], Any]) -> tuple
         parts.append(jax.tree.map(lambda values, taken=taken: values[taken], found))
     if not known:
         raise InputError(
-            "none of the images held out for validation can be read, with something to judge by: "
-            "give more images"
+            "none of the images held out can be read, with something to judge by: give more images"
         )
     return known, jax.tree.map(lambda *several: np.concatenate(several), *parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltx_jax.data.examples import UnreadableImage
 from ltx_jax.errors import InputError
-from ltx_jax.files import digest_of
+from ltx_jax.files import digest_of, read_npz
 from ltx_jax.loading.original_results import OriginalResult, numbers_of, read_result, result_files
 from ltx_jax.masks.spanning import spanning
 from ltx_jax.reporting.records import Record
@@ -358,18 +358,16 @@ def _arrays_in(folder: Path) -> list[Path]:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        values = _only_array(path) if path.suffix == ".npz" else np.load(path, mmap_mode="r")
+        if path.suffix == ".npz":
+            values = read_npz(path, (_UNNAMED,)).get(_UNNAMED)
+        else:
+            values = np.load(path, mmap_mode="r")
+    except InputError:
+        raise
     except Exception as error:  # a damaged header breaks NumPy in more ways than it names
-        raise InputError(f"{path} is not a whole {path.suffix} file: write it again") from error
+        raise InputError(f"{path} is not a whole .npy file: write it again") from error
     if values is None:
         raise InputError(f"{path} holds no array {_UNNAMED}: write it by np.savez(path, mask)")
     if values.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {values.dtype}: expected numbers")
     return values
-
-
-def _only_array(path: Path) -> np.ndarray | None:
-    """The array that was saved without a name; None where there is none."""
-    # Opened here, since numpy leaves a file open that is no whole archive.
-    with path.open("rb") as file, np.load(file) as arrays:
-        return arrays.get(_UNNAMED)

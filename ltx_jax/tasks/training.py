@@ -193,7 +193,11 @@ def keep_test_scores(trainee: Trainee, data: Data, course: Course, made: Trained
     mesh = course.mesh
     held_out = data.held_out(data.images.test, mesh.size, mesh)
     best = replicate((made.leaves, made.model_state), mesh)
-    scores = trainee.judge(held_out, *best).scores  # all processes share it
+    try:
+        scores = trainee.judge(held_out, *best).scores  # all processes share it
+    except InputError as error:  # the training itself is done
+        logging.warning("no %s: %s", TEST, error)
+        return
     if jax.process_index() == 0:
         write_json(course.workdir / TEST, scores)
 

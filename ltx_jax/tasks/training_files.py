@@ -321,13 +321,14 @@ class TrainingFiles:
             return []
         try:
             known = np.load(path)[:epochs]
+            # Of images that were not watched before there is none.
+            more = max(len(self._watched) - known.shape[1], 0)
+            known = np.pad(known, ((0, 0), (0, more), (0, 0), (0, 0)))
         except Exception as error:
             raise InputError(
                 f"{path} is gone or damaged: put it back, or use another work directory"
             ) from error
-        # Of images that were not watched before there is none.
-        more = max(len(self._watched) - known.shape[1], 0)
-        return [*np.pad(known, ((0, 0), (0, more), (0, 0), (0, 0)))[:, : len(self._watched)]]
+        return [*known[:, : len(self._watched)]]
 
     def _shown(self) -> list[Watched]:
         found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -85,10 +85,11 @@ def unseen(source: Source, workdir: Path) -> list[int]:
     if not (workdir / SPLIT).exists():
         raise InputError(f"{workdir} holds no {SPLIT}: give the work directory of a pretraining")
     known = read_json(workdir / SPLIT, "pretrain again in another work directory")
-    if not isinstance(known, Mapping) or not {"training", "validation"} <= known.keys():
+    known = {"test": [], **known} if isinstance(known, Mapping) else {}
+    if not all(_are_names(known.get(part)) for part in Split._fields):
         raise InputError(f"{workdir / SPLIT} is damaged: pretrain again in another work directory")
     seen = _as_named([*known["training"], *known["validation"]])
-    _refuse_other_names(source, seen | _as_named(known.get("test", ())), workdir)
+    _refuse_other_names(source, seen | _as_named(known["test"]), workdir)
     left = [i for i, name in enumerate(source.names) if name not in seen]
     if not left:
         raise InputError(
@@ -96,6 +97,10 @@ def unseen(source: Source, workdir: Path) -> list[int]:
             "leave config.unseen_by out"
         )
     return left
+
+
+def _are_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def _as_named(names: Iterable[str]) -> set[str]:

@@ -142,7 +142,7 @@ def vgg_from_timm(state: StateDict) -> StateDict | None:
         module, _, leaf = name.rpartition(".")
         flat = (
             array.reshape(len(array), -1)
-            if module.startswith("pre_") and leaf == "weight"
+            if module.startswith("pre_") and leaf == "weight" and array.ndim
             else array
         )
         found[f"{renamed.get(module, module)}.{leaf}"] = flat

@@ -161,11 +161,13 @@ def vit_from_transformers(state: StateDict) -> StateDict | None:
         if name.startswith("pooler.") or re.search(r"attention\.(key|value)\.", name):
             continue
         if match := re.match(r"(.*)attention\.attention\.query\.(weight|bias)$", name):
-            parts = [
-                state[f"{match[1]}attention.attention.{part}.{match[2]}"]
+            three = [
+                f"{match[1]}attention.attention.{part}.{match[2]}"
                 for part in ("query", "key", "value")
             ]
-            array = np.concatenate(parts)
+            if not all(one in state and state[one].ndim for one in three):
+                continue  # which is told with whatever else is missing
+            array = np.concatenate([state[one] for one in three])
             name = f"{match[1]}attn.qkv.{match[2]}"
         name = _replaced(name, _TRANSFORMERS_NAMES)
         renamed[re.sub(r"^classifier\.", "head.", name)] = array

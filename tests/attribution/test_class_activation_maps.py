@@ -11,6 +11,7 @@ from ltx_jax.attribution.ablation_cam import ablation_cam, ablation_cam_signed
 from ltx_jax.attribution.full_grad import full_grad
 from ltx_jax.attribution.grad_cam_plus_plus import grad_cam_plus_plus
 from ltx_jax.attribution.guided_backpropagation import guided_backpropagation
+from ltx_jax.attribution.last_map import as_added
 from ltx_jax.attribution.layer_cam import layer_cam
 from ltx_jax.attribution.lift_cam import lift_cam_signed
 from ltx_jax.attribution.rival import target_logits
@@ -139,6 +140,14 @@ def test_images_beside_change_nothing(name):
     scale = np.abs(some[1]).max()
     assert scale > 0
     np.testing.assert_allclose(some[1] / scale, others[1] / scale, atol=1e-4)
+
+
+def test_a_change_of_the_last_map_has_its_type():
+    """A network in bfloat16 has its maps in that, and changes of them are worked out in float32."""
+    found = {"features": jnp.zeros((1, 2, 2, 3), jnp.bfloat16)}
+    added = as_added(found, jnp.ones((1, 2, 2, 3), jnp.float32))
+    assert added["features"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(added["features"].astype(jnp.float32), 1)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])

@@ -329,6 +329,8 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "twice.txt").write_text("x.npz\ncut.npz\nx.npz\n")
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    (tmp_path / "a").touch()
+    (tmp_path / "letter.txt").write_text("a\na\n")
     for name, message in {
         "nothing": "no images at",
         "empty": "no images in",
@@ -338,6 +340,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         "list.txt": "1 files that do not exist, 'nowhere.jpg' first",
         "blank.txt": "lists nothing",
         "twice.txt": "lists 'x.npz' more than once",
+        "letter.txt": "lists 'a' more than once",
     }.items():
         with pytest.raises(InputError, match=message):
             open_images(tmp_path / name)
@@ -379,6 +382,7 @@ def test_class_names(tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text('{"0": "tench", "0": "goldfish"}')
     with pytest.raises(InputError, match="gives '0' more than one value: mend it"):
         read_class_names(tmp_path / "e.json")
-    (tmp_path / "d.json").write_text('{"a": 1}')
-    with pytest.raises(InputError, match="no list of class names"):
-        read_class_names(tmp_path / "d.json")
+    for content in ('{"a": 1}', '"cat"', '{"0": ["n01", null]}', "[1]", "[[]]"):
+        (tmp_path / "d.json").write_text(content)
+        with pytest.raises(InputError, match="no list of class names"):
+            read_class_names(tmp_path / "d.json")

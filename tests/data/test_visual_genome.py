@@ -88,6 +88,16 @@ def test_names_are_concepts_and_boxes_their_masks(genome):
     np.testing.assert_array_equal(both.masks, [dog, tree])
 
 
+def test_labels_of_a_file_are_of_all_objects_together(genome):
+    (genome / "labels.txt").write_text("1.jpg 5\n2.jpg 6\n7.jpg 7\n10.jpg 8\n")
+    source = open_images(genome, genome / "labels.txt", dataset="visual_genome")
+    known = open_images(genome, dataset="visual_genome")
+    for i, label in ((2, 7), (3, 8)):
+        example = source.load(i, HOW)
+        assert example.labels == (label,) and example.masks is None
+        np.testing.assert_array_equal(example.mask_of(label), known.load(i, HOW).masks.any(0))
+
+
 def test_masks_move_with_the_image(genome):
     """Their boxes lie where the image's own pixels went, resized, or enlarged and cropped."""
     bright = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -87,6 +87,19 @@ def test_arrays_without_words_are_of_the_names_in_alphabetical_order(tmp_path):
         read_words(tmp_path / "two.npz", ["zebra", "ant", "bee"])
 
 
+def test_blank_lines_hold_nothing_and_bytes_are_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("\ncat 1 2\n\ndog 3 4\n\n")
+    np.savez(
+        tmp_path / "a.npz", vectors=[[1, 2], [3, 4]], words=np.array(["käse".encode(), b"dog"])
+    )
+    for name, word in (("a.txt", "cat"), ("a.npz", "käse")):
+        found = read_words(tmp_path / name, ["dog", word])
+        assert dict(zip(found.names, found.vectors.tolist(), strict=True)) == {
+            "dog": [3, 4],
+            word: [1, 2],
+        }
+
+
 def test_words_in_which_there_are_spaces_are_others(tmp_path):
     path = tmp_path / "glove.txt"
     path.write_text("cat nap 1 2 3\ncat 4 5 6\n")
@@ -114,6 +127,7 @@ def test_what_does_not_fit(tmp_path):
         ("a.txt", b"", "holds no words"),
         ("a.txt", b"dog 1 2\ncat 1 two\nhot 1 2\n", "line 2 of .* is no word with 2 numbers"),
         ("a.txt", b"dog 1 2\ncat 1 2\nhot 1", "line 3 of .* is no word with 2 numbers"),
+        ("a.txt", b"\n \ndog 1 2\n\ncat 1 two\n\n", "line 5 of .* is no word with 2 numbers"),
         ("a.txt", b"cat 1 nan\n", "no finite numbers for 'cat'"),
         ("a.bin", b"", "does not begin as word2vec's"),
         ("a.bin", b"1 x\ncat 1234", "does not begin as word2vec's"),
@@ -139,9 +153,15 @@ def test_damaged_files(name, content, message, tmp_path):
 def test_arrays_of_another_form(tmp_path):
     np.savez(tmp_path / "flat.npz", vectors=np.zeros(3), words=["a", "b", "c"])
     np.savez(tmp_path / "few.npz", vectors=np.zeros((3, 2)), words=["a", "b"])
+    np.savez(tmp_path / "narrow.npz", vectors=np.zeros((2, 0)), words=["a", "b"])
+    np.savez(tmp_path / "column.npz", vectors=np.eye(2), words=[["a"], ["b"]])
+    np.savez(tmp_path / "one.npz", vectors=np.eye(2), words="ab")
     np.savez(tmp_path / "objects.npz", vectors=np.eye(1), words=np.array(["a"], object))
     for name, message in (
         ("flat", r"no `vectors` \[n,width\]"),
+        ("narrow", r"no `vectors` \[n,width\]"),
+        ("column", r"`words` <U1 \(2, 1\): expected texts \[n\]"),
+        ("one", r"`words` <U2 \(\): expected texts"),
         ("few", "3 vectors for 2 `words`"),
         ("objects", "is not a whole .npz file"),
     ):

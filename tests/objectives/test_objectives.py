@@ -84,6 +84,25 @@ def test_total_variation_along_both_axes():
     np.testing.assert_allclose(found, [down + across], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("shape", "expected"), [((1, 1), 0.0), ((1, 2), 0.995), ((2, 1), 0.995)])
+def test_total_variation_of_a_single_row(shape, expected):
+    masks = jnp.arange(float(np.prod(shape))).reshape(1, *shape)
+    drawn = Drawn(SUM, jnp.asarray(WHITE), masks, jnp.asarray(FIRST))
+    np.testing.assert_allclose(TERMS["total_variation"].values(drawn), [expected], rtol=1e-6)
+
+
+def test_the_entropy_of_a_mask_with_zeros_has_a_slope():
+    def total(masks):
+        return losses({"mask_entropy": 1.0}, SUM, WHITE, masks, FIRST)[0].sum()
+
+    # d/dm of −Σ s log s / log 4 with s = m/Σm: −(log s + H) / (Σm log 4).
+    share = np.array([0.25, 0.75])
+    slopes = -(np.log(share) - (share * np.log(share)).sum()) / np.log(4)
+    gradient = jax.grad(total)(jnp.array([[[0.25, 0.0], [0.75, 0.0]]]))
+    np.testing.assert_allclose(gradient[0, :, 0], slopes, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def test_total_variation_of_equal_neighbours_is_flat():
     def total(masks):
         return losses({"total_variation": 1.0}, SUM, WHITE, masks, FIRST)[0].sum()

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ltx_jax.errors import InputError
 from ltx_jax.settings.configuration import defaults, help_text, read
 from ltx_jax.settings.section import checked, fields_of
-from ltx_jax.settings.sections import LTX, Finetune, MaskDrawer, Objective, Settings
+from ltx_jax.settings.sections import LTX, Finetune, MaskDrawer, Objective, Pretrain, Settings
 
 
 def config(**changes) -> ConfigDict:
@@ -112,6 +112,14 @@ def test_values_come_through():
         (MaskDrawer(head_bias=1.0), "head_bias is a network's"),
         (MaskDrawer(edge_radius=2), "edge_radius is a network's, and trained is mask"),
         (MaskDrawer(weights="x"), "weights is a network's, and trained is mask"),
+        (MaskDrawer(activation="relu"), "activation is a network's, and trained is mask"),
+        (MaskDrawer(name="vit"), "name is a network's, and trained is mask"),
+        (MaskDrawer(sizes={"depth": 2}), "sizes is a network's, and trained is mask"),
+        (Pretrain(schedule_steps=2**31), "schedule_steps is 2147483648: it must be at most 214"),
+        (Pretrain(overlap=True, held_out="x"), "held_out are images of their own, and overlap"),
+        (Settings(objects=(1.0, 2.0)), r"objects has 1\.0: expected several whole numbers, e\.g"),
+        (Settings(objects=[1, 2]), r"objects is \[1, 2\]: expected several whole numbers"),
+        (Settings(rivals=(5, "x")), "rivals has 5: expected several names"),
         (MaskDrawer(trained="all", start="centre"), "start and grid are a mask's"),
         (MaskDrawer(trained="head", grid=7), "start and grid are a mask's: leave them out"),
         (MaskDrawer(checkpoint="x", start="centre"), "checkpoint is not used by start=centre"),
@@ -131,6 +139,8 @@ def test_whole_numbers_serve_as_numbers():
     assert checked(Finetune(learning_rate=1, stop_below=6)).learning_rate == 1
     terms = {"budget": np.float32(0.5)}
     found = checked(Settings(seed=np.int64(2), objective=Objective(terms=terms)))
+    scenes = checked(Settings(objects=(np.int64(1), 2), target="labels", classes=(1, "a")))
+    assert scenes.classes == (1, "a") and [*map(type, scenes.objects)] == [int, int]
     assert type(found.seed) is int and found.seed == 2
     assert type(checked(found.objective).terms["budget"]) is float
 
@@ -139,6 +149,8 @@ def test_whole_numbers_serve_as_numbers():
     ("changes", "message"),
     [
         ({"task": "finetune"}, "is called explain now: set config.task=explain"),
+        ({"finetune": None}, "a section is None: take back what is in it"),
+        ({"objective": None}, "a section is None: take back what is in it"),
         (
             {"finetune.resume": True},
             "resume is for a network, and config.explainer.trained is mask",

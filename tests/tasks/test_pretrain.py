@@ -371,7 +371,7 @@ def test_images_that_cannot_be_read_are_told(run, caplog):
 
 
 def test_held_out_images_must_be_there(run):
-    with pytest.raises(InputError, match="held out for validation can be read"):
+    with pytest.raises(InputError, match="images held out can be read"):
         run(source=Pictures(unreadable=(9, 2, 7)))
 
 

@@ -60,6 +60,10 @@ def test_what_a_pretraining_did_not_see_is_told_by_names(tmp_path):
     keep_split(tmp_path, Pictures(), Split([*range(11)], [11], []))
     with pytest.raises(InputError, match="saw all of the 12 images: give others"):
         unseen(Pictures(), tmp_path)
+    for damaged in ('{"training": null, "validation": []}', '{"training": [1], "validation": []}'):
+        (tmp_path / "split.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"split\.json is damaged"):
+            unseen(Pictures(), tmp_path)
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(InputError, match=r"split\.json is damaged"):
         unseen(Pictures(), tmp_path)

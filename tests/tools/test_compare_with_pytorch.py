@@ -78,6 +78,16 @@ def test_methods_and_scores_that_both_have(tmp_path):
     assert rows[0].split()[9] == "–"
 
 
+def test_pooled_scores_are_those_of_each_image():
+    pooled = [
+        {"pixel_accuracy": [3.0, 4.0]},
+        {"pixel_accuracy": None},
+        {"pixel_accuracy": [1.0, 2.0]},
+    ]
+    np.testing.assert_allclose(compare._column(pooled, "pixel_accuracy"), [75, np.nan, 50])
+    np.testing.assert_allclose(compare._column([{}, {"iou": 2.0}], "iou"), [np.nan, 2])
+
+
 def test_only_what_both_explain_is_compared(tmp_path):
     one = run(tmp_path / "one", (10.0, 20.0, 30.0))
     two = run(tmp_path / "two", (10.0, 20.0, 99.0), classes=(0, 1, 7))

@@ -125,6 +125,18 @@ def test_a_plan_counts_a_training():
     assert step.bytes == 10 * 4 * trained
 
 
+def test_a_plan_counts_every_view_of_the_objective():
+    from configs import cifar_vit
+
+    config = cifar_vit.get_config()
+    one = plan_run.count_step(settings(config)).operations
+    config.objective.counterfactual = True  # what is kept, and what is left
+    two = plan_run.count_step(settings(config)).operations
+    config.objective.terms.budget = 1.0
+    assert plan_run.count_step(settings(config)).operations > two
+    assert two - one == pytest.approx(2 * FORWARD, rel=0.1)
+
+
 def test_a_mask_is_not_planned_to_be_trained():
     from configs import cifar_vit_direct
 

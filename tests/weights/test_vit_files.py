@@ -15,6 +15,7 @@ from ltx_jax.models.registry import architecture
 from ltx_jax.weights.vision_transformers import (
     vit_from_deit3,
     vit_from_torchvision,
+    vit_from_transformers,
     vit_sizes,
     vit_structure,
     with_positions_of,
@@ -117,6 +118,17 @@ def test_what_does_not_fit_is_refused(vit_weights, tmp_path, changes, sizes, mes
     with pytest.raises(InputError, match=message) as caught:
         load_explainee("vit", tmp_path / "w.safetensors", **sizes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_transformers_may_lack_a_tensor():
+    whole = {
+        f"encoder.layer.0.attention.attention.{part}.bias": np.full(2, k, np.float32)
+        for k, part in enumerate(("query", "key", "value"))
+    }
+    (merged,) = vit_from_transformers(whole).values()
+    assert merged.tolist() == [0, 0, 1, 1, 2, 2]
+    del whole["encoder.layer.0.attention.attention.key.bias"]
+    assert vit_from_transformers(whole) == {}  # whose strict reading names what is missing
 
 
 def test_dialects_leave_timms_names(vit_weights):
