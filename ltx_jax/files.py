@@ -73,15 +73,21 @@ def claimed(path: Path, shared: bool = False) -> Iterator[None]:
     make_directory(path)
     with writing(path):
         lock = (path / _LOCK).open("a+b")
-    with lock:
-        _lock(lock, path, shared)
-        try:
-            if not shared:
-                _tidy(path)
-            yield
-        finally:  # with the lock held: nobody else comes in between
-            if not before and not shared and [*path.iterdir()] == [path / _LOCK]:
-                (path / _LOCK).unlink()
+    empty = False
+    try:
+        with lock:
+            _lock(lock, path, shared)
+            try:
+                if not shared:
+                    _tidy(path)
+                yield
+            finally:
+                empty = not before and not shared and [*path.iterdir()] == [path / _LOCK]
+                if empty:
+                    (path / _LOCK).unlink()
+    finally:
+        if empty:
+            with suppress(OSError):  # somebody has come in meanwhile
                 path.rmdir()
 
 

@@ -111,12 +111,13 @@ def _refuse_damage(path: Path, found: Vectors) -> None:
 def _read_text(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vectors:
     keys = {word.encode() for word in wanted}
     found: dict[bytes, np.ndarray] = {}
-    width, place, last = 0, 0, b""
+    width: int | None = None
+    place, last = 0, b""
     with _told(path), path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            if not width:
+            if width is None:
                 first = line.split()
                 if len(first) == 2 and all(field.isdigit() for field in first):
                     width = int(first[1])
@@ -130,7 +131,7 @@ def _read_text(path: Path, wanted: Collection[str], names: Sequence[str]) -> Vec
             last, place = line, number
     if not last:
         raise InputError(f"{path} holds no words: {_REMEDY}")
-    _taken_apart(path, last, place, width)  # where a file was cut off, its last line is
+    _taken_apart(path, last, place, width or 0)  # where a file was cut off, its last line is
     return {word.decode(): vector for word, vector in found.items()}
 
 

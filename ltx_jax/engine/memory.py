@@ -115,10 +115,8 @@ def batch_within_memory(batch: BatchLayout) -> Iterator[None]:
       InputError: where a device runs out of memory.
     """
     images = batch.images // batch.mesh.size
-    with _remedied(
-        f"with {images} images: set finetune.chunk to less than {batch.chunk}, or take a device "
-        "with more"
-    ):
+    remedy = "take a device with more, or, where masks are scored, set finetune.chunk lower"
+    with _remedied(f"with {images} images: {remedy}"):
         yield
 
 

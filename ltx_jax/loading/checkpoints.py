@@ -188,9 +188,10 @@ def configuration_in(metadata: Mapping[str, str], path: str | Path) -> MaskDrawe
     try:
         told = json.loads(metadata[_CONFIGURATION])
         sizes = {name: hashable(size) for name, size in told["sizes"].items()}
-        found: MaskDrawer = checked(MaskDrawer(**told | {"sizes": sizes}))
-        if found.name is None or found.trained == "mask":
+        given = MaskDrawer(**told | {"sizes": sizes})
+        if given.name is None or given.trained == "mask":
             raise ValueError("they are of no network")
+        found: MaskDrawer = checked(given)
     except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"the metadata of {path} do not tell its network ({str(error)[:200]!r}): fetch it again"

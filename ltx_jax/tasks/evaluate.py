@@ -124,21 +124,18 @@ def _found(settings: Settings, workdir: Path, work: Work) -> Found:
     here = folder.resolve() == workdir.resolve()
     found = find_maps(folder, work, cut, settings.rivals if here else ())
     if not here and (workdir / RESULTS).exists():
-        _refuse_in_place_of_its_own(workdir, folder, found, settings.rivals)
+        _refuse_in_place_of_its_own(workdir, folder, found)
     return found
 
 
-def _refuse_in_place_of_its_own(
-    workdir: Path, folder: Path, found: Found, rivals: Sequence[str]
-) -> None:
-    """A run's masks and scores stay where those of another folder have the same name; rivals' maps
-    of the same classes may be those of the run."""
-    others = found.methods if found.records is None else (*found.methods, *rivals)
+def _refuse_in_place_of_its_own(workdir: Path, folder: Path, found: Found) -> None:
+    """Another run's masks may be of other classes, and maps of the same name have the same files:
+    the scores of a run stay its own."""
     own = ResultStore.find(workdir).names()
-    if both := [name for name in others if name in own]:
+    if found.records is not None or any(name in own for name in found.methods):
         raise InputError(
-            f"{workdir} holds a run with masks of its own by {both[0]}: evaluate those of {folder} "
-            "in another --workdir"
+            f"{workdir} holds a run and its own scores: evaluate the masks of {folder} in another "
+            "--workdir"
         )
 
 

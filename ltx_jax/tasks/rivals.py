@@ -158,13 +158,17 @@ def add_rival(
     """
     what = lines_of(name, scored_for)
     lines, of_row = store.scored(what), {one.row: one for one in asked}
-    row_maps = RowMaps(work, name, asked)
+    maps = stored_rival(store, name)
+    row_maps, stored = RowMaps(work, name, asked), name in store.names()
 
     def holds(line: Record) -> bool:
-        """Whether a line is of the class that is asked for."""
+        """Whether a line is of the map that its row has now, of the class that is asked for."""
+        if "skipped" in line:
+            return True
         one = of_row.get(line["row"])
-        same = one is not None and one.target in (None, class_explained(line))
-        return "skipped" in line or same
+        if one is None or one.target not in (None, class_explained(line)):
+            return False
+        return not stored or line.get("map") == maps(line["row"]).digest()
 
     done = lines.learning(holds)
     known = _classes_of_maps(store, name, of_row.keys() - done())
@@ -174,12 +178,11 @@ def add_rival(
         new = [(one, example) for one, example in group if one.row not in there]
         if not new:
             return
-        maps = row_maps.maps(new, batch)
-        store.hold(name, maps.shape[1:], maps.shape[1:])
-        each = zip(new, np.asarray(spanning(maps)), maps, strict=True)
+        made = row_maps.maps(new, batch)
+        store.hold(name, made.shape[1:], made.shape[1:])
+        each = zip(new, np.asarray(spanning(made)), made, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
-    maps = stored_rival(store, name)
     with progress_bar(-(-len(of_row.keys() - done()) // team.count), "images", name) as bar:
         for share in team.shares(what, list(of_row), done):
             wanted = (of_row[row] for row in share)

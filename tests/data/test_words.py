@@ -128,6 +128,7 @@ def test_what_does_not_fit(tmp_path):
         ("a.txt", b"dog 1 2\ncat 1 two\nhot 1 2\n", "line 2 of .* is no word with 2 numbers"),
         ("a.txt", b"dog 1 2\ncat 1 2\nhot 1", "line 3 of .* is no word with 2 numbers"),
         ("a.txt", b"\n \ndog 1 2\n\ncat 1 two\n\n", "line 5 of .* is no word with 2 numbers"),
+        ("a.txt", b"title\ndog 1 2\n", "line 2 of .* is no word with its numbers"),
         ("a.txt", b"cat 1 nan\n", "no finite numbers for 'cat'"),
         ("a.bin", b"", "does not begin as word2vec's"),
         ("a.bin", b"1 x\ncat 1234", "does not begin as word2vec's"),

@@ -143,6 +143,14 @@ def test_a_folder_of_maps_and_only_what_is_missing(config, tmp_path):
     assert now["map"] != before["map"] and now["neg"] != before["neg"]
 
 
+def test_a_rival_of_images_one_of_which_cannot_be_read(config, tmp_path):
+    config.task, config.rivals = "evaluate", ("gradient_x_input",)
+    for _ in range(2):
+        assert "5 rows scored" in run(config, tmp_path / "out")
+    found = lines(tmp_path / "out", "scores/gradient_x_input.jsonl")
+    assert ["skipped" in line for line in found] == [False] * 2 + [True] + [False] * 3
+
+
 def test_scores_of_earlier_maps_that_one_of_several_left_are_not_told(config, tmp_path):
     config.task, config.limit, config.evaluate.masks = "evaluate", 2, str(tmp_path / "maps")
     (tmp_path / "maps").mkdir()
@@ -492,7 +500,7 @@ def test_masks_of_another_run_are_refused(config, tmp_path):
     assert not (tmp_path / "out").exists()
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     config.evaluate.masks, config.rivals = str(tmp_path / "other"), ()
-    with pytest.raises(InputError, match=r"run holds a run with masks of its own by pltx: evaluat"):
+    with pytest.raises(InputError, match=r"run holds a run and its own scores: evaluate the mask"):
         run(config, tmp_path / "run")
     config.evaluate.masks = str(tmp_path / "run")
     masks = tmp_path / "run" / "masks" / "rival.npy"
@@ -557,12 +565,15 @@ def test_a_rivals_maps_are_of_the_class_that_is_asked_for(small, tmp_path, monke
     config.evaluate.scored_for = "label"
     run(config, tmp_path / "predicted")
     maps = np.load(tmp_path / "predicted" / "masks" / f"{rival}.npy")
-    config.evaluate.scored_for, config.rivals = "explained", ()
+    told = lines(tmp_path / "predicted", f"scores/{rival}-for-label.jsonl")
+    assert [(one["class"], one.get("explains")) for one in told] == [(0, None), (1, 0), (2, 0)]
+    config.evaluate.scored_for = "explained"
     with monkeypatch.context() as none:
         none.setattr("ltx_jax.tasks.rivals.compute", None)
         run(config, tmp_path / "predicted")
-        config.rivals = (rival,)
+        config.rivals = ()
         run(config, tmp_path / "predicted")
+        config.rivals = (rival,)
     # Maps for labels, left by an earlier evaluation, are none for the predicted classes.
     for folder in ("masks", "scores"):
         for path in (tmp_path / "predicted" / folder).glob(f"{rival}*"):

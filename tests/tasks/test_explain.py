@@ -463,7 +463,7 @@ def test_a_batch_that_is_too_large_is_told_what_is_of_use(config, tmp_path, monk
 
     monkeypatch.setattr("ltx_jax.tasks.rivals._on_devices", exhausted)
     config.task, config.rivals = "evaluate", ("gradient_x_input",)
-    with pytest.raises(InputError, match=r"memory with \d images: set finetune.chunk to less than"):
+    with pytest.raises(InputError, match=r"memory with \d images: take a device with more, or, w"):
         run(config, tmp_path / "out")
 
 
