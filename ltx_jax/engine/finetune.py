@@ -364,7 +364,7 @@ def _judge(
 ) -> Slots:
     """Record the step, keep the masks that are best so far, and see who is finished.
 
-    A score or a loss that is NaN is neither better nor good enough to stop.
+    A score that is NaN is neither better nor good enough to stop.
     """
     now = state.steps
     rows = jnp.arange(now.shape[0], dtype=jnp.int32)
@@ -373,8 +373,9 @@ def _judge(
     best_score = method.sign * _selected_score(state, method)
     best_loss = state.loss[rows, state.mask_steps[:, _BY_LOSS]]
     first = now == 0
-    by_score, by_loss = _beats(score, best_score), _beats(loss, best_loss)
-    better = jnp.stack([first, first | by_score, jnp.ones_like(first), first | by_loss], 1)
+    # Of a mask whose score is NaN nothing is known: any other is better.
+    beats = (score < best_score) | (jnp.isnan(best_score) & ~jnp.isnan(score))
+    better = jnp.stack([first, first | beats, jnp.ones_like(first), first | (loss < best_loss)], 1)
     better &= state.active[:, None]
     steps = jnp.where(state.active, now + 1, now)
     goes_on = ~(score < method.sign * numbers.stop_at) & (steps < len(numbers.learning_rates))
@@ -387,12 +388,6 @@ def _judge(
         steps=steps,
         active=state.active & goes_on,
     )
-
-
-def _beats(value: Array, best: Array) -> Array:
-    """Whether a value is lower; of a mask whose value is NaN nothing is known: any other is
-    better."""
-    return (value < best) | (jnp.isnan(best) & ~jnp.isnan(value))
 
 
 @partial(jax.jit, donate_argnames="state", static_argnames="mesh")
