@@ -27,7 +27,7 @@ from ltx_jax.tasks.inputs import Work, fingerprint_of_work, open_work, picture_o
 from ltx_jax.tasks.maps import ORIGINAL, Found, Maps, find_maps
 from ltx_jax.tasks.merged import Sets, sets_of
 from ltx_jax.tasks.rivals import add_rival, check_rivals, stored_rival
-from ltx_jax.tasks.scoring import Asked, explained, keep_lines, score_rows
+from ltx_jax.tasks.scoring import Asked, explained, is_of_map, keep_lines, score_rows
 from ltx_jax.tasks.team import ALONE, Team
 from ltx_jax.tasks.waiting import Done, await_rows, open_store
 
@@ -179,7 +179,7 @@ class Scoring:
         if line["row"] not in self.rows:
             return False
         scored = set(self.work.scores) <= set(line)
-        return "skipped" in line or (scored and line.get("map") == self.maps(line["row"]).digest())
+        return "skipped" in line or (scored and is_of_map(line, self.maps))
 
 
 def _of_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 
 import jax
@@ -29,6 +29,7 @@ from ltx_jax.tasks.scoring import (
     Asked,
     Predicted,
     class_explained,
+    is_of_map,
     keep_lines,
     predicted,
     score_rows,
@@ -158,20 +159,11 @@ def add_rival(
     """
     what = lines_of(name, scored_for)
     lines, of_row = store.scored(what), {one.row: one for one in asked}
-    maps = stored_rival(store, name)
-    row_maps, stored = RowMaps(work, name, asked), name in store.names()
-
-    def holds(line: Record) -> bool:
-        """Whether a line is of the map that its row has now, of the class that is asked for."""
-        if "skipped" in line:
-            return True
-        one = of_row.get(line["row"])
-        if one is None or one.target not in (None, class_explained(line)):
-            return False
-        return not stored or line.get("map") == maps(line["row"]).digest()
-
-    done = lines.learning(holds)
-    known = _classes_of_maps(store, name, of_row.keys() - done())
+    maps, row_maps = stored_rival(store, name), RowMaps(work, name, asked)
+    stored = maps if name in store.names() else None
+    done = lines.learning(partial(_holds, of_row, stored))
+    left = of_row.keys() - done()
+    known = {} if stored is None else _classes_of_maps(store.lines_for_any(name), stored, left)
 
     def keep(group: Sequence[tuple[Asked, Example]], batch: BatchLayout) -> None:
         there = done() | {one.row for one, _ in group if known.get(one.row) == one.target}
@@ -183,7 +175,7 @@ def add_rival(
         each = zip(new, np.asarray(spanning(made)), made, strict=True)
         store.keep(name, {one.row: (mask, raw) for (one, _), mask, raw in each})
 
-    with progress_bar(-(-len(of_row.keys() - done()) // team.count), "images", name) as bar:
+    with progress_bar(-(-len(left) // team.count), "images", name) as bar:
         for share in team.shares(what, list(of_row), done):
             wanted = (of_row[row] for row in share)
             for group in score_rows(work, wanted, maps, chunk, keep, scored_for):
@@ -192,15 +184,23 @@ def add_rival(
     return done
 
 
-def _classes_of_maps(store: ResultStore, name: str, rows: Set[int]) -> dict[int, int]:
-    """The classes of a rival's maps that are stored for some rows, as lines of these maps tell."""
-    if name not in store.names():
-        return {}
-    maps = stored_rival(store, name)
+def _holds(of_row: Mapping[int, Asked], stored: Maps | None, line: Record) -> bool:
+    """Whether a line is of the class that is asked for, and, where maps are stored by now, of the
+    one that its row has."""
+    if "skipped" in line:
+        return True
+    one = of_row.get(line["row"])
+    if one is None or one.target not in (None, class_explained(line)):
+        return False
+    return stored is None or is_of_map(line, stored)
+
+
+def _classes_of_maps(lines: Iterable[Record], stored: Maps, rows: Set[int]) -> dict[int, int]:
+    """The classes of the maps that are stored for some rows, as lines of these maps tell."""
     return {
         line["row"]: class_explained(line)
-        for line in store.lines_for_any(name)
-        if line["row"] in rows and line.get("map") == maps(line["row"]).digest()
+        for line in lines
+        if line["row"] in rows and is_of_map(line, stored)
     }
 
 

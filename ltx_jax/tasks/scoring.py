@@ -57,6 +57,11 @@ def explained(records: Iterable[Record]) -> list[Asked]:
     return [Asked(r["row"], r["class"]) for r in records if "skipped" not in r]
 
 
+def is_of_map(line: Record, maps: Maps) -> bool:
+    """Whether a line is of the map that its row has now."""
+    return bool(line.get("map") == maps(line["row"]).digest())
+
+
 def keep_lines(
     lines: Lines, work: Work, name: str, group: Sequence[tuple[int, Record]], done: Done
 ) -> None:
